@@ -1,0 +1,21 @@
+//! The ground every room stands on: moments and deadlines, units, ids, a seeded PRNG, bounded
+//! queues, byte budgets and secrets.
+//!
+//! Nothing here is asynchronous, reads a clock, opens a file or a socket, or knows what HTTP is.
+//! Time is always an argument (`Moment`), randomness always comes from a [`Prng`] somebody seeded.
+
+mod budget;
+mod ids;
+mod moment;
+mod prng;
+mod queue;
+mod secret;
+mod units;
+
+pub use budget::{ByteBudget, ByteLease};
+pub use ids::{IdSource, RequestId, StreamId};
+pub use moment::{Deadline, Moment};
+pub use prng::Prng;
+pub use queue::{Bounded, Full};
+pub use secret::Secret;
+pub use units::{ByteSize, Span, UnitError};
