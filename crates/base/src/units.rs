@@ -40,7 +40,9 @@ impl ByteSize {
 impl FromStr for ByteSize {
     type Err = UnitError;
     fn from_str(text: &str) -> Result<Self, UnitError> {
-        let wrong = || UnitError(format!("`{text}` is not a size; write for example \"32 MiB\" (B, KB, KiB, MB, MiB, GB, GiB)"));
+        let wrong = || {
+            UnitError(format!("`{text}` is not a size; write for example \"32 MiB\" (B, KB, KiB, MB, MiB, GB, GiB)"))
+        };
         let (n, unit) = split(text).ok_or_else(wrong)?;
         let factor = match unit {
             "B" => 1,
@@ -75,7 +77,11 @@ pub struct Span(pub Duration);
 impl FromStr for Span {
     type Err = UnitError;
     fn from_str(text: &str) -> Result<Self, UnitError> {
-        let wrong = || UnitError(format!("`{text}` is not a length of time; write for example \"500 ms\", \"30 s\", \"2 min\" or \"1 h\""));
+        let wrong = || {
+            UnitError(format!(
+                "`{text}` is not a length of time; write for example \"500 ms\", \"30 s\", \"2 min\" or \"1 h\""
+            ))
+        };
         let (n, unit) = split(text).ok_or_else(wrong)?;
         let ms = match unit {
             "ms" => 1,

@@ -1,1 +1,31 @@
-//! wip
+//! Sockets and time: the seams where production and simulation differ, and HTTP/1.1 connections
+//! on them.
+//!
+//! | seam | production | World (tests in virtual time) |
+//! |---|---|---|
+//! | [`Clock`] | the machine's monotonic and wall clocks | tokio's paused clock, a made-up date |
+//! | [`Dial`] | DNS, TCP, TLS, each with its clock ([`TcpDial`]) | [`MemoryNetwork`] |
+//! | [`Listen`] | a TCP listener ([`TcpListen`]) | [`MemoryNetwork`] |
+//! | [`Tasks`] | named tasks on the current runtime, counted | the same |
+//!
+//! (Disk and PRNG, the other two seams, are arguments of the rooms that use them.) This room never
+//! knows what a message, a tenant or a quota is; it moves bytes and says who failed.
+
+mod clock;
+mod dial;
+pub mod http1;
+mod io;
+mod listen;
+mod memory;
+mod scratch;
+mod tasks;
+mod tls;
+
+pub use clock::Clock;
+pub use dial::{Dial, DialClocks, DialError, DialStage, Dialing, Target, TcpDial};
+pub use io::{BoxIo, Io};
+pub use listen::{Accepted, Accepting, Listen, TcpListen};
+pub use memory::MemoryNetwork;
+pub use scratch::with_scratch;
+pub use tasks::{TaskKind, Tasks};
+pub use tls::{TlsError, TlsRoots};

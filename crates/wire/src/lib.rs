@@ -1,1 +1,17 @@
-//! wip
+//! Everything that has a shape on the wire: HTTP/1.1 heads and bodies, Server-Sent Events, the
+//! Messages API's requests, events, errors, usage and rate-limit headers.
+//!
+//! Pure: bytes in, facts out, and back. Nothing here opens a socket, reads a clock or knows a
+//! configuration. What is not understood is kept as the bytes it came as.
+
+pub mod assemble;
+pub mod error;
+pub mod event;
+pub mod http1;
+pub mod merge;
+pub mod models;
+pub mod ratelimit;
+pub mod raw;
+pub mod request;
+pub mod sse;
+pub mod usage;

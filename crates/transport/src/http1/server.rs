@@ -1,0 +1,274 @@
+//! The server's side of one connection.
+//!
+//! ```text
+//!   wait_byte ─▶ read_head ─▶ read_body* ─▶ respond ─▶ body* ─▶ finish ─┐
+//!       ▲                                                              │ keep alive
+//!       └──────────────────────────────────────────────────────────────┘
+//! ```
+//! Between the head and the end of the answer, [`ServerConn::poll_departed`] watches for the
+//! client leaving. Bytes that arrive early (pipelining) are kept up to a limit, past which the
+//! socket is simply not read.
+
+use crate::clock::Clock;
+use crate::io::{BoxIo, poll_read_once, poll_write_all};
+use crate::scratch::with_scratch;
+use bytes::{Buf, BytesMut};
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tidegate_wire::http1::{
+    BodyDecoder, BodyError, BodyStep, Framing, HeadError, HeadWriter, RequestHead, Version, chunk_end, chunk_start,
+    last_chunk, parse_request,
+};
+use tokio::io::AsyncWrite;
+
+/// Bytes of a next request that are kept while an answer is under way.
+const PIPELINED_BYTES_MAX: usize = 64 * 1024;
+/// An output buffer larger than this is given back once it is empty.
+const OUT_BYTES_KEPT: usize = 4 * 1024;
+/// What is read and thrown away from a client that was refused in mid-upload, so that our answer
+/// is not lost to a reset: at most so many bytes for at most so long.
+const LINGER_BYTES_MAX: usize = 4 << 20;
+const LINGER_MAX: Duration = Duration::from_secs(2);
+
+/// Why there is no (further) request or body.
+#[derive(Debug)]
+pub enum HeadEnd {
+    /// The client closed; between requests that is how it should be.
+    Closed,
+    /// What came is not HTTP/1.1 as we accept it.
+    Bad(HeadError),
+    /// The transport failed.
+    Io(io::Error),
+}
+
+/// How the answer's body is framed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    None,
+    Length,
+    Chunked,
+    UntilClose,
+}
+
+/// One accepted connection.
+pub struct ServerConn {
+    io: BoxIo,
+    read: BytesMut,
+    out: BytesMut,
+    written: usize,
+    ended: bool,
+    body: BodyDecoder,
+    answer: Answer,
+    peer_is_10: bool,
+}
+
+impl ServerConn {
+    /// A connection nothing was read from yet.
+    pub fn new(io: BoxIo) -> Self {
+        ServerConn {
+            io,
+            read: BytesMut::new(),
+            out: BytesMut::new(),
+            written: 0,
+            ended: false,
+            body: BodyDecoder::new(Framing::Empty),
+            answer: Answer::None,
+            peer_is_10: false,
+        }
+    }
+
+    /// Reads once; the number of bytes added to `self.read`, 0 at the end.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.ended {
+            return Poll::Ready(Ok(0));
+        }
+        let n = ready!(with_scratch(|scratch| {
+            let n = ready!(poll_read_once(&mut self.io, cx, scratch))?;
+            self.read.extend_from_slice(&scratch[..n]);
+            Poll::Ready(io::Result::Ok(n))
+        }))?;
+        self.ended = n == 0;
+        Poll::Ready(Ok(n))
+    }
+
+    /// Waits for the first byte of the next request; false if the client closed instead.
+    pub async fn wait_byte(&mut self) -> io::Result<bool> {
+        while self.read.is_empty() {
+            if poll_fn(|cx| self.poll_fill(cx)).await? == 0 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Reads a request's head and prepares for its body.
+    pub async fn read_head(&mut self) -> Result<RequestHead, HeadEnd> {
+        loop {
+            if let Some(head) = parse_request(&mut self.read).map_err(HeadEnd::Bad)? {
+                self.body = BodyDecoder::new(head.framing);
+                self.answer = Answer::None;
+                self.peer_is_10 = head.version == Version::Http10;
+                return Ok(head);
+            }
+            match poll_fn(|cx| self.poll_fill(cx)).await {
+                Ok(0) => return Err(HeadEnd::Closed),
+                Ok(_) => {}
+                Err(e) => return Err(HeadEnd::Io(e)),
+            }
+        }
+    }
+
+    /// Tells a client that waits for it to send its body (`expect: 100-continue`).
+    pub async fn send_continue(&mut self) -> io::Result<()> {
+        self.out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+        self.flush().await
+    }
+
+    /// Appends the next piece of the body to `into`: its length, or 0 once the body has ended.
+    pub async fn read_body(&mut self, into: &mut BytesMut) -> Result<usize, HeadEnd> {
+        let cut = || HeadEnd::Io(io::Error::new(io::ErrorKind::UnexpectedEof, BodyError::Cut));
+        loop {
+            let bad = |e: BodyError| HeadEnd::Io(io::Error::new(io::ErrorKind::InvalidData, e));
+            match self.body.step(&self.read).map_err(bad)? {
+                BodyStep::Data(range) => {
+                    into.extend_from_slice(&self.read[range.clone()]);
+                    self.read.advance(range.end);
+                    return Ok(range.len());
+                }
+                BodyStep::End(n) => {
+                    self.read.advance(n);
+                    return Ok(0);
+                }
+                BodyStep::More => self.read.clear(),
+            }
+            match poll_fn(|cx| self.poll_fill(cx)).await {
+                Ok(0) => return Err(cut()),
+                Ok(_) => {}
+                Err(e) => return Err(HeadEnd::Io(e)),
+            }
+        }
+    }
+
+    /// Whether the request's body has been read to its end.
+    pub fn body_read(&self) -> bool {
+        self.body.is_done()
+    }
+
+    /// Ready once the client has closed or the connection failed. Keeps what a pipelining client
+    /// sends, up to a limit.
+    pub fn poll_departed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if self.read.len() >= PIPELINED_BYTES_MAX {
+                return Poll::Pending;
+            }
+            match self.poll_fill(cx) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Begins an answer whose body is `length` bytes, or of unknown length if `None`; `lines` adds
+    /// its header lines. Framing and connection lines are written here and only here.
+    pub fn respond(&mut self, status: u16, length: Option<u64>, close: bool, lines: impl FnOnce(&mut HeadWriter<'_>)) {
+        let mut head = HeadWriter::response(&mut self.out, status);
+        lines(&mut head);
+        self.answer = match length {
+            Some(n) => {
+                head.number("content-length", n);
+                Answer::Length
+            }
+            None if self.peer_is_10 => Answer::UntilClose,
+            None => {
+                head.header("transfer-encoding", b"chunked");
+                Answer::Chunked
+            }
+        };
+        if close || self.answer == Answer::UntilClose {
+            head.header("connection", b"close");
+        } else if self.peer_is_10 {
+            head.header("connection", b"keep-alive");
+        }
+        head.end();
+    }
+
+    /// Appends a piece of the answer's body.
+    pub fn push(&mut self, data: &[u8]) {
+        if data.is_empty() {
+            return;
+        }
+        if self.answer == Answer::Chunked {
+            chunk_start(&mut self.out, data.len());
+            self.out.extend_from_slice(data);
+            chunk_end(&mut self.out);
+        } else {
+            self.out.extend_from_slice(data);
+        }
+    }
+
+    /// Ends the answer's body. False if only closing the connection tells the client so.
+    pub fn end(&mut self) -> bool {
+        if self.answer == Answer::Chunked {
+            last_chunk(&mut self.out);
+        }
+        self.answer != Answer::UntilClose
+    }
+
+    /// Puts bytes out that are no message of ours: what a fault script wants on the wire.
+    pub fn push_raw(&mut self, bytes: &[u8]) {
+        self.out.extend_from_slice(bytes);
+    }
+
+    /// Bytes that wait to be taken by the transport.
+    pub fn unwritten(&self) -> usize {
+        self.out.len() - self.written
+    }
+
+    /// Writes what is there to be written; ready when all of it is.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.out.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(poll_write_all(&mut self.io, cx, &self.out, &mut self.written))?;
+        self.written = 0;
+        if self.out.capacity() > OUT_BYTES_KEPT {
+            self.out = BytesMut::new();
+        } else {
+            self.out.clear();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes all there is to be written.
+    pub async fn flush(&mut self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_flush(cx)).await
+    }
+
+    /// Closes so that the client can still read what was written: our side first, then what it is
+    /// still sending is thrown away for a moment.
+    pub async fn close(mut self, clock: Clock) {
+        let quietly = async {
+            self.flush().await?;
+            poll_fn(|cx| Pin::new(&mut self.io).poll_shutdown(cx)).await?;
+            let mut left = LINGER_BYTES_MAX;
+            while left > 0 {
+                let n = poll_fn(|cx| with_scratch(|s| poll_read_once(&mut self.io, cx, s))).await?;
+                if n == 0 {
+                    break;
+                }
+                left = left.saturating_sub(n);
+            }
+            io::Result::Ok(())
+        };
+        let _ = clock.within(LINGER_MAX, quietly).await;
+    }
+
+    /// Breaks the connection off with a reset.
+    pub fn abort(mut self) {
+        self.io.reset_on_drop();
+    }
+}

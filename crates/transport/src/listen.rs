@@ -1,0 +1,95 @@
+//! The accepting side: where new connections come from.
+//!
+//! An accepted connection is not bound to a runtime yet: the acceptor may live on another thread
+//! than the one that will own the connection, so [`Accepted::open`] is called by the owner.
+
+use crate::io::{BoxIo, Boxed};
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
+use tokio::net::{TcpListener, TcpStream};
+
+/// The answer of [`Listen::accept`].
+pub type Accepting<'a> = Boxed<'a, io::Result<Accepted>>;
+
+/// Where connections are accepted.
+pub trait Listen: Send {
+    /// The next connection. Cancel-safe: dropping the future loses no connection.
+    fn accept(&mut self) -> Accepting<'_>;
+    /// The address as clients dial it.
+    fn address(&self) -> String;
+}
+
+/// A connection on its way to the thread that will own it.
+pub struct Accepted {
+    /// Who connected, as far as the transport knows.
+    pub peer: String,
+    /// Whether the peer is on this machine.
+    pub from_loopback: bool,
+    kind: Kind,
+}
+
+enum Kind {
+    Tcp(StdStream),
+    Open(BoxIo),
+}
+
+impl Accepted {
+    /// A connection that is bound to the current runtime already (in-memory networks).
+    pub fn opened(peer: String, io: BoxIo) -> Self {
+        Accepted { peer, from_loopback: true, kind: Kind::Open(io) }
+    }
+
+    /// Binds the connection to the current runtime.
+    pub fn open(self) -> io::Result<BoxIo> {
+        match self.kind {
+            Kind::Open(io) => Ok(io),
+            Kind::Tcp(stream) => Ok(Box::new(TcpStream::from_std(stream)?)),
+        }
+    }
+}
+
+/// A TCP listener.
+#[derive(Debug)]
+pub struct TcpListen {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+/// Connections the kernel may hold before we accept them; a burst of clients must not be refused
+/// while a thread is busy. The kernel caps it at net.core.somaxconn (4096 on Linux).
+const ACCEPT_BACKLOG: i32 = 4096;
+
+impl TcpListen {
+    /// Listens on `address`; port 0 takes a free one.
+    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        let domain = if address.is_ipv4() { socket2::Domain::IPV4 } else { socket2::Domain::IPV6 };
+        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(ACCEPT_BACKLOG)?;
+        let listener: StdListener = socket.into();
+        let address = listener.local_addr()?;
+        Ok(TcpListen { listener: TcpListener::from_std(listener)?, address })
+    }
+
+    /// The address it listens on, with the port it got.
+    pub fn local(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Listen for TcpListen {
+    fn accept(&mut self) -> Accepting<'_> {
+        Box::pin(async {
+            let (stream, peer) = self.listener.accept().await?;
+            stream.set_nodelay(true)?;
+            let from_loopback = peer.ip().to_canonical().is_loopback();
+            Ok(Accepted { peer: peer.to_string(), from_loopback, kind: Kind::Tcp(stream.into_std()?) })
+        })
+    }
+
+    fn address(&self) -> String {
+        self.address.to_string()
+    }
+}
