@@ -1,1 +1,310 @@
-//! wip
+//! What one event of a Messages stream is, seen by a proxy.
+//!
+//! [`Tap`] watches a stream go by: which kind each event is, when content begins, what usage says,
+//! whether the end came. Nearly every event is a `content_block_delta` in one exact shape; that
+//! shape is recognised by its prefix and checked without building anything. Everything else takes
+//! the slow way through the JSON parser. An event whose JSON is broken is never called good: a
+//! client's parser would stumble over it.
+
+use crate::error::ErrorBody;
+use crate::raw::RawObject;
+use crate::sse;
+use crate::usage::Usage;
+use serde_json::value::RawValue;
+
+/// The kind of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `message_start`
+    MessageStart,
+    /// `content_block_start`
+    BlockStart,
+    /// `content_block_delta`
+    BlockDelta,
+    /// `content_block_stop`
+    BlockStop,
+    /// `message_delta`
+    MessageDelta,
+    /// `message_stop`
+    MessageStop,
+    /// `ping`
+    Ping,
+    /// `error`
+    Error,
+    /// A comment, or an event without data: nothing a client acts on.
+    Comment,
+    /// A type newer than this code; passed on as it is.
+    Other,
+}
+
+impl Kind {
+    /// The kind of the event type `name`.
+    pub fn of_name(name: &[u8]) -> Kind {
+        match name {
+            b"message_start" => Kind::MessageStart,
+            b"content_block_start" => Kind::BlockStart,
+            b"content_block_delta" => Kind::BlockDelta,
+            b"content_block_stop" => Kind::BlockStop,
+            b"message_delta" => Kind::MessageDelta,
+            b"message_stop" => Kind::MessageStop,
+            b"ping" => Kind::Ping,
+            b"error" => Kind::Error,
+            _ => Kind::Other,
+        }
+    }
+
+    /// Whether an answer's content has begun once this was forwarded: from here on the request
+    /// cannot be sent again without the client noticing.
+    pub fn is_content(self) -> bool {
+        !matches!(self, Kind::MessageStart | Kind::Ping | Kind::Comment | Kind::Error)
+    }
+
+    /// Whether it shows that the model makes progress (the progress clock's event).
+    pub fn is_progress(self) -> bool {
+        !matches!(self, Kind::Ping | Kind::Comment)
+    }
+}
+
+/// Why a stream cannot be trusted any further.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rotten {
+    /// An event's data is not the JSON it should be.
+    Json,
+    /// An event came where none may: content before `message_start`, or a second one.
+    Order,
+}
+
+/// What has been seen of one upstream stream.
+#[derive(Clone, Debug, Default)]
+pub struct Tap {
+    /// Usage so far.
+    pub usage: Usage,
+    /// The message's id, once `message_start` came.
+    pub message_id: Option<Box<str>>,
+    /// The last `stop_reason`.
+    pub stop_reason: Option<Box<str>>,
+    /// What an `error` event said.
+    pub error: Option<Box<ErrorBody>>,
+    /// Whether `message_stop` came.
+    pub stopped: bool,
+    /// Events of all kinds.
+    pub events: u64,
+}
+
+const DELTA: &[u8] = b"event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":";
+
+/// A delta in the one shape the API writes: its block index, its type, and the text of its one
+/// string field as it stands between the quotes, escapes and all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlainDelta<'a> {
+    /// The digits of the block's index.
+    pub index: &'a [u8],
+    /// `text_delta`, `thinking_delta` or `input_json_delta`, with its field's opening.
+    pub opening: &'a [u8],
+    /// The field's value, still escaped.
+    pub text: &'a [u8],
+}
+
+const OPENINGS: [&[u8]; 3] = [
+    b",\"delta\":{\"type\":\"text_delta\",\"text\":\"",
+    b",\"delta\":{\"type\":\"thinking_delta\",\"thinking\":\"",
+    b",\"delta\":{\"type\":\"input_json_delta\",\"partial_json\":\"",
+];
+
+/// Reads `event` if it is a plain delta without doubt: exact shape, valid UTF-8, no escape.
+fn unescaped_delta(event: &[u8]) -> Option<PlainDelta<'_>> {
+    let rest = event.strip_prefix(DELTA)?;
+    let digits = rest.iter().take_while(|b| b.is_ascii_digit()).count();
+    // JSON numbers have no leading zero; no stream has a million blocks.
+    if digits == 0 || digits > 6 || (rest[0] == b'0' && digits > 1) {
+        return None;
+    }
+    let (index, rest) = rest.split_at(digits);
+    let (opening, rest) = OPENINGS.iter().find_map(|o| rest.strip_prefix(*o).map(|r| (*o, r)))?;
+    let text = rest.strip_suffix(b"\"}}\n\n")?;
+    Some(PlainDelta { index, opening, text })
+}
+
+/// Reads `event` as a plain delta, if it is one.
+pub fn plain_delta(event: &[u8]) -> Option<PlainDelta<'_>> {
+    let delta = unescaped_delta(event)?;
+    if is_plain_text(delta.text) {
+        return Some(delta);
+    }
+    // With escapes in it the shape alone does not prove that the closing quote is the closing one.
+    let mut quoted = Vec::with_capacity(delta.text.len() + 2);
+    quoted.push(b'"');
+    quoted.extend_from_slice(delta.text);
+    quoted.push(b'"');
+    serde_json::from_slice::<&RawValue>(&quoted).ok()?;
+    Some(delta)
+}
+
+/// Whether `text` may stand between JSON quotes as it is: UTF-8 without quote, backslash or
+/// control character.
+fn is_plain_text(text: &[u8]) -> bool {
+    let mut plain = true;
+    for b in text {
+        plain &= *b >= 0x20 && *b != b'"' && *b != b'\\';
+    }
+    plain && std::str::from_utf8(text).is_ok()
+}
+
+impl Tap {
+    /// A tap on a stream that has not begun.
+    pub fn new() -> Self {
+        Tap::default()
+    }
+
+    /// Whether `message_start` came.
+    pub fn started(&self) -> bool {
+        self.message_id.is_some()
+    }
+
+    /// Looks at one whole event.
+    pub fn see(&mut self, event: &[u8]) -> Result<Kind, Rotten> {
+        self.events += 1;
+        if let Some(delta) = unescaped_delta(event)
+            && is_plain_text(delta.text)
+        {
+            return if self.started() { Ok(Kind::BlockDelta) } else { Err(Rotten::Order) };
+        }
+        self.see_slowly(event)
+    }
+
+    fn see_slowly(&mut self, event: &[u8]) -> Result<Kind, Rotten> {
+        let parts = sse::parts(event);
+        let Some(data) = parts.data else { return Ok(Kind::Comment) };
+        let object = RawObject::read(&data).map_err(|_| Rotten::Json)?;
+        let kind = match parts.name {
+            b"" => Kind::of_name(object.parse::<String>("type").unwrap_or_default().as_bytes()),
+            name => Kind::of_name(name),
+        };
+        match kind {
+            Kind::MessageStart => {
+                if self.started() {
+                    return Err(Rotten::Order);
+                }
+                let message: RawObject<'_> = object.parse("message").ok_or(Rotten::Json)?;
+                self.message_id = Some(message.parse::<String>("id").unwrap_or_default().into());
+                if let Some(usage) = message.get("usage") {
+                    self.usage.update(usage.get());
+                }
+            }
+            Kind::MessageDelta => {
+                if let Some(usage) = object.get("usage") {
+                    self.usage.update(usage.get());
+                }
+                let delta: Option<RawObject<'_>> = object.parse("delta");
+                if let Some(reason) = delta.and_then(|d| d.parse::<String>("stop_reason")) {
+                    self.stop_reason = Some(reason.into());
+                }
+            }
+            Kind::MessageStop => self.stopped = true,
+            Kind::Error => self.error = Some(Box::new(ErrorBody::read(&data).ok_or(Rotten::Json)?)),
+            _ => {}
+        }
+        let early = !matches!(kind, Kind::MessageStart | Kind::Ping | Kind::Comment | Kind::Error | Kind::Other);
+        if early && !self.started() {
+            return Err(Rotten::Order);
+        }
+        Ok(kind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: &str = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"msg_1\",\"usage\":{\"input_tokens\":7,\"output_tokens\":1}}}\n\n";
+
+    fn delta(text: &str) -> String {
+        format!(
+            "event: content_block_delta\ndata: {{\"type\":\"content_block_delta\",\"index\":0,\"delta\":{{\"type\":\"text_delta\",\"text\":\"{text}\"}}}}\n\n"
+        )
+    }
+
+    fn check(events: &[&str]) -> (Vec<Result<Kind, Rotten>>, Tap) {
+        let mut tap = Tap::new();
+        (events.iter().map(|e| tap.see(e.as_bytes())).collect(), tap)
+    }
+
+    #[test]
+    fn a_whole_stream_is_understood() {
+        let (kinds, tap) = check(&[
+            START,
+            "event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{}}\n\n",
+            &delta("hé"),
+            &delta("a\\nb"),
+            ": note\n\n",
+            "event: ping\ndata: {\"type\":\"ping\"}\n\n",
+            "event: brand_new\ndata: {\"type\":\"brand_new\"}\n\n",
+            "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":{\"output_tokens\":5}}\n\n",
+            "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n",
+        ]);
+        use Kind::*;
+        let want = [MessageStart, BlockStart, BlockDelta, BlockDelta, Comment, Ping, Other, MessageDelta, MessageStop];
+        assert_eq!(kinds, want.map(Ok));
+        assert_eq!(
+            (tap.usage.input, tap.usage.output, tap.stop_reason.as_deref(), tap.stopped),
+            (7, 5, Some("end_turn"), true)
+        );
+    }
+
+    #[test]
+    fn broken_json_is_never_called_good() {
+        for text in ["a\"b", "tab\there", "bad\\escape\\x", "half\\", "\\ud8"] {
+            assert_eq!(check(&[START, &delta(text)]).0[1], Err(Rotten::Json), "{text:?}");
+        }
+        let cut = "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"ind\n\n";
+        assert_eq!(check(&[START, cut]).0[1], Err(Rotten::Json));
+        let mut tap = Tap::new();
+        let mut bytes = delta("x").into_bytes();
+        let at = bytes.iter().position(|b| *b == b'x').unwrap();
+        bytes[at] = 0xff;
+        tap.see(START.as_bytes()).unwrap();
+        assert_eq!(tap.see(&bytes), Err(Rotten::Json));
+    }
+
+    #[test]
+    fn order_is_watched_where_clients_break_on_it() {
+        assert_eq!(check(&[&delta("x")]).0[0], Err(Rotten::Order));
+        assert_eq!(check(&[START, START]).0[1], Err(Rotten::Order));
+        assert_eq!(check(&["event: ping\ndata: {\"type\":\"ping\"}\n\n"]).0[0], Ok(Kind::Ping));
+    }
+
+    #[test]
+    fn an_error_event_is_read() {
+        let (kinds, tap) = check(&[
+            "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"Overloaded\"}}\n\n",
+        ]);
+        assert_eq!(kinds, [Ok(Kind::Error)]);
+        assert_eq!(tap.error.unwrap().kind, "overloaded_error");
+    }
+
+    #[test]
+    fn a_stream_without_event_names_is_read_by_its_types() {
+        let nameless = START.replace("event: message_start\n", "");
+        assert_eq!(check(&[&nameless]).0[0], Ok(Kind::MessageStart));
+    }
+
+    proptest::proptest! {
+        /// fast(x) == slow(x): whatever the fast way accepts, the JSON parser reads the same.
+        #[test]
+        fn the_fast_way_agrees_with_the_parser(text in "([a-z\"\\\\é\u{1}]|\\\\n|\\\\\"|\"\\}\\}){0,12}") {
+            let event = delta(&text);
+            let data = sse::parts(event.as_bytes()).data.unwrap().into_owned();
+            let slow: Option<String> = serde_json::from_slice::<serde_json::Value>(&data).ok()
+                .and_then(|v| v["delta"]["text"].as_str().map(str::to_owned));
+            let fast = plain_delta(event.as_bytes());
+            if let Some(fast) = fast {
+                let read: Option<String> = serde_json::from_slice(&[b"\"", fast.text, b"\""].concat()).ok();
+                proptest::prop_assert_eq!(&read, &slow);
+                proptest::prop_assert!(slow.is_some());
+            }
+            let mut tap = Tap::new();
+            tap.see(START.as_bytes()).unwrap();
+            proptest::prop_assert_eq!(tap.see(event.as_bytes()).is_ok(), serde_json::from_slice::<serde_json::Value>(&data).is_ok());
+        }
+    }
+}

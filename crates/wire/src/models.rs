@@ -1,1 +1,66 @@
-//! wip
+//! What a proxy has to know of a model by its name: which quota it draws on, whether it thinks
+//! unseen.
+//!
+//! Pools as of November 2026 (protocol page, section 3.3): Opus 4.5 to 4.8 share one, Sonnet 4.5
+//! and 4.6 share one, every other model has its own. An unknown name is its own class, so a new
+//! model works on the day it appears.
+
+/// The class of models that shares one set of limits with `model`.
+pub fn class(model: &str) -> &str {
+    let shared = [("claude-opus-4-", "claude-opus-4"), ("claude-sonnet-4-", "claude-sonnet-4")];
+    for (prefix, class) in shared {
+        if model.strip_prefix(prefix).is_some_and(|minor| minor.starts_with(['5', '6', '7', '8'])) {
+            return class;
+        }
+    }
+    undated(model)
+}
+
+/// The name without its date: `claude-haiku-4-5-20251001` is `claude-haiku-4-5`.
+pub fn undated(model: &str) -> &str {
+    match model.rsplit_once('-') {
+        Some((name, date)) if date.len() == 8 && date.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => model,
+    }
+}
+
+/// Whether the model may think for minutes without sending a content event: from 4.7 on thinking
+/// text is omitted unless asked for. Unknown names count as new.
+pub fn thinks_unseen(model: &str) -> bool {
+    let old = [
+        "claude-3",
+        "claude-opus-4-5",
+        "claude-opus-4-6",
+        "claude-sonnet-4-",
+        "claude-haiku-4-5",
+        "claude-opus-4-1",
+        "claude-opus-4-0",
+    ];
+    !old.iter().any(|name| model.starts_with(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn models_that_share_limits_share_a_class() {
+        for (model, want) in [
+            ("claude-opus-4-8", "claude-opus-4"),
+            ("claude-opus-4-5-20251101", "claude-opus-4"),
+            ("claude-sonnet-4-6", "claude-sonnet-4"),
+            ("claude-opus-5-5", "claude-opus-5-5"),
+            ("claude-haiku-4-5-20251001", "claude-haiku-4-5"),
+            ("claude-opus-4-20250514", "claude-opus-4"),
+            ("my-model", "my-model"),
+        ] {
+            assert_eq!(class(model), want, "{model}");
+        }
+    }
+
+    #[test]
+    fn newer_models_think_unseen() {
+        assert!(thinks_unseen("claude-opus-5-5") && thinks_unseen("claude-opus-4-7"));
+        assert!(!thinks_unseen("claude-sonnet-4-5-20250929"));
+    }
+}

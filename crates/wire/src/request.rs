@@ -1,1 +1,173 @@
-//! wip
+//! A Messages request as a proxy reads it: a handful of fields, the rest left as bytes.
+
+use crate::models;
+use crate::raw::RawObject;
+use bytes::{Bytes, BytesMut};
+use std::fmt;
+use std::ops::Range;
+
+/// What the path needs to know of a request's body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MessagesRequest {
+    /// The model's name.
+    pub model: String,
+    /// Whether the client asked for a stream.
+    pub stream: bool,
+    /// The most output tokens, if given.
+    pub max_tokens: Option<u64>,
+    /// Whether long silences are normal: the model thinks and does not show it.
+    pub thinks_unseen: bool,
+    /// Whether tools run on the server: such a request must not be sent twice once they began.
+    pub server_tools: bool,
+    /// Where the value of `stream` stands in the body, if it is there.
+    stream_at: Option<Range<usize>>,
+}
+
+/// A body that is no request; the text says what is wrong, where, and in the API's own words where
+/// it has some.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotARequest(pub String);
+
+impl fmt::Display for NotARequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for NotARequest {}
+
+/// Tools that run at the provider, by the beginning of their `type`.
+const SERVER_TOOLS: [&str; 5] = ["web_search_", "web_fetch_", "code_execution_", "tool_search_tool_", "mcp_toolset"];
+
+impl MessagesRequest {
+    /// Reads a body. Only what the path itself acts on is checked; everything else is the
+    /// upstream's to judge.
+    pub fn read(body: &[u8]) -> Result<Self, NotARequest> {
+        if body.is_empty() {
+            return Err(NotARequest(
+                "the request has no body; send a JSON object with model, max_tokens and messages".into(),
+            ));
+        }
+        let object = RawObject::read(body).map_err(|e| not_json(&e))?;
+        let model: String = match object.get("model") {
+            None => return Err(NotARequest("model: Field required".into())),
+            Some(_) => {
+                object.parse("model").ok_or_else(|| NotARequest("model: Input should be a valid string".into()))?
+            }
+        };
+        let stream = match object.get("stream").map(|v| v.get()) {
+            None | Some("null" | "false") => false,
+            Some("true") => true,
+            Some(_) => return Err(NotARequest("stream: Input should be a valid boolean".into())),
+        };
+        Ok(MessagesRequest {
+            thinks_unseen: thinks_unseen(&object, &model),
+            server_tools: has_server_tools(&object),
+            max_tokens: object.parse("max_tokens"),
+            stream_at: object.place("stream", body),
+            model,
+            stream,
+        })
+    }
+
+    /// The same body, asking for a stream; not one other byte is changed.
+    pub fn with_stream(&self, body: &Bytes) -> Bytes {
+        let mut out = BytesMut::with_capacity(body.len() + 16);
+        match &self.stream_at {
+            Some(at) => {
+                out.extend_from_slice(&body[..at.start]);
+                out.extend_from_slice(b"true");
+                out.extend_from_slice(&body[at.end..]);
+            }
+            None => {
+                let open = body.iter().position(|b| *b == b'{').map_or(0, |at| at + 1);
+                out.extend_from_slice(&body[..open]);
+                out.extend_from_slice(b"\"stream\":true,");
+                out.extend_from_slice(&body[open..]);
+            }
+        }
+        out.freeze()
+    }
+}
+
+fn not_json(e: &serde_json::Error) -> NotARequest {
+    let text = e.to_string();
+    let what = text.split(" at line ").next().unwrap_or(&text);
+    if e.is_data() {
+        return NotARequest(
+            "the request body is JSON but not an object; send an object with model, max_tokens and messages".into(),
+        );
+    }
+    NotARequest(format!("the request body is not valid JSON: {what}, at line {} column {}", e.line(), e.column()))
+}
+
+fn thinks_unseen(object: &RawObject<'_>, model: &str) -> bool {
+    let thinking: Option<RawObject<'_>> = object.parse("thinking");
+    let field = |name: &str| thinking.as_ref().and_then(|t| t.parse::<String>(name));
+    match (field("type").as_deref(), field("display").as_deref()) {
+        (Some("disabled"), _) | (_, Some("summarized")) => false,
+        (_, Some("omitted")) => true,
+        _ => models::thinks_unseen(model),
+    }
+}
+
+fn has_server_tools(object: &RawObject<'_>) -> bool {
+    let tools: Vec<RawObject<'_>> = object.parse("tools").unwrap_or_default();
+    let of_server = |t: &RawObject<'_>| {
+        t.parse::<String>("type").is_some_and(|name| SERVER_TOOLS.iter().any(|prefix| name.starts_with(prefix)))
+    };
+    tools.iter().any(of_server) || object.get("mcp_servers").is_some_and(|v| !matches!(v.get(), "null" | "[]"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wrong(body: &str) -> String {
+        MessagesRequest::read(body.as_bytes()).unwrap_err().0
+    }
+
+    #[test]
+    fn the_few_fields_are_read_and_the_rest_ignored() {
+        let body = br#"{"new":{"deep":[1]},"model":"claude-opus-5-5","max_tokens":9,"stream":true,"tools":[{"type":"web_search_20260318","name":"w"}]}"#;
+        let r = MessagesRequest::read(body).unwrap();
+        assert_eq!((r.model.as_str(), r.stream, r.max_tokens), ("claude-opus-5-5", true, Some(9)));
+        assert!(r.server_tools && r.thinks_unseen);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_place() {
+        assert_eq!(
+            wrong("{\"model\": \"m\",\n \"x\": }"),
+            "the request body is not valid JSON: expected value, at line 2 column 7"
+        );
+        assert!(wrong("[1]").contains("not an object"));
+        assert!(wrong("").contains("no body"));
+        assert_eq!(wrong("{}"), "model: Field required");
+        assert_eq!(wrong(r#"{"model":1}"#), "model: Input should be a valid string");
+        assert_eq!(wrong(r#"{"model":"m","stream":"yes"}"#), "stream: Input should be a valid boolean");
+        assert!(wrong("{\"model\":\"\u{0}\"}").contains("control character"));
+    }
+
+    #[test]
+    fn asking_for_a_stream_changes_nothing_else() {
+        for (body, want) in [
+            (r#" { "model":"m" , "stream" : false, "x":1.0 }"#, r#" { "model":"m" , "stream" : true, "x":1.0 }"#),
+            (r#"{"model":"m"}"#, r#"{"stream":true,"model":"m"}"#),
+            (r#"{"model":"m","stream":null}"#, r#"{"model":"m","stream":true}"#),
+        ] {
+            let bytes = Bytes::from_static(body.as_bytes());
+            let r = MessagesRequest::read(&bytes).unwrap();
+            let out = r.with_stream(&bytes);
+            assert_eq!(std::str::from_utf8(&out).unwrap(), want);
+            assert!(MessagesRequest::read(&out).unwrap().stream);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes: Vec<u8>) {
+            let _ = MessagesRequest::read(&bytes);
+        }
+    }
+}
