@@ -1,1 +1,54 @@
-fn main(){}
+//! `cargo xtask`: what this repository does to itself, in one place and without a shell script.
+//!
+//! `test` is everything a change must pass, in the order that fails soonest; `tidy` is the rules of
+//! the repository that no compiler knows; `world` replays simulated runs by seed. Only the standard
+//! library is used, so that the first command on a fresh machine starts at once.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool speaks on its standard output")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "this tool waits for real processes in real time, on a thread of its own"
+)]
+
+mod clients;
+mod markdown;
+mod parts;
+mod process;
+mod readme;
+mod served;
+mod tidy;
+mod world;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+cargo xtask test [--only PART]... [--as-written]
+    everything a change must pass; PART is rust, tidy, readme, python or typescript.
+    --as-written builds the README's commands with --release, as they stand there.
+cargo xtask tidy
+    the repository's own rules
+cargo xtask world [--seeds N] [--from S] [--seed S]
+    simulated runs of gateway and simulator: N of them from seed S on, or the one with seed S
+";
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let outcome = match words.split_first() {
+        Some((&"test", rest)) => parts::Wanted::parse(rest).and_then(|wanted| parts::run(&wanted)),
+        Some((&"tidy", [])) => tidy::run(),
+        Some((&"world", rest)) => world::Seeds::parse(rest).and_then(|seeds| world::run(&seeds)),
+        Some((&("help" | "--help" | "-h"), _)) => {
+            print!("{USAGE}");
+            Ok(())
+        }
+        _ => Err(format!("not a command of this tool; it has:\n{USAGE}")),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("xtask: stopped: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
