@@ -110,7 +110,7 @@ fn run_page(name: &str, page: &str, as_written: bool) -> Result<(), String> {
                 if let Some(former) = serving.take() {
                     former.stop().map_err(|why| format!("{at}: before it: {why}"))?;
                 }
-                serve(&as_run(&script, as_written)).map(|served| serving = Some(served))
+                serve(&as_run(&script, as_written), &at).map(|served| serving = Some(served))
             }
             Block::Python(script) => clients::python_for_readme().and_then(|mut python| fed(python.arg("-"), &script)),
             Block::Node(script) => {
@@ -160,9 +160,9 @@ fn run_shell(script: &str) -> Result<(), String> {
 
 /// Bash replaces itself by a command that is all its script, and `cargo run` by what it built, so
 /// that the signal reaches the server.
-fn serve(script: &str) -> Result<Served, String> {
+fn serve(script: &str, at: &str) -> Result<Served, String> {
     let command = without_comments(script);
-    let log = process::target().join("xtask").join("readme-serve.log");
+    let log = process::target().join("xtask").join(format!("{}.log", at.replace(':', "-")));
     Served::start(&mut bash(&command), &log, patience(&command)).map_err(|why| last_line(&why))
 }
 
@@ -221,5 +221,28 @@ mod tests {
         let script = "cargo run --release -- serve\ntarget/release/tidegate bench\necho --release\n";
         assert_eq!(as_run(script, false), "cargo run -- serve\ntarget/debug/tidegate bench\necho --release\n");
         assert_eq!(as_run(script, true), script);
+    }
+
+    /// A server in three words of shell: ready at once, 0 on SIGTERM.
+    const SERVER: &str = "bash -c 'trap \"exit 0\" TERM; echo ready; while :; do sleep 0.02; done'";
+
+    #[test]
+    fn a_server_serves_the_blocks_after_it_and_stops_well() {
+        let page = format!(
+            "# x\n```sh serve\n# starts it\n{SERVER}\n```\n```sh\ntrue\n```\n```sh skip-run a reason\nfalse\n```\n```sh serve\n{SERVER}\n```\n"
+        );
+        assert_eq!(run_page("PAGE", &page, false), Ok(()));
+    }
+
+    #[test]
+    fn a_block_that_fails_is_named_by_its_line() {
+        let why = run_page("PAGE", "```sh\ntrue\n```\n\n```sh\nfalse\ntrue\n```\n", false).unwrap_err();
+        assert!(why.starts_with("PAGE:5: ") && why.contains("exit status: 1"), "{why}");
+    }
+
+    #[test]
+    fn a_server_that_stops_badly_fails_the_page() {
+        let why = run_page("BAD-PAGE", "```sh serve\nbash -c 'echo ready; exec sleep 60'\n```\n", false).unwrap_err();
+        assert!(why.starts_with("BAD-PAGE: ") && why.contains("must end with 0"), "{why}");
     }
 }
