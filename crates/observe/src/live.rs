@@ -1,0 +1,343 @@
+//! The table of live requests: which phase, what it waits for, over which key.
+//!
+//! Each request has one entry, shared between the task that owns it (which writes) and the admin
+//! door (which reads). What changes per event is one relaxed store into the entry's own memory;
+//! the table itself is locked twice per request.
+
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use tidegate_base::{Moment, RequestId, StreamId};
+
+/// Where on its way a request is (design section 2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    /// Its key is being checked.
+    Identify,
+    /// Its body is being read.
+    Decode,
+    /// It waits for a lease.
+    Admit,
+    /// It waits before another attempt.
+    Backoff,
+    /// A connection is being made, or the request sent.
+    Exchange,
+    /// It was sent and the first byte has not come.
+    FirstByte,
+    /// The answer is being passed on.
+    Relay,
+    /// It is over.
+    Settle,
+}
+
+impl Phase {
+    const ALL: [Phase; 8] = [
+        Phase::Identify,
+        Phase::Decode,
+        Phase::Admit,
+        Phase::Backoff,
+        Phase::Exchange,
+        Phase::FirstByte,
+        Phase::Relay,
+        Phase::Settle,
+    ];
+
+    /// Its name in `/streams`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::Identify => "identify",
+            Phase::Decode => "decode",
+            Phase::Admit => "admit",
+            Phase::Backoff => "backoff",
+            Phase::Exchange => "exchange",
+            Phase::FirstByte => "first_byte",
+            Phase::Relay => "relay",
+            Phase::Settle => "settle",
+        }
+    }
+
+    /// What a request in this phase waits for.
+    pub fn waits_for(self) -> &'static str {
+        match self {
+            Phase::Identify | Phase::Settle => "nothing",
+            Phase::Decode => "the client's body",
+            Phase::Admit => "a lease on a quota domain",
+            Phase::Backoff => "the time of its next attempt",
+            Phase::Exchange => "a connection to the upstream",
+            Phase::FirstByte => "the upstream's first byte",
+            Phase::Relay => "the upstream's next event",
+        }
+    }
+}
+
+/// What is known only after the entry was made.
+#[derive(Clone, Debug, Default)]
+struct Later {
+    tenant: String,
+    model: String,
+    lane: String,
+    upstream_request_ids: Vec<String>,
+    waker: Option<Waker>,
+}
+
+/// Upstream request ids that are kept of one request: one per attempt.
+const UPSTREAM_IDS_MAX: usize = 16;
+
+/// One live request.
+#[derive(Debug)]
+pub struct LiveRequest {
+    /// Its id.
+    pub request: RequestId,
+    /// The id of its answer.
+    pub stream: StreamId,
+    /// The door it came through.
+    pub door: &'static str,
+    /// When its head had come.
+    pub since: Moment,
+    phase: AtomicU8,
+    attempts: AtomicU32,
+    last_byte: AtomicU64,
+    cancelled: AtomicBool,
+    later: Mutex<Later>,
+}
+
+impl LiveRequest {
+    /// A request that has just arrived.
+    pub fn new(request: RequestId, stream: StreamId, door: &'static str, since: Moment) -> Self {
+        LiveRequest {
+            request,
+            stream,
+            door,
+            since,
+            phase: AtomicU8::new(Phase::Identify as u8),
+            attempts: AtomicU32::new(0),
+            last_byte: AtomicU64::new(0),
+            cancelled: AtomicBool::new(false),
+            later: Mutex::default(),
+        }
+    }
+
+    fn later(&self) -> MutexGuard<'_, Later> {
+        self.later.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It enters a phase.
+    pub fn enter(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    /// The phase it is in.
+    pub fn phase(&self) -> Phase {
+        Phase::ALL.get(usize::from(self.phase.load(Ordering::Relaxed))).copied().unwrap_or(Phase::Settle)
+    }
+
+    /// Whose it is, and of which model.
+    pub fn is_for(&self, tenant: &str, model: &str) {
+        let mut later = self.later();
+        later.tenant = tenant.to_owned();
+        later.model = model.chars().take(128).collect();
+    }
+
+    /// An attempt begins, over the lane so labelled.
+    pub fn attempt(&self, lane: &str) {
+        self.attempts.fetch_add(1, Ordering::Relaxed);
+        self.later().lane = lane.to_owned();
+    }
+
+    /// The upstream named its own id.
+    pub fn upstream_answered(&self, request_id: &str) {
+        let mut later = self.later();
+        if later.upstream_request_ids.len() < UPSTREAM_IDS_MAX {
+            later.upstream_request_ids.push(request_id.chars().take(128).collect());
+        }
+    }
+
+    /// The ids the upstream gave to its attempts.
+    pub fn upstream_request_ids(&self) -> Vec<String> {
+        self.later().upstream_request_ids.clone()
+    }
+
+    /// The lane of the last attempt.
+    pub fn lane(&self) -> String {
+        self.later().lane.clone()
+    }
+
+    /// A byte came from the upstream.
+    pub fn byte_came(&self, now: Moment) {
+        self.last_byte.store(now.as_nanos(), Ordering::Relaxed);
+    }
+
+    /// Asks the owner to stop.
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Release);
+        if let Some(waker) = self.later().waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// Whether the owner was asked to stop.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Acquire)
+    }
+
+    /// Ready once the owner was asked to stop; wakes the task that polled last. A task registers
+    /// once and again only when its waker changed.
+    pub fn poll_cancelled(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.is_cancelled() {
+            return Poll::Ready(());
+        }
+        let mut later = self.later();
+        if !later.waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
+            later.waker = Some(cx.waker().clone());
+        }
+        drop(later);
+        if self.is_cancelled() { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+/// A live request as `/streams` shows it.
+#[derive(Clone, Debug, Serialize)]
+pub struct LiveView {
+    /// The answer's id; `DELETE /streams/{id}` takes it.
+    pub stream: String,
+    /// The request's id.
+    pub request: String,
+    /// Door, as in metrics.
+    pub door: &'static str,
+    /// Tenant's name.
+    pub tenant: String,
+    /// Model asked for.
+    pub model: String,
+    /// Phase it is in.
+    pub phase: &'static str,
+    /// What it waits for there.
+    pub waits_for: &'static str,
+    /// Label of the upstream key in use, or of the last one.
+    pub upstream_key: String,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// Since its head came, milliseconds.
+    pub age_ms: u64,
+    /// Since the upstream's last byte, milliseconds; none if none came yet.
+    pub last_byte_age_ms: Option<u64>,
+    /// The upstream's own ids of the attempts.
+    pub upstream_request_ids: Vec<String>,
+}
+
+/// Every live request. Clones are the same table.
+#[derive(Clone, Debug, Default)]
+pub struct Live {
+    table: Arc<Mutex<BTreeMap<StreamId, Arc<LiveRequest>>>>,
+}
+
+impl Live {
+    fn table(&self) -> MutexGuard<'_, BTreeMap<StreamId, Arc<LiveRequest>>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A request arrived.
+    pub fn enter(&self, request: LiveRequest) -> Arc<LiveRequest> {
+        let entry = Arc::new(request);
+        self.table().insert(entry.stream, Arc::clone(&entry));
+        entry
+    }
+
+    /// It is over.
+    pub fn leave(&self, stream: StreamId) {
+        self.table().remove(&stream);
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.table().len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.table().is_empty()
+    }
+
+    /// Asks a request's owner to stop. False if there is no such request.
+    pub fn cancel(&self, stream: StreamId) -> bool {
+        let entry = self.table().get(&stream).cloned();
+        entry.inspect(|e| e.cancel()).is_some()
+    }
+
+    /// Asks every owner to stop (the end of a drain).
+    pub fn cancel_all(&self) {
+        let entries: Vec<_> = self.table().values().cloned().collect();
+        entries.iter().for_each(|e| e.cancel());
+    }
+
+    /// The table as of `now`, oldest first, at most `max` rows.
+    pub fn view(&self, now: Moment, max: usize) -> Vec<LiveView> {
+        let mut entries: Vec<_> = self.table().values().cloned().collect();
+        entries.sort_by_key(|e| (e.since, e.stream));
+        entries.truncate(max);
+        entries.iter().map(|e| e.view(now)).collect()
+    }
+}
+
+impl LiveRequest {
+    fn view(&self, now: Moment) -> LiveView {
+        let ms = |from: Moment| now.since(from).as_millis() as u64;
+        let later = self.later().clone();
+        let last_byte = self.last_byte.load(Ordering::Relaxed);
+        let phase = self.phase();
+        LiveView {
+            stream: self.stream.to_string(),
+            request: self.request.to_string(),
+            door: self.door,
+            tenant: later.tenant,
+            model: later.model,
+            phase: phase.name(),
+            waits_for: phase.waits_for(),
+            upstream_key: later.lane,
+            attempts: self.attempts.load(Ordering::Relaxed),
+            age_ms: ms(self.since),
+            last_byte_age_ms: (last_byte > 0).then(|| ms(Moment::from_nanos(last_byte))),
+            upstream_request_ids: later.upstream_request_ids,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidegate_base::{IdSource, Prng};
+
+    fn entry(ids: &mut IdSource, ms: u64) -> LiveRequest {
+        LiveRequest::new(ids.request(), ids.stream(), "messages", Moment::from_nanos(ms * 1_000_000))
+    }
+
+    #[test]
+    fn the_table_shows_what_a_request_waits_for_and_forgets_it_when_it_is_over() {
+        let (live, mut ids) = (Live::default(), IdSource::new(Prng::new(1), 0));
+        let b = live.enter(entry(&mut ids, 20));
+        let a = live.enter(entry(&mut ids, 10));
+        a.is_for("acme", "claude-opus-5-5");
+        a.attempt("main/1");
+        a.enter(Phase::FirstByte);
+        let view = live.view(Moment::from_nanos(1_010_000_000), 10);
+        assert_eq!(view.len(), 2);
+        assert_eq!((view[0].stream.as_str(), view[0].age_ms, view[0].attempts), (a.stream.as_str(), 1000, 1));
+        assert_eq!((view[0].waits_for, view[0].upstream_key.as_str()), ("the upstream's first byte", "main/1"));
+        live.leave(a.stream);
+        live.leave(b.stream);
+        assert!(live.is_empty());
+    }
+
+    #[test]
+    fn a_cancel_reaches_the_owner() {
+        let (live, mut ids) = (Live::default(), IdSource::new(Prng::new(1), 0));
+        let a = live.enter(entry(&mut ids, 0));
+        let cx = Context::from_waker(Waker::noop());
+        assert_eq!(a.poll_cancelled(&cx), Poll::Pending);
+        assert!(live.cancel(a.stream));
+        assert_eq!(a.poll_cancelled(&cx), Poll::Ready(()));
+        assert!(!live.cancel(ids.stream()));
+    }
+}
