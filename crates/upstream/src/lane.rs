@@ -1,0 +1,171 @@
+//! A lane: one upstream key and where it is used.
+
+use bytes::BytesMut;
+use std::fmt;
+use tidegate_base::Secret;
+use tidegate_transport::Target;
+use tidegate_wire::http1::HeadWriter;
+
+/// How the credential is presented.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scheme {
+    /// `x-api-key: KEY`
+    #[default]
+    ApiKey,
+    /// `authorization: Bearer KEY`
+    Bearer,
+}
+
+/// One upstream key and its address.
+#[derive(Clone, Debug)]
+pub struct Lane {
+    /// Its name in metrics, logs and `/streams`; never the key.
+    pub label: String,
+    /// Where to connect.
+    pub target: Target,
+    host: String,
+    base_path: String,
+    scheme: Scheme,
+    key: Secret,
+}
+
+/// Why an upstream URL or key cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaneError(pub String);
+
+impl fmt::Display for LaneError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for LaneError {}
+
+impl Lane {
+    /// A lane to `url` (`http://` or `https://`, optional port, optional path prefix).
+    pub fn new(label: impl Into<String>, url: &str, scheme: Scheme, key: Secret) -> Result<Self, LaneError> {
+        let wrong = |why: &str| {
+            LaneError(format!("`{url}` is not an upstream URL: {why}; write for example \"https://api.anthropic.com\""))
+        };
+        let (tls, rest) = if let Some(rest) = url.strip_prefix("https://") {
+            (true, rest)
+        } else if let Some(rest) = url.strip_prefix("http://") {
+            (false, rest)
+        } else {
+            return Err(wrong("it begins with neither http:// nor https://"));
+        };
+        let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+        if authority.contains('@') {
+            return Err(LaneError("an upstream URL carries no user or password; put the key in `keys`".to_owned()));
+        }
+        if path.contains(['?', '#', ' ']) || !path.is_ascii() || path.bytes().any(|b| b.is_ascii_control()) {
+            return Err(wrong("its path has a query, a fragment or an illegal character"));
+        }
+        let default_port = if tls { 443 } else { 80 };
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => {
+                (host, port.parse().map_err(|_| wrong("its port is not a number from 1 to 65535"))?)
+            }
+            _ => (authority, default_port),
+        };
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        let host_is_plain = bare.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':'));
+        if bare.is_empty() || !host_is_plain || port == 0 {
+            return Err(wrong("it has no usable host name"));
+        }
+        if key.expose().bytes().any(|b| !(0x21..0x7f).contains(&b)) {
+            return Err(LaneError(
+                "an upstream key has a space or a character outside ASCII; was it pasted with a line break?".to_owned(),
+            ));
+        }
+        Ok(Lane {
+            label: label.into(),
+            target: Target { host: bare.to_owned(), port, tls },
+            host: if port == default_port { host.to_owned() } else { format!("{host}:{port}") },
+            base_path: path.trim_end_matches('/').to_owned(),
+            scheme,
+            key,
+        })
+    }
+
+    /// Writes a request's head: target, host, credential, length, then `lines`.
+    pub(crate) fn head(
+        &self,
+        method: &str,
+        target: &str,
+        length: Option<usize>,
+        lines: impl FnOnce(&mut HeadWriter<'_>),
+    ) -> BytesMut {
+        let mut out = BytesMut::with_capacity(1024);
+        let joined;
+        let target = if self.base_path.is_empty() {
+            target
+        } else {
+            joined = format!("{}{target}", self.base_path);
+            &joined
+        };
+        let mut head = HeadWriter::request(&mut out, method, target);
+        head.header("host", self.host.as_bytes());
+        if !self.key.is_empty() {
+            match self.scheme {
+                Scheme::ApiKey => head.header("x-api-key", self.key.expose().as_bytes()),
+                Scheme::Bearer => head.header("authorization", format!("Bearer {}", self.key.expose()).as_bytes()),
+            };
+        }
+        if let Some(length) = length {
+            head.number("content-length", length as u64);
+        }
+        lines(&mut head);
+        head.end();
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(url: &str) -> Result<(String, u16, bool, String, String), String> {
+        let lane = Lane::new("l", url, Scheme::ApiKey, Secret::new("k")).map_err(|e| e.0)?;
+        Ok((lane.target.host, lane.target.port, lane.target.tls, lane.host, lane.base_path))
+    }
+
+    #[test]
+    fn urls_are_read_with_their_defaults() {
+        let s = str::to_owned;
+        assert_eq!(
+            check("https://api.anthropic.com"),
+            Ok((s("api.anthropic.com"), 443, true, s("api.anthropic.com"), s("")))
+        );
+        assert_eq!(check("http://[::1]:80/a/b/"), Ok((s("::1"), 80, false, s("[::1]"), s("/a/b"))));
+        assert_eq!(check("http://h:8080"), Ok((s("h"), 8080, false, s("h:8080"), s(""))));
+    }
+
+    #[test]
+    fn wrong_urls_and_keys_say_what_is_wrong() {
+        for bad in [
+            "api.anthropic.com",
+            "https://",
+            "https://h:0",
+            "https://h:99999",
+            "https://u:p@h",
+            "http://h/a?b",
+            "http://h h",
+        ] {
+            assert!(check(bad).is_err(), "{bad}");
+        }
+        let e = Lane::new("l", "http://h", Scheme::Bearer, Secret::new("sk-ant\n")).unwrap_err();
+        assert!(e.0.contains("line break") && !e.0.contains("sk-ant"));
+    }
+
+    #[test]
+    fn the_head_carries_the_key_and_the_prefix() {
+        let lane = Lane::new("l", "http://h/v", Scheme::Bearer, Secret::new("k")).unwrap();
+        let head = lane.head("POST", "/v1/messages", Some(2), |h| {
+            h.header("a", b"b");
+        });
+        let want =
+            "POST /v/v1/messages HTTP/1.1\r\nhost: h\r\nauthorization: Bearer k\r\ncontent-length: 2\r\na: b\r\n\r\n";
+        assert_eq!(std::str::from_utf8(&head).unwrap(), want);
+    }
+}
