@@ -1,1 +1,41 @@
-//! wip
+//! The load generator: asks a Claude-compatible endpoint over HTTP/1.1 and says how it held up.
+//!
+//! ```text
+//!   Plan ─▶ Request (head and body, built once)
+//!             │                       ┌─ connection task ─┐   one at a time, kept alive
+//!   Turnstile ┴─ when to send next ─▶ │ dial, send, read  │ ─▶ Tally ─▶ Report ─▶ table, JSON
+//!   (closed loop, or open at a rate)  └─ StreamWatch ─────┘   (one a thread)
+//! ```
+//! With a rate the loop is open: every request has a moment at which it should start, all clocks
+//! run from that moment, and an endpoint that stalls is charged for the requests that had to wait
+//! meanwhile. Without one, each connection sends its next request when the last has ended.
+//!
+//! A run always ends: every request has a clock, and after the run's duration what is still under
+//! way gets a grace and is then given up. The generator shares the machine with what it measures,
+//! so an event costs it no allocation, a read costs one look at the clock, and the report says how
+//! much processor time the generator itself took.
+//!
+//! This room never prints; it returns text or writes into what it is given.
+
+mod cpu;
+mod failure;
+mod latency;
+mod names;
+mod plan;
+mod progress;
+mod report;
+mod request;
+mod run;
+mod table;
+mod tally;
+mod turnstile;
+mod watch;
+mod worker;
+
+pub use failure::Errors;
+pub use latency::Percentiles;
+pub use plan::{Arrival, BenchError, Mode, Plan};
+pub use progress::{Progress, ProgressView};
+pub use report::{GeneratorCost, Report};
+pub use run::{run, run_here};
+pub use table::side_by_side;

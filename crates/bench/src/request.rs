@@ -1,0 +1,187 @@
+//! The one request of a run: where it goes and its bytes, built once and sent again and again.
+
+use crate::plan::{BenchError, Mode, Plan};
+use bytes::{Bytes, BytesMut};
+use serde_json::json;
+use tidegate_base::Prng;
+use tidegate_transport::Target;
+use tidegate_wire::http1::{HeadWriter, is_hop_by_hop};
+
+const API_VERSION: &[u8] = b"2023-06-01";
+const PATH: &str = "/v1/messages";
+/// Words of a made-up prompt; short ones, so that a length in bytes can be met closely.
+const WORDS: [&str; 16] = [
+    "tide", "gate", "river", "stone", "cloud", "paper", "north", "seven", "quiet", "lamp", "oak", "harbour", "salt",
+    "wind", "bridge", "clay",
+];
+
+/// A request ready to be sent.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    pub(crate) target: Target,
+    head: Bytes,
+    pub(crate) body: Bytes,
+}
+
+impl Request {
+    /// The request that `plan` describes.
+    pub(crate) fn of(plan: &Plan) -> Result<Self, BenchError> {
+        let (target, authority, path) = address(&plan.url)?;
+        let body = Bytes::from(
+            json!({
+                "model": plan.model,
+                "max_tokens": plan.max_tokens,
+                "stream": plan.mode == Mode::Sse,
+                "messages": [{"role": "user", "content": prompt(plan.prompt_bytes, plan.seed)}],
+            })
+            .to_string(),
+        );
+        let mut head = BytesMut::new();
+        let mut lines = HeadWriter::request(&mut head, "POST", &path);
+        let accept: &[u8] = if plan.mode == Mode::Sse { b"text/event-stream" } else { b"application/json" };
+        let key = plan.key.as_ref().map(|key| key.expose().as_bytes());
+        let has = |name: &str| plan.headers.iter().any(|(n, _)| n.eq_ignore_ascii_case(name));
+        let own = [
+            ("host", Some(authority.as_bytes())),
+            ("x-api-key", key.filter(|_| !has("authorization"))),
+            ("anthropic-version", Some(API_VERSION)),
+            ("content-type", Some(b"application/json".as_slice())),
+            ("accept", Some(accept)),
+            ("accept-encoding", Some(b"identity".as_slice())),
+            ("user-agent", Some(concat!("tidegate-bench/", env!("CARGO_PKG_VERSION")).as_bytes())),
+            ("connection", Some(b"close".as_slice()).filter(|_| !plan.keep_alive)),
+        ];
+        for (name, value) in own {
+            if let Some(value) = value.filter(|_| !has(name)) {
+                lines.header(name, value);
+            }
+        }
+        for (name, value) in &plan.headers {
+            check_line(name, value)?;
+            lines.header(name, value.as_bytes());
+        }
+        lines.number("content-length", body.len() as u64).end();
+        Ok(Request { target, head: head.freeze(), body })
+    }
+
+    /// The head, in a buffer of its own with room for a short body behind it.
+    pub(crate) fn head(&self) -> BytesMut {
+        let room = if self.body.len() <= 16 * 1024 { self.body.len() } else { 0 };
+        let mut head = BytesMut::with_capacity(self.head.len() + room);
+        head.extend_from_slice(&self.head);
+        head
+    }
+}
+
+/// Refuses a header line that would change how the message is framed or cannot be written.
+fn check_line(name: &str, value: &str) -> Result<(), BenchError> {
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    let bad = name.is_empty() || !name.bytes().all(token) || value.bytes().any(|b| matches!(b, b'\r' | b'\n' | 0));
+    if bad || is_hop_by_hop(name) || name.eq_ignore_ascii_case("content-length") {
+        let name = name.escape_default();
+        return Err(BenchError::Plan(format!(
+            "the header `{name}` cannot be set: malformed, or it frames the message"
+        )));
+    }
+    Ok(())
+}
+
+/// Target, `host` header and path of a URL.
+fn address(url: &str) -> Result<(Target, String, String), BenchError> {
+    let wrong = |why: &str| BenchError::Plan(format!("`{url}` is not a URL to measure: {why}"));
+    let (tls, rest) = match url.split_once("://") {
+        Some(("http", rest)) => (false, rest),
+        Some(("https", rest)) => (true, rest),
+        _ => return Err(wrong("write http://host:port or https://host")),
+    };
+    if url.bytes().any(|b| b.is_ascii_control() || b == b' ') || !url.is_ascii() {
+        return Err(wrong("it has a character that a URL cannot have"));
+    }
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    if authority.contains('@') {
+        return Err(wrong("it has a user name; give a key instead"));
+    }
+    if path.contains('#') {
+        return Err(wrong("it has a fragment"));
+    }
+    let bracket = authority.rfind(']').map_or(0, |at| at + 1);
+    let (host, port) = match authority[bracket..].rfind(':') {
+        Some(at) => {
+            let (host, port) = authority.split_at(bracket + at);
+            (host, port[1..].parse().map_err(|_| wrong("its port is no number up to 65535"))?)
+        }
+        None => (authority, if tls { 443 } else { 80 }),
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    if host.is_empty() {
+        return Err(wrong("it has no host"));
+    }
+    let (path, query) = path.split_at(path.find('?').unwrap_or(path.len()));
+    let path = path.trim_end_matches('/');
+    let path = if path.ends_with(PATH) { path.to_owned() } else { format!("{path}{PATH}") };
+    Ok((Target { host, port, tls }, authority.to_owned(), path + query))
+}
+
+/// `bytes` bytes of words.
+fn prompt(bytes: usize, seed: u64) -> String {
+    let mut prng = Prng::new(seed).fork("prompt");
+    let mut text = String::with_capacity(bytes + 16);
+    while text.len() < bytes {
+        text.push_str(prng.pick(&WORDS).copied().unwrap_or_default());
+        text.push(' ');
+    }
+    text.truncate(bytes);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidegate_base::Secret;
+    use tidegate_wire::http1::parse_request;
+
+    fn check(url: &str) -> Result<(String, u16, bool, String), String> {
+        let (target, _, path) = address(url).map_err(|e| e.to_string())?;
+        Ok((target.host, target.port, target.tls, path))
+    }
+
+    #[test]
+    fn addresses_are_read_as_people_write_them() {
+        let ok = |host: &str, port, tls, path: &str| Ok((host.to_owned(), port, tls, path.to_owned()));
+        assert_eq!(check("http://127.0.0.1:4600"), ok("127.0.0.1", 4600, false, "/v1/messages"));
+        assert_eq!(check("https://api.example.com/"), ok("api.example.com", 443, true, "/v1/messages"));
+        assert_eq!(check("http://a/x/v1/messages?beta=true"), ok("a", 80, false, "/x/v1/messages?beta=true"));
+        assert_eq!(check("http://[::1]:81/p"), ok("::1", 81, false, "/p/v1/messages"));
+        assert_eq!(check("http://[::1]"), ok("::1", 80, false, "/v1/messages"));
+        for bad in
+            ["", "a:1", "ftp://a", "http://", "http://a:x", "http://a:99999", "http://u@a", "http://a b", "http://a#x"]
+        {
+            assert!(check(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_message_is_whole_and_extra_headers_take_the_place_of_ours() {
+        let mut plan = Plan::new("http://a:1");
+        plan.key = Some(Secret::new("sk"));
+        plan.prompt_bytes = 33;
+        plan.headers = vec![("Anthropic-Version".into(), "x".into()), ("simulate".into(), "output_tokens=5".into())];
+        let request = Request::of(&plan).unwrap();
+        let head = parse_request(&mut request.head()).unwrap().unwrap();
+        assert_eq!((head.method(), head.path()), ("POST", "/v1/messages"));
+        assert_eq!(head.headers.get_all("anthropic-version").collect::<Vec<_>>(), [b"x"]);
+        assert_eq!((head.headers.text("x-api-key"), head.headers.text("host")), (Some("sk"), Some("a:1")));
+        let body: serde_json::Value = serde_json::from_slice(&request.body).unwrap();
+        assert_eq!(body["messages"][0]["content"].as_str().map(str::len), Some(33));
+        assert_eq!(body["stream"], true);
+    }
+
+    #[test]
+    fn headers_that_frame_the_message_are_refused() {
+        for (name, value) in [("Content-Length", "1"), ("transfer-encoding", "x"), ("a b", "x"), ("a", "x\r\ny: z")] {
+            let mut plan = Plan::new("http://a:1");
+            plan.headers = vec![(name.into(), value.into())];
+            assert!(matches!(Request::of(&plan), Err(BenchError::Plan(_))), "{name}");
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! One connection's task: take the next start, send, read, count, again.
+//!
+//! ```text
+//!   take ─▶ wait ─▶ (dial) ─▶ send ─▶ head ─┬─ 200, stream ─▶ events … end ─┬─▶ count ─▶ take
+//!                                           ├─ 200, JSON ──▶ body ──────────┤
+//!                                           └─ other ──────▶ error's type ──┘
+//! ```
+//! The whole of an exchange, dialling included, is under one clock. A connection that is kept is
+//! looked at before it is used again: one the endpoint has closed meanwhile is no error.
+
+use crate::failure::Failure;
+use crate::plan::{Mode, Plan};
+use crate::request::Request;
+use crate::tally::Tally;
+use crate::turnstile::Turnstile;
+use crate::watch::{Brought, StreamWatch};
+use bytes::BytesMut;
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+use tidegate_base::Moment;
+use tidegate_transport::http1::{ClientConn, ClientError, SendEnd};
+use tidegate_transport::{Clock, Dial};
+use tidegate_wire::error::ErrorBody;
+use tidegate_wire::http1::{BodyError, ResponseHead};
+use tidegate_wire::raw::RawObject;
+use tidegate_wire::usage::Usage;
+
+/// The most of a JSON answer that is read; the API's longest are far below.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+/// A closed loop waits so long after a connection that could not be opened: without it, a dead
+/// endpoint would be asked as fast as the machine can.
+const PAUSE_AFTER_CONNECT_FAILURE: Duration = Duration::from_millis(100);
+/// An answer's buffer larger than this is given back between requests.
+const BUFFER_BYTES_KEPT: usize = 64 * 1024;
+
+/// What the connections of one thread share.
+pub(crate) struct Share {
+    pub(crate) clock: Clock,
+    pub(crate) dial: Arc<dyn Dial>,
+    pub(crate) request: Request,
+    pub(crate) mode: Mode,
+    pub(crate) keep_alive: bool,
+    pub(crate) is_open_loop: bool,
+    pub(crate) request_timeout: Duration,
+    pub(crate) turnstile: Mutex<Turnstile>,
+    pub(crate) tally: Arc<Mutex<Tally>>,
+}
+
+impl Share {
+    pub(crate) fn new(
+        plan: &Plan,
+        request: Request,
+        clock: Clock,
+        dial: Arc<dyn Dial>,
+        turnstile: Turnstile,
+        tally: Arc<Mutex<Tally>>,
+    ) -> Self {
+        Share {
+            clock,
+            dial,
+            request,
+            mode: plan.mode,
+            keep_alive: plan.keep_alive,
+            is_open_loop: plan.rate_per_s.is_some(),
+            request_timeout: plan.request_timeout,
+            turnstile: Mutex::new(turnstile),
+            tally,
+        }
+    }
+
+    fn tally<T>(&self, count: impl FnOnce(&mut Tally) -> T) -> T {
+        count(&mut self.tally.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn take(&self, now: Moment) -> Option<Moment> {
+        self.turnstile.lock().unwrap_or_else(PoisonError::into_inner).take(now)
+    }
+}
+
+/// Works until there is no further request. `from` is when it may begin.
+pub(crate) async fn work(share: Arc<Share>, from: Moment) {
+    let clock = share.clock;
+    clock.sleep_until(from).await;
+    let mut worker = Worker { share: &share, conn: None, body: BytesMut::new() };
+    loop {
+        let now = clock.now();
+        let Some(due) = share.take(now) else { return };
+        if due > now {
+            clock.sleep_until(due).await;
+        }
+        let sent_at = clock.now();
+        share.tally(|t| t.started(sent_at.since(due)));
+        // A connection that was free and waiting was woken by a timer of a millisecond's accuracy;
+        // that lateness is ours and not the endpoint's.
+        let start = if due > now { sent_at } else { due };
+        let outcome = clock.by(sent_at + share.request_timeout, worker.exchange(start)).await;
+        let outcome = outcome.unwrap_or(Err(Failure::Timeout));
+        let now = clock.now();
+        share.tally(|t| t.ended(outcome.as_ref().copied(), now, now.since(start)));
+        if outcome == Err(Failure::Connect) && !share.is_open_loop {
+            clock.sleep_until(now + PAUSE_AFTER_CONNECT_FAILURE).await;
+        }
+    }
+}
+
+struct Worker<'a> {
+    share: &'a Share,
+    /// A connection that may be used again; taken out while it is in use, so that one that failed
+    /// or was given up is closed.
+    conn: Option<ClientConn>,
+    body: BytesMut,
+}
+
+impl Worker<'_> {
+    async fn exchange(&mut self, start: Moment) -> Result<(), Failure> {
+        let share = self.share;
+        let mut conn = self.connection().await?;
+        let broken = |e: ClientError| Failure::of(&e);
+        let sent = conn.send(share.request.head(), share.request.body.clone(), || {}).await.map_err(broken)?;
+        let head = conn.read_head(false, sent == SendEnd::Whole).await.map_err(broken)?;
+        let after = share.clock.now().since(start);
+        share.tally(|t| t.answered(head.status, after));
+        match (head.status, share.mode) {
+            (200, Mode::Sse) => self.read_stream(&mut conn, &head, start).await?,
+            (200, Mode::Json) => self.read_message(&mut conn).await?,
+            (status, _) => {
+                self.read_body(&mut conn).await?;
+                let error = ErrorBody::read(&self.body);
+                let kind = error.map_or_else(|| "-".to_owned(), |error| error.kind.into_owned());
+                self.keep(conn);
+                return Err(Failure::Http { status, kind });
+            }
+        }
+        self.keep(conn);
+        Ok(())
+    }
+
+    /// The kept connection if it is still good, else a new one.
+    async fn connection(&mut self) -> Result<ClientConn, Failure> {
+        if let Some(mut conn) = self.conn.take()
+            && poll_fn(|cx| Poll::Ready(conn.is_quiet(cx))).await
+        {
+            return Ok(conn);
+        }
+        let began = self.share.clock.now();
+        let io = self.share.dial.dial(&self.share.request.target).await.map_err(|_| Failure::Connect)?;
+        let took = self.share.clock.now().since(began);
+        self.share.tally(|t| t.connected(took));
+        Ok(ClientConn::new(io))
+    }
+
+    fn keep(&mut self, conn: ClientConn) {
+        if self.share.keep_alive && conn.is_reusable() {
+            self.conn = Some(conn);
+        }
+    }
+
+    async fn read_stream(&mut self, conn: &mut ClientConn, head: &ResponseHead, start: Moment) -> Result<(), Failure> {
+        let share = self.share;
+        let kind = head.headers.get("content-type").unwrap_or_default();
+        if !kind.get(..17).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/event-stream")) {
+            return Err(Failure::Malformed);
+        }
+        let mut watch = StreamWatch::new();
+        let end = loop {
+            let mut brought = Brought::default();
+            let mut read_at = None;
+            let read = poll_fn(|cx| {
+                conn.poll_body(cx, &mut |piece| {
+                    let now = *read_at.get_or_insert_with(|| share.clock.now());
+                    watch.see(piece, now, &mut brought);
+                })
+            })
+            .await;
+            if let Some(now) = read_at {
+                share.tally(|t| t.brought(&brought, now.since(start)));
+            }
+            match read {
+                Ok(_) if watch.is_rotten() => return Err(Failure::Malformed),
+                Ok(false) => {}
+                Ok(true) => break Ok(()),
+                Err(e) => break Err(e),
+            }
+        };
+        let tap = watch.tap();
+        share.tally(|t| t.said(&tap.usage, tap.stop_reason.as_deref()));
+        if let Some(error) = &tap.error {
+            return Err(Failure::Stream { kind: error.kind.to_string() });
+        }
+        let cut_by_peer = match &end {
+            Ok(()) => !tap.stopped,
+            Err(e) => matches!(e, ClientError::Io(_) | ClientError::Body(BodyError::Cut)),
+        };
+        share.tally(|t| t.truncated_streams += u64::from(cut_by_peer));
+        match end {
+            Ok(()) if tap.stopped => Ok(()),
+            Ok(()) => Err(Failure::Truncated),
+            Err(e) => Err(Failure::of(&e)),
+        }
+    }
+
+    async fn read_message(&mut self, conn: &mut ClientConn) -> Result<(), Failure> {
+        self.read_body(conn).await?;
+        let message = RawObject::read(&self.body).map_err(|_| Failure::Malformed)?;
+        if message.get("type").map(|t| t.get()) != Some("\"message\"") {
+            return Err(Failure::Malformed);
+        }
+        let mut usage = Usage::default();
+        if let Some(told) = message.get("usage") {
+            usage.update(told.get());
+        }
+        let stop_reason: Option<&str> = message.parse("stop_reason");
+        self.share.tally(|t| t.said(&usage, stop_reason));
+        Ok(())
+    }
+
+    /// Reads the whole body into `self.body`.
+    async fn read_body(&mut self, conn: &mut ClientConn) -> Result<(), Failure> {
+        if self.body.capacity() > BUFFER_BYTES_KEPT {
+            self.body = BytesMut::new();
+        }
+        self.body.clear();
+        let read = conn.read_body(&mut self.body, ANSWER_BYTES_MAX).await;
+        self.share.tally(|t| t.bytes += self.body.len() as u64);
+        read.map_err(|e| Failure::of(&e))
+    }
+}
