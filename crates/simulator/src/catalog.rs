@@ -126,14 +126,36 @@ pub(crate) static MODELS: &[Model] = &[
     modern("claude-opus-5", "Claude Opus 5", "opus", "opus-5", "2026-06-01T00:00:00Z", ADAPTIVE, true),
     modern("claude-opus-4-8", "Claude Opus 4.8", "opus", "opus-4", "2026-05-01T00:00:00Z", ADAPTIVE_ONLY, true),
     modern("claude-opus-4-7", "Claude Opus 4.7", "opus", "opus-4", "2026-04-01T00:00:00Z", ADAPTIVE_ONLY, false),
-    modern("claude-mythos-preview", "Claude Mythos Preview", "mythos", "mythos-5", "2026-04-01T00:00:00Z", ALWAYS, false),
+    modern(
+        "claude-mythos-preview",
+        "Claude Mythos Preview",
+        "mythos",
+        "mythos-5",
+        "2026-04-01T00:00:00Z",
+        ALWAYS,
+        false,
+    ),
     of_4_6("claude-opus-4-6", "Claude Opus 4.6", "opus", "opus-4"),
     of_4_6("claude-sonnet-4-6", "Claude Sonnet 4.6", "sonnet", "sonnet-4"),
     of_4_5("claude-opus-4-5", "claude-opus-4-5-20251101", "Claude Opus 4.5", "opus", "opus-4", "2025-11-01T00:00:00Z"),
-    of_4_5("claude-haiku-4-5", "claude-haiku-4-5-20251001", "Claude Haiku 4.5", "haiku", "haiku-4-5", "2025-10-01T00:00:00Z"),
+    of_4_5(
+        "claude-haiku-4-5",
+        "claude-haiku-4-5-20251001",
+        "Claude Haiku 4.5",
+        "haiku",
+        "haiku-4-5",
+        "2025-10-01T00:00:00Z",
+    ),
     Model {
         lifecycle: "deprecated",
-        ..of_4_5("claude-sonnet-4-5", "claude-sonnet-4-5-20250929", "Claude Sonnet 4.5", "sonnet", "sonnet-4", "2025-09-29T00:00:00Z")
+        ..of_4_5(
+            "claude-sonnet-4-5",
+            "claude-sonnet-4-5-20250929",
+            "Claude Sonnet 4.5",
+            "sonnet",
+            "sonnet-4",
+            "2025-09-29T00:00:00Z",
+        )
     },
 ];
 
@@ -154,6 +176,18 @@ pub(crate) fn find(id: &str) -> Option<&'static Model> {
     MODELS.iter().find(|model| model.id == id || model.dated == Some(id))
 }
 
+/// The quota classes, each once.
+pub(crate) fn classes() -> Vec<&'static str> {
+    let mut classes: Vec<&str> = MODELS.iter().chain([&ECHO]).map(|model| model.class).collect();
+    classes.sort_unstable();
+    classes.dedup();
+    classes
+}
+
+pub(crate) fn has_class(class: &str) -> bool {
+    classes().contains(&class)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,7 +203,11 @@ mod tests {
     #[test]
     fn quota_classes_pool_as_documented() {
         let class = |id| find(id).map(|m| m.class);
-        assert!(["claude-opus-4-8", "claude-opus-4-7", "claude-opus-4-6", "claude-opus-4-5"].iter().all(|id| class(id) == Some("opus-4")));
+        assert!(
+            ["claude-opus-4-8", "claude-opus-4-7", "claude-opus-4-6", "claude-opus-4-5"]
+                .iter()
+                .all(|id| class(id) == Some("opus-4"))
+        );
         assert_eq!(class("claude-sonnet-4-6"), class("claude-sonnet-4-5"));
         assert_ne!(class("claude-sonnet-5"), class("claude-sonnet-5-5"));
         assert_ne!(class("claude-opus-5"), class("claude-opus-5-5"));

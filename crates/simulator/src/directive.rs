@@ -12,7 +12,7 @@ use crate::pace::{Pace, Range};
 use std::time::Duration;
 
 /// Most faults one request may ask for: more than there are kinds of them is a mistake.
-pub const FAULTS_MAX: usize = 16;
+pub(crate) const FAULTS_MAX: usize = 16;
 
 /// What one request asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -110,7 +110,8 @@ mod tests {
     #[test]
     fn a_header_overrules_only_what_it_names() {
         let directives =
-            Directives::parse(["output_tokens=2000, first_ms=100,event_ms=20", "fault=reset-at:300"].into_iter()).unwrap();
+            Directives::parse(["output_tokens=2000, first_ms=100,event_ms=20", "fault=reset-at:300"].into_iter())
+                .unwrap();
         let scenario = Pace { tokens_per_second: Some(9), ..Pace::default() };
         let pace = directives.pace(scenario);
         assert_eq!(pace.output_tokens, Range::exactly(2_000));

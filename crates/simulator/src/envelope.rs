@@ -9,17 +9,17 @@ use serde_json::json;
 
 /// A request that is answered with an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub(crate) struct Refusal {
     /// HTTP status.
-    pub status: u16,
+    pub(crate) status: u16,
     /// `error.type`.
-    pub kind: &'static str,
+    pub(crate) kind: &'static str,
     /// `error.message`.
-    pub message: String,
+    pub(crate) message: String,
     /// `error.details.error_code`, where the API gives one.
-    pub code: Option<&'static str>,
+    pub(crate) code: Option<&'static str>,
     /// The `retry-after` header, whole seconds.
-    pub retry_after_s: Option<u64>,
+    pub(crate) retry_after_s: Option<u64>,
 }
 
 impl Refusal {
@@ -38,7 +38,9 @@ impl Refusal {
             429 => "This request would exceed the rate limit for your organization. Please try again later.",
             500 => "Internal server error",
             503 => "Service temporarily unavailable",
-            504 => "Request timed out while waiting for the model to respond. Consider using streaming for long requests.",
+            504 => {
+                "Request timed out while waiting for the model to respond. Consider using streaming for long requests."
+            }
             529 => "Overloaded",
             _ => "The request failed.",
         };

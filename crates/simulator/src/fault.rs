@@ -139,7 +139,8 @@ impl fmt::Display for FaultError {
 
 impl std::error::Error for FaultError {}
 
-const ERROR_TYPES: [&str; 5] = ["overloaded_error", "api_error", "timeout_error", "rate_limit_error", "invalid_request_error"];
+const ERROR_TYPES: [&str; 5] =
+    ["overloaded_error", "api_error", "timeout_error", "rate_limit_error", "invalid_request_error"];
 
 impl FromStr for Place {
     type Err = FaultError;
@@ -194,7 +195,13 @@ impl FromStr for Fault {
             "error-at" => {
                 let kind = second.unwrap_or(ERROR_TYPES[0]);
                 let kind = ERROR_TYPES.into_iter().find(|known| *known == kind);
-                (Fault::ErrorEvent(place()?, kind.ok_or_else(|| missing("a place and one of the API's error types"))?), 2)
+                (
+                    Fault::ErrorEvent(
+                        place()?,
+                        kind.ok_or_else(|| missing("a place and one of the API's error types"))?,
+                    ),
+                    2,
+                )
             }
             "garbage-at" => (Fault::Garbage(place()?), 1),
             "unknown-at" => (Fault::Unknown(place()?), 1),

@@ -1,14 +1,49 @@
-//! The Claude API as a pure model: replies, quotas, a strict validator and faults, all from a seed.
-#![allow(dead_code)]
+//! The Claude API as a pure model: replies, a strict validator, quotas and production's faults, all
+//! from a seed.
+//!
+//! | part | what it knows |
+//! |---|---|
+//! | `simulator`, `answer` | the machine: a request and the time in, a plan out |
+//! | `validate`, `catalog` | what the API refuses, in its own words; the models |
+//! | `reply`, `events`, `tokens` | what the model says, as events and as one document; what it costs |
+//! | `quota`, `bucket`, `callers` | organisations, their limits, the rate-limit headers |
+//! | `fault`, `playback`, `directive`, `pace` | what goes wrong and when; the steps on the wire |
+//! | `scenario` | all of that as a TOML document |
+//! | `truth` | what really happened |
+//! | `bare` | prebuilt bytes for load tests |
+//!
+//! Nothing here is asynchronous, reads a clock or a file, or draws randomness that is not seeded.
+//! The API's JSON and SSE are written here from its documentation and not with the wire room's
+//! types: a judge who shares the accused's misreadings finds nothing.
 
+mod answer;
+mod bare;
 mod bucket;
 mod calendar;
+mod callers;
 mod catalog;
 mod directive;
 mod envelope;
+mod events;
 mod fault;
+mod listing;
 mod pace;
+mod playback;
 mod quota;
+mod reply;
+mod scenario;
 mod signature;
+mod simulator;
 mod tokens;
+mod truth;
 mod validate;
+
+pub use bare::Bare;
+pub use fault::{Cut, Fault, FaultError, Place};
+pub use pace::{Pace, Range};
+pub use playback::{Action, Playback, Progress, Step};
+pub use quota::{Limits, Tier};
+pub use reply::{Block, Reply};
+pub use scenario::{BareShape, NAMED, Organisation, Rule, Scenario, ScenarioError};
+pub use simulator::{BODY_BYTES_MAX, Exchange, Head, Opening, RequestFacts, Simulator};
+pub use truth::{Ending, Record, Truth, Usage};

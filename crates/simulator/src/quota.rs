@@ -16,7 +16,7 @@ use std::time::Duration;
 use tidegate_base::Moment;
 
 /// Most domains that are kept apart: a desk has a few, a fuzzing client could invent millions.
-pub const DOMAINS_MAX: usize = 4_096;
+pub(crate) const DOMAINS_MAX: usize = 4_096;
 
 /// The limits of one organisation in one model class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +66,7 @@ impl Tier {
 
 /// Which limit refused a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Limit {
+pub(crate) enum Limit {
     /// Requests per minute.
     Requests,
     /// Input tokens per minute.
@@ -77,7 +77,7 @@ pub enum Limit {
 
 impl Limit {
     /// As the ground truth counts it.
-    pub fn label(self) -> &'static str {
+    pub(crate) fn label(self) -> &'static str {
         match self {
             Limit::Requests => "429-requests",
             Limit::InputTokens => "429-input-tokens",
@@ -138,7 +138,13 @@ impl Quota {
     }
 
     /// Takes one request of `input` tokens, or says which limit it is over.
-    pub(crate) fn admit(&mut self, domain: &DomainKey, limits: Option<Limits>, input: u64, now: Moment) -> Result<(), OverLimit> {
+    pub(crate) fn admit(
+        &mut self,
+        domain: &DomainKey,
+        limits: Option<Limits>,
+        input: u64,
+        now: Moment,
+    ) -> Result<(), OverLimit> {
         let Some(meters) = self.meters(domain, limits, now) else { return Ok(()) };
         let wants = [
             (Limit::Requests, &mut meters.requests, 1),
@@ -211,7 +217,8 @@ fn refusal(limit: Limit, per_minute: u64, organisation: &str, wait: Option<Durat
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { requests: 3, input_tokens: 6_000, output_tokens: 1_200, burst: Duration::from_secs(60) };
+    const LIMITS: Limits =
+        Limits { requests: 3, input_tokens: 6_000, output_tokens: 1_200, burst: Duration::from_secs(60) };
 
     fn domain() -> DomainKey {
         ("acme".to_owned(), "opus-5")

@@ -89,7 +89,9 @@ fn of_block(tokenizer: Tokenizer, block: &Value) -> u64 {
         Some("text") => text("text"),
         Some("thinking") => 4 + text("thinking"),
         Some("image") => 4 + 1_600,
-        Some("document") => 4 + text("title") + text("context") + block.get("source").map_or(0, |s| of_source(tokenizer, s)),
+        Some("document") => {
+            4 + text("title") + text("context") + block.get("source").map_or(0, |s| of_source(tokenizer, s))
+        }
         Some("tool_result" | "search_result") => 4 + text("title") + inner(),
         Some("tool_use" | "server_tool_use") => {
             4 + text("name") + block.get("input").map_or(0, |input| tokenizer.count(&input.to_string()))

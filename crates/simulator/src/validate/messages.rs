@@ -16,7 +16,9 @@ pub(super) fn messages(body: &Value, model: &Model, version: Version) -> Result<
         return Err(Refusal::invalid("messages: at least one message is required"));
     }
     if messages.len() > MESSAGES_MAX {
-        return Err(Refusal::invalid(format!("messages: List should have at most {MESSAGES_MAX} items after validation")));
+        return Err(Refusal::invalid(format!(
+            "messages: List should have at most {MESSAGES_MAX} items after validation"
+        )));
     }
     for (at, message) in messages.iter().enumerate() {
         let role = role_of(at, message)?;
@@ -32,7 +34,9 @@ pub(super) fn messages(body: &Value, model: &Model, version: Version) -> Result<
             Some(Value::String(text)) => {
                 let last_assistant = role == "assistant" && at + 1 == messages.len();
                 if text.is_empty() && !last_assistant {
-                    return Err(Refusal::invalid(format!("{path}: all messages must have non-empty content except for the optional final assistant message")));
+                    return Err(Refusal::invalid(format!(
+                        "{path}: all messages must have non-empty content except for the optional final assistant message"
+                    )));
                 }
             }
             Some(Value::Array(blocks)) => {
@@ -87,12 +91,14 @@ fn system_turn(at: usize, messages: &[Value], model: &Model) -> Result<(), Refus
         return Err(Refusal::invalid(format!("messages.{at}: a system message must follow a user message")));
     }
     if !matches!(role(at + 1), None | Some("assistant")) {
-        return Err(Refusal::invalid(format!("messages.{at}: a system message must be last or be followed by an assistant message")));
+        return Err(Refusal::invalid(format!(
+            "messages.{at}: a system message must be last or be followed by an assistant message"
+        )));
     }
     let only_text = match messages[at].get("content") {
-        Some(Value::Array(blocks)) => blocks.iter().all(|b| {
-            matches!(b.get("type").and_then(Value::as_str), Some("text" | "tool_addition" | "tool_removal"))
-        }),
+        Some(Value::Array(blocks)) => blocks
+            .iter()
+            .all(|b| matches!(b.get("type").and_then(Value::as_str), Some("text" | "tool_addition" | "tool_removal"))),
         _ => true,
     };
     if !only_text {
@@ -150,7 +156,9 @@ fn check_block(path: &str, role: &str, block: &Value, version: Version) -> Resul
         "image" => wants("source", block.get("source").is_some()),
         "document" => {
             if role == "assistant" && version == Version::Of2026 {
-                return Err(Refusal::invalid(format!("{path}: `document` blocks are not permitted in `assistant` messages")));
+                return Err(Refusal::invalid(format!(
+                    "{path}: `document` blocks are not permitted in `assistant` messages"
+                )));
             }
             wants("source", block.get("source").is_some())
         }

@@ -221,7 +221,8 @@ fn prewarm(body: &Value, stream: bool) -> Result<(), Refusal> {
         "`stream`"
     } else if kind("thinking") == Some("enabled") {
         "`thinking.type: enabled`"
-    } else if body.get("output_config").and_then(|config| config.get("format")).is_some_and(|format| !format.is_null()) {
+    } else if body.get("output_config").and_then(|config| config.get("format")).is_some_and(|format| !format.is_null())
+    {
         "`output_config.format`"
     } else if matches!(kind("tool_choice"), Some("any" | "tool")) {
         "`tool_choice` of type `any` or `tool`"
@@ -238,7 +239,9 @@ fn cache_marks(body: &Value) -> Result<(), Refusal> {
             Value::Object(fields) => {
                 let here = usize::from(fields.get("cache_control").is_some_and(|mark| !mark.is_null()));
                 // A tool's input and schema are the caller's data: a key of that name in them is no mark.
-                let inner = fields.iter().filter(|(key, _)| !matches!(key.as_str(), "input" | "input_schema" | "cache_control"));
+                let inner = fields
+                    .iter()
+                    .filter(|(key, _)| !matches!(key.as_str(), "input" | "input_schema" | "cache_control"));
                 here + inner.map(|(_, value)| count(value)).sum::<usize>()
             }
             Value::Array(items) => items.iter().map(count).sum(),
@@ -247,7 +250,9 @@ fn cache_marks(body: &Value) -> Result<(), Refusal> {
     }
     let marks = count(body);
     if marks > 4 {
-        return Err(Refusal::invalid(format!("A maximum of 4 blocks with cache_control may be provided. Found {marks}.")));
+        return Err(Refusal::invalid(format!(
+            "A maximum of 4 blocks with cache_control may be provided. Found {marks}."
+        )));
     }
     Ok(())
 }

@@ -33,7 +33,10 @@ fn refused(model: &str, changes: Value, says: &str) {
 #[track_caller]
 fn refused_by(version: Version, model: &str, changes: Value, says: &str) {
     let refusal = verdict(model, changes, version).map(|_| ()).unwrap_err();
-    assert_eq!(refusal.status, if says.starts_with("model: ") && !says.contains("Input") { refusal.status } else { 400 });
+    assert_eq!(
+        refusal.status,
+        if says.starts_with("model: ") && !says.contains("Input") { refusal.status } else { 400 }
+    );
     assert!(refusal.message.contains(says), "said: {}", refusal.message);
 }
 
@@ -80,7 +83,11 @@ fn required_fields_and_their_types() {
     refused(NEW, json!({"messages": "hi"}), "messages: Input should be a valid list");
     refused(NEW, json!({"messages": []}), "messages: at least one message is required");
     refused(NEW, json!({"stream": "yes"}), "stream: Input should be a valid boolean");
-    refused(NEW, json!({"max_tokens": 128_001}), "max_tokens: 128001 > 128000, which is the maximum allowed number of output tokens for claude-sonnet-5-5");
+    refused(
+        NEW,
+        json!({"max_tokens": 128_001}),
+        "max_tokens: 128001 > 128000, which is the maximum allowed number of output tokens for claude-sonnet-5-5",
+    );
     refused(OLD, json!({"max_tokens": 64_001}), "64001 > 64000");
     refused(NEW, json!({"stop_sequences": [" "]}), "must contain non-whitespace");
     refused(NEW, json!({"service_tier": "best"}), "service_tier: Input should be 'auto' or 'standard_only'");
@@ -90,7 +97,10 @@ fn required_fields_and_their_types() {
 #[test]
 fn an_unknown_model_is_not_found() {
     let refusal = verdict("claude-nope", json!({}), Version::Of2023).map(|_| ()).unwrap_err();
-    assert_eq!((refusal.status, refusal.kind, refusal.message.as_str()), (404, "not_found_error", "model: claude-nope"));
+    assert_eq!(
+        (refusal.status, refusal.kind, refusal.message.as_str()),
+        (404, "not_found_error", "model: claude-nope")
+    );
 }
 
 #[test]
@@ -109,8 +119,16 @@ fn counting_needs_no_max_tokens() {
 
 #[test]
 fn roles_and_order() {
-    refused(NEW, json!({"messages": [assistant(json!("a")), user(json!("b"))]}), "first message must use the \"user\" role");
-    refused(NEW, json!({"messages": [{"role": "tool", "content": "x"}]}), "messages.0.role: Input should be 'user' or 'assistant'");
+    refused(
+        NEW,
+        json!({"messages": [assistant(json!("a")), user(json!("b"))]}),
+        "first message must use the \"user\" role",
+    );
+    refused(
+        NEW,
+        json!({"messages": [{"role": "tool", "content": "x"}]}),
+        "messages.0.role: Input should be 'user' or 'assistant'",
+    );
     refused(NEW, json!({"messages": [{"content": "x"}]}), "messages.0.role: Field required");
     refused(NEW, json!({"messages": [{"role": "user"}]}), "messages.0.content: Field required");
     passes(NEW, json!({"messages": [user(json!("a")), user(json!("b"))]}));
@@ -118,7 +136,11 @@ fn roles_and_order() {
 
 #[test]
 fn empty_texts() {
-    refused(NEW, json!({"messages": [user(json!([{"type": "text", "text": ""}]))]}), "messages: text content blocks must be non-empty");
+    refused(
+        NEW,
+        json!({"messages": [user(json!([{"type": "text", "text": ""}]))]}),
+        "messages: text content blocks must be non-empty",
+    );
     refused(NEW, json!({"messages": [user(json!(""))]}), "messages.0: all messages must have non-empty content");
     refused(NEW, json!({"system": [{"type": "text", "text": ""}]}), "system: text content blocks must be non-empty");
 }
@@ -169,7 +191,9 @@ fn thinking_types_per_model() {
     ] {
         match fits {
             true => passes(model, thinking(kind)),
-            false => refused(model, thinking(kind), &format!("\"thinking.type.{kind}\" is not supported for this model.")),
+            false => {
+                refused(model, thinking(kind), &format!("\"thinking.type.{kind}\" is not supported for this model."))
+            }
         }
     }
     refused(NEW, thinking("hard"), "Input tag 'hard'");
@@ -215,7 +239,11 @@ fn every_tool_call_has_its_result_in_the_next_turn() {
         "messages.0.content.0: unexpected `tool_use_id` found in `tool_result` blocks: toolu_9. \
          Each `tool_result` block must have a corresponding `tool_use` block in the previous message.",
     );
-    refused(NEW, talk(json!([call("toolu_1")]), json!([result("toolu_1"), result("toolu_1")])), "must have a single result");
+    refused(
+        NEW,
+        talk(json!([call("toolu_1")]), json!([result("toolu_1"), result("toolu_1")])),
+        "must have a single result",
+    );
     refused(NEW, talk(json!([call("toolu_1"), call("toolu_1")]), json!([result("toolu_1")])), "ids must be unique");
     let split = json!({"messages": [user(json!("a")), assistant(json!([call("t1")])), assistant(json!([call("t2")])), user(json!([result("t1")])), user(json!([result("t2")]))]});
     passes(NEW, split);
@@ -225,13 +253,20 @@ fn every_tool_call_has_its_result_in_the_next_turn() {
 #[test]
 fn tools_and_the_choice_of_one() {
     let tool = |name: &str| json!({"name": name, "input_schema": {"type": "object"}});
-    passes(NEW, json!({"tools": [tool("f"), {"type": "bash_20250124", "name": "bash"}, {"type": "browser_toolset_20260801"}]}));
+    passes(
+        NEW,
+        json!({"tools": [tool("f"), {"type": "bash_20250124", "name": "bash"}, {"type": "browser_toolset_20260801"}]}),
+    );
     refused(NEW, json!({"tools": [tool("f"), tool("f")]}), "Tool names must be unique");
     refused(NEW, json!({"tools": [{"name": "f"}]}), "tools.0.custom.input_schema: Field required");
     refused(NEW, json!({"tools": [{"name": "f", "input_schema": {}}]}), "input_schema.type: Field required");
     refused(NEW, json!({"tools": [tool("f g")]}), "String should match pattern");
     refused(NEW, json!({"tool_choice": {"type": "any"}}), "only be specified while providing tools");
-    refused(NEW, json!({"tools": [tool("f")], "tool_choice": {"type": "tool", "name": "g"}}), "Tool 'g' not found in provided tools");
+    refused(
+        NEW,
+        json!({"tools": [tool("f")], "tool_choice": {"type": "tool", "name": "g"}}),
+        "Tool 'g' not found in provided tools",
+    );
     refused(NEW, json!({"tools": [tool("f")], "tool_choice": {"type": "some"}}), "Input tag 'some'");
 }
 
@@ -242,7 +277,11 @@ fn system_messages_where_the_model_knows_them() {
     passes("claude-opus-4-8", talk.clone());
     refused("claude-sonnet-5", talk, "messages.1.role: role 'system' is not supported on this model");
     refused("claude-opus-4-8", json!({"messages": [system("x"), user(json!("a"))]}), "first message must use");
-    refused("claude-opus-4-8", json!({"messages": [user(json!("a")), system("x"), user(json!("b"))]}), "must be last or be followed by an assistant message");
+    refused(
+        "claude-opus-4-8",
+        json!({"messages": [user(json!("a")), system("x"), user(json!("b"))]}),
+        "must be last or be followed by an assistant message",
+    );
     let image = json!({"role": "system", "content": [{"type": "image", "source": {}}]});
     refused("claude-opus-4-8", json!({"messages": [user(json!("a")), image]}), "may only contain text blocks");
 }
@@ -253,7 +292,8 @@ fn what_the_version_2026_10_21_no_longer_takes() {
     let talk = json!({"messages": [user(json!("a")), assistant(json!([document])), user(json!("b"))]});
     passes(NEW, talk.clone());
     refused_by(Version::Of2026, NEW, talk, "messages.1.content.0: `document` blocks are not permitted");
-    let cited = json!({"messages": [user(json!([{"type": "text", "text": "a", "citations": [{"type": "char_location"}]}]))]});
+    let cited =
+        json!({"messages": [user(json!([{"type": "text", "text": "a", "citations": [{"type": "char_location"}]}]))]});
     passes(NEW, cited.clone());
     refused_by(Version::Of2026, NEW, cited, "messages.0.content.0.text.citations: Extra inputs");
 }
@@ -262,9 +302,18 @@ fn what_the_version_2026_10_21_no_longer_takes() {
 fn four_cache_marks_and_no_more() {
     let block = json!({"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}});
     passes(NEW, json!({"messages": [user(json!(vec![block.clone(); 4]))]}));
-    refused(NEW, json!({"messages": [user(json!(vec![block.clone(); 5]))]}), "A maximum of 4 blocks with cache_control may be provided. Found 5.");
-    refused(NEW, json!({"cache_control": {"type": "ephemeral"}, "messages": [user(json!(vec![block; 4]))]}), "Found 5.");
-    let data = json!({"type": "tool_use", "id": "t", "name": "f", "input": {"cache_control": 1, "x": {"cache_control": 2}}});
+    refused(
+        NEW,
+        json!({"messages": [user(json!(vec![block.clone(); 5]))]}),
+        "A maximum of 4 blocks with cache_control may be provided. Found 5.",
+    );
+    refused(
+        NEW,
+        json!({"cache_control": {"type": "ephemeral"}, "messages": [user(json!(vec![block; 4]))]}),
+        "Found 5.",
+    );
+    let data =
+        json!({"type": "tool_use", "id": "t", "name": "f", "input": {"cache_control": 1, "x": {"cache_control": 2}}});
     passes(NEW, json!({"messages": [user(json!("a")), assistant(json!(vec![data])), user(json!([result("t")]))]}));
 }
 
@@ -272,8 +321,16 @@ fn four_cache_marks_and_no_more() {
 fn warming_the_cache_asks_nothing_of_the_answer() {
     passes(NEW, json!({"max_tokens": 0}));
     refused(NEW, json!({"max_tokens": 0, "stream": true}), "max_tokens: 0 cannot be combined with `stream`");
-    refused(OLD, json!({"max_tokens": 0, "thinking": {"type": "enabled", "budget_tokens": 2_000}}), "with `thinking.type: enabled`");
-    refused(NEW, json!({"max_tokens": 0, "output_config": {"format": {"type": "json_schema", "schema": {}}}}), "`output_config.format`");
+    refused(
+        OLD,
+        json!({"max_tokens": 0, "thinking": {"type": "enabled", "budget_tokens": 2_000}}),
+        "with `thinking.type: enabled`",
+    );
+    refused(
+        NEW,
+        json!({"max_tokens": 0, "output_config": {"format": {"type": "json_schema", "schema": {}}}}),
+        "`output_config.format`",
+    );
     let tools = json!([{"name": "f", "input_schema": {"type": "object"}}]);
     refused(NEW, json!({"max_tokens": 0, "tools": tools, "tool_choice": {"type": "any"}}), "`tool_choice` of type");
 }

@@ -64,7 +64,9 @@ pub(super) fn thinking(body: &Value, model: &Model, max_tokens: u64) -> Result<(
         None | Some(Value::Null) => {}
         Some(Value::String(display)) if display == "summarized" || display == "omitted" => {}
         Some(_) => {
-            return Err(Refusal::invalid(format!("thinking.{kind}.display: Input should be 'summarized' or 'omitted'")));
+            return Err(Refusal::invalid(format!(
+                "thinking.{kind}.display: Input should be 'summarized' or 'omitted'"
+            )));
         }
     }
     if kind == "enabled" {

@@ -29,7 +29,8 @@ fn custom_tool(at: usize, tool: &Value, name: Option<&str>) -> Result<(), Refusa
     let Some(name) = name else {
         return Err(Refusal::invalid(format!("tools.{at}.custom.name: Field required")));
     };
-    let fits = (1..=128).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+    let fits =
+        (1..=128).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
     if !fits {
         return Err(Refusal::invalid(format!(
             "tools.{at}.custom.name: String should match pattern '^[a-zA-Z0-9_-]{{1,128}}$'"

@@ -1,0 +1,331 @@
+//! One request, from the door to what it is answered.
+//!
+//! [`Simulator::answer`] reads aloud as the order of checks; each step either goes on or ends in a
+//! [`No`]. What is learnt on the way (who, which model) is kept in [`Known`], because a refusal is
+//! recorded with it too.
+
+use crate::callers::{self, Caller};
+use crate::directive::Directives;
+use crate::envelope::Refusal;
+use crate::events::Events;
+use crate::fault::{Cut, Fault};
+use crate::listing;
+use crate::pace::Pace;
+use crate::playback::garbled_body;
+use crate::quota::DomainKey;
+use crate::reply::{self, Reply, document};
+use crate::simulator::{BODY_BYTES_MAX, RequestFacts, Simulator, path_of};
+use crate::validate::{self, Purpose, Valid, Version};
+use bytes::Bytes;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+use tidegate_base::Moment;
+
+/// An answer before it has a number.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(&'static str, String)>,
+    pub(crate) body: Body,
+    pub(crate) after: Duration,
+    /// Faults that are left for the body.
+    pub(crate) faults: Vec<Fault>,
+    pub(crate) refusal: Option<String>,
+}
+
+pub(crate) enum Body {
+    Whole { bytes: Bytes, reply: Option<Arc<Reply>> },
+    Stream { reply: Arc<Reply>, events: Box<Events>, ping: Duration },
+    Broken { reset: bool },
+}
+
+/// What is known of a request by the time it is answered.
+#[derive(Default)]
+pub(crate) struct Known {
+    pub(crate) organisation: String,
+    pub(crate) model: String,
+    pub(crate) stream: bool,
+    pub(crate) domain: Option<DomainKey>,
+    pub(crate) faults: Vec<&'static str>,
+}
+
+/// An error answer, and the name it is counted under.
+pub(crate) struct No {
+    refusal: Box<Refusal>,
+    label: String,
+    headers: Vec<(&'static str, String)>,
+    after: Duration,
+}
+
+impl From<Refusal> for No {
+    fn from(refusal: Refusal) -> Self {
+        No { label: refusal.status.to_string(), refusal: Box::new(refusal), headers: Vec::new(), after: Duration::ZERO }
+    }
+}
+
+impl No {
+    pub(crate) fn answer(self, request_id: &str) -> Answer {
+        let (content_type, bytes) = self.refusal.body(request_id);
+        let mut headers = vec![("content-type", content_type.to_owned())];
+        headers.extend(self.headers);
+        headers.extend(self.refusal.retry_after_s.map(|s| ("retry-after", s.to_string())));
+        let body = Body::Whole { bytes, reply: None };
+        Answer {
+            status: self.refusal.status,
+            headers,
+            body,
+            after: self.after,
+            faults: Vec::new(),
+            refusal: Some(self.label),
+        }
+    }
+}
+
+pub(crate) fn too_large() -> Refusal {
+    Refusal::new(413, "Request exceeds the maximum size")
+}
+
+fn json_answer(value: &Value) -> Answer {
+    Answer {
+        status: 200,
+        headers: vec![("content-type", "application/json".to_owned())],
+        body: Body::Whole { bytes: value.to_string().into(), reply: None },
+        after: Duration::ZERO,
+        faults: Vec::new(),
+        refusal: None,
+    }
+}
+
+impl Simulator {
+    pub(crate) fn answer(
+        &mut self,
+        now: Moment,
+        facts: &RequestFacts<'_>,
+        request_id: &str,
+        known: &mut Known,
+    ) -> Result<Answer, No> {
+        let path = path_of(facts.target);
+        let query = facts.target.split_once('?').map_or("", |(_, query)| query);
+        let door = door(facts.method, path)?;
+        if door == Door::Root {
+            return Ok(json_answer(&json!({"message": "The Claude API, simulated."})));
+        }
+        if facts.body.len() > BODY_BYTES_MAX {
+            return Err(too_large().into());
+        }
+        let caller = callers::identify(&self.scenario, facts.header("x-api-key"), facts.header("authorization"))?;
+        known.organisation.clone_from(&caller.organisation);
+        let version = version(facts)?;
+        match door {
+            Door::Root | Door::Models => Ok(json_answer(&listing::page(query)?)),
+            Door::Model => Ok(json_answer(&listing::one(path.trim_start_matches("/v1/models/"))?)),
+            Door::CountTokens => self.count(now, facts, version, &caller, known),
+            Door::Messages => self.messages(now, facts, version, &caller, request_id, known),
+        }
+    }
+
+    fn count(
+        &mut self,
+        now: Moment,
+        facts: &RequestFacts<'_>,
+        version: Version,
+        caller: &Caller,
+        known: &mut Known,
+    ) -> Result<Answer, No> {
+        let valid = self.validate(facts, version, Purpose::Count, known)?;
+        let domain = (caller.organisation.clone(), "count-tokens");
+        self.quota
+            .admit(&domain, caller.count_limits(&self.scenario), 0, now)
+            .map_err(|over| No { label: "429-count-tokens".to_owned(), ..No::from(over.refusal) })?;
+        Ok(json_answer(&json!({"input_tokens": valid.input_tokens})))
+    }
+
+    fn validate(
+        &self,
+        facts: &RequestFacts<'_>,
+        version: Version,
+        purpose: Purpose,
+        known: &mut Known,
+    ) -> Result<Valid, Refusal> {
+        let encoded =
+            facts.header("content-encoding").is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity"));
+        if encoded {
+            let refusal = Refusal::invalid("The request body's content encoding is not supported");
+            return Err(Refusal { code: Some("request_body_encoding_unsupported"), ..refusal });
+        }
+        let betas = facts.all("anthropic-beta").any(|value| !value.trim().is_empty());
+        let valid = validate::validate(facts.body, version, betas, purpose)?;
+        known.model.clone_from(&valid.model_id);
+        known.stream = valid.stream;
+        Ok(valid)
+    }
+
+    fn messages(
+        &mut self,
+        now: Moment,
+        facts: &RequestFacts<'_>,
+        version: Version,
+        caller: &Caller,
+        request_id: &str,
+        known: &mut Known,
+    ) -> Result<Answer, No> {
+        let directives = Directives::parse(facts.all("simulate"))?;
+        let valid = self.validate(facts, version, Purpose::Answer, known)?;
+        let pace = directives.pace(self.scenario.pace);
+        let mut faults = self.faults(now, &directives, &valid);
+        known.faults = faults.iter().map(Fault::label).collect();
+        if !valid.stream {
+            faults = for_buffered(faults);
+        }
+        let after = before_head(&mut faults);
+        if let Some(fault) = faults.iter().find(|fault| matches!(fault, Fault::Status { .. } | Fault::NoHead { .. })) {
+            return Self::broken_before(fault, after, &pace, request_id);
+        }
+        let domain = (caller.organisation.clone(), valid.model.class);
+        let admitted =
+            self.quota.admit(&domain, caller.limits(&self.scenario, valid.model.class), valid.input_tokens, now);
+        let headers = self.quota.headers(&domain, now);
+        admitted.map_err(|over| No {
+            label: over.limit.label().to_owned(),
+            headers: headers.clone(),
+            ..No::from(over.refusal)
+        })?;
+        self.truth.admitted(&domain, valid.input_tokens);
+        known.domain = Some(domain);
+        let reply = Arc::new(reply::compose(&valid, &directives, &pace, self.seed));
+        Ok(play(&valid, reply, pace, after, headers, faults))
+    }
+
+    /// Faults that leave nothing of the answer.
+    fn broken_before(fault: &Fault, after: Duration, pace: &Pace, request_id: &str) -> Result<Answer, No> {
+        let after = after + pace.head;
+        match fault {
+            Fault::Status { status, retry_after_s } => {
+                let label = format!("fault-{status}");
+                Err(No { after, label, ..No::from(Refusal::by_fault(*status, *retry_after_s)) })
+            }
+            other => {
+                let reset = matches!(other, Fault::NoHead { reset: true });
+                let broken = No::from(Refusal::by_fault(500, None)).answer(request_id);
+                Ok(Answer { body: Body::Broken { reset }, after, refusal: None, ..broken })
+            }
+        }
+    }
+
+    /// The faults of this request: those it asked for, or else those of the rules that strike it.
+    fn faults(&mut self, now: Moment, directives: &Directives, valid: &Valid) -> Vec<Fault> {
+        let number = self.answers;
+        self.answers += 1;
+        if let Some(faults) = &directives.faults {
+            return faults.clone();
+        }
+        let applies = |rule: &crate::scenario::Rule| {
+            rule.stream.is_none_or(|stream| stream == valid.stream)
+                && (rule.models.is_empty()
+                    || rule.models.iter().any(|model| *model == valid.model_id || model == valid.model.id))
+        };
+        let rules = self.scenario.faults.iter().enumerate();
+        let struck = rules.filter(|(n, rule)| applies(rule) && self.strikes(*n, rule, number, now));
+        let faults = struck.flat_map(|(_, rule)| rule.faults.iter().cloned());
+        faults.filter(|fault| !matches!(fault, Fault::SlowConnect(_))).collect()
+    }
+}
+
+/// The head and body of a good answer.
+fn play(
+    valid: &Valid,
+    reply: Arc<Reply>,
+    pace: Pace,
+    after: Duration,
+    mut headers: Vec<(&'static str, String)>,
+    mut faults: Vec<Fault>,
+) -> Answer {
+    let events = Box::new(Events::new(Arc::clone(&reply), pace));
+    let after = after + pace.head;
+    if valid.stream {
+        headers.push(("content-type", "text/event-stream; charset=utf-8".to_owned()));
+        headers.push(("cache-control", "no-cache".to_owned()));
+        let body = Body::Stream { reply, events, ping: pace.ping };
+        return Answer { status: 200, headers, body, after, faults, refusal: None };
+    }
+    headers.push(("content-type", "application/json".to_owned()));
+    let mut bytes = Bytes::from(document::whole(&reply).to_string());
+    // The length is told in the head, so this is done before there is one.
+    if faults.iter().any(|fault| matches!(fault, Fault::Garbage(_))) {
+        bytes = garbled_body(&bytes);
+        faults.retain(|fault| !matches!(fault, Fault::Garbage(_)));
+    }
+    let after = after + events.duration();
+    Answer { status: 200, headers, body: Body::Whole { bytes, reply: Some(reply) }, after, faults, refusal: None }
+}
+
+/// Takes the delays before the head out of the faults and adds them up.
+fn before_head(faults: &mut Vec<Fault>) -> Duration {
+    let mut after = Duration::ZERO;
+    faults.retain(|fault| match fault {
+        Fault::SlowHead(span) => {
+            after += *span;
+            false
+        }
+        _ => true,
+    });
+    after
+}
+
+/// What faults of a stream are to a buffered answer: an `error` event is an error status, a stall is
+/// a late head, an early end of the body a close. Added events have nowhere to be.
+fn for_buffered(faults: Vec<Fault>) -> Vec<Fault> {
+    let translate = |fault: Fault| match fault {
+        Fault::ErrorEvent(_, kind) => {
+            let status = match kind {
+                "overloaded_error" => 529,
+                "timeout_error" => 504,
+                "rate_limit_error" => 429,
+                "invalid_request_error" => 400,
+                _ => 500,
+            };
+            Some(Fault::Status { status, retry_after_s: None })
+        }
+        Fault::Stall { span, .. } => Some(Fault::SlowHead(span)),
+        Fault::Cut(Cut::End, place) => Some(Fault::Cut(Cut::Close, place)),
+        Fault::Unknown(_) | Fault::Duplicate(_) => None,
+        other => Some(other),
+    };
+    faults.into_iter().filter_map(translate).collect()
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Door {
+    Root,
+    Messages,
+    CountTokens,
+    Models,
+    Model,
+}
+
+fn door(method: &str, path: &str) -> Result<Door, No> {
+    let (door, posted) = match path {
+        "/" => (Door::Root, false),
+        "/v1/messages" => (Door::Messages, true),
+        "/v1/messages/count_tokens" => (Door::CountTokens, true),
+        "/v1/models" => (Door::Models, false),
+        _ if path.strip_prefix("/v1/models/").is_some_and(|id| !id.is_empty() && !id.contains('/')) => {
+            (Door::Model, false)
+        }
+        _ => return Err(Refusal::new(404, "Not Found").into()),
+    };
+    let fits = if posted { method == "POST" } else { method == "GET" || method == "HEAD" };
+    if fits {
+        return Ok(door);
+    }
+    let allow = if posted { "POST" } else { "GET, HEAD" };
+    Err(No { headers: vec![("allow", allow.to_owned())], ..No::from(Refusal::new(405, "Method Not Allowed")) })
+}
+
+fn version(facts: &RequestFacts<'_>) -> Result<Version, Refusal> {
+    let Some(text) = facts.header("anthropic-version") else {
+        return Err(Refusal::invalid("anthropic-version: header is required"));
+    };
+    Version::parse(text)
+        .ok_or_else(|| Refusal::invalid(format!("anthropic-version: \"{text}\" is not a valid version")))
+}

@@ -1,0 +1,340 @@
+//! What goes out on the wire and when: the events of an answer with the faults among them.
+//!
+//! [`Playback`] is pulled: each [`Step`] is due `at` so long after the response head, and the last
+//! one is always an ending. Nothing is computed before it is asked for, so a stream of a million
+//! events holds one event. A fault takes effect once, at the first event its place is in; what is
+//! left of that event after a stall is looked at again, so several faults may meet in one event.
+
+use crate::envelope::error_event;
+use crate::events::{Events, Frame, Kind, ping_bytes};
+use crate::fault::{Cut, Fault, Place};
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::time::Duration;
+use tidegate_base::Prng;
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Send these bytes of the body, in a packet of their own.
+    Send(Bytes),
+    /// Send these bytes as the beginning of an HTTP chunk of `declared` bytes, the rest of which
+    /// never comes: [`Action::Close`] or [`Action::Reset`] follows.
+    Torn {
+        /// What is sent of the chunk.
+        bytes: Bytes,
+        /// What the chunk says its length is.
+        declared: usize,
+    },
+    /// The body ends as HTTP has it.
+    End,
+    /// The connection is closed in the middle of the body.
+    Close,
+    /// The connection is reset.
+    Reset,
+}
+
+/// One thing to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// When, counted from the response head.
+    pub at: Duration,
+    /// What.
+    pub action: Action,
+}
+
+/// How far an answer has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes of the body handed out.
+    pub body_bytes: u64,
+    /// Output tokens in them.
+    pub output_tokens: u64,
+    /// Bytes of content (text, visible thinking, tool input) in them.
+    pub content_bytes: u64,
+    /// How many of the request's faults have taken effect.
+    pub faults: u64,
+}
+
+/// A fault that waits for its place, with a random number of its own.
+#[derive(Clone, Debug)]
+struct Waiting {
+    fault: Fault,
+    /// Content events before this share of the answer (per mille of its tokens) are spared.
+    spared: u64,
+    spot: u64,
+}
+
+#[derive(Clone, Debug)]
+enum Source {
+    Events(Box<Events>),
+    Body(Option<Frame>),
+}
+
+/// The steps of one answer.
+#[derive(Clone, Debug)]
+pub struct Playback {
+    source: Source,
+    waiting: Vec<Waiting>,
+    request_id: String,
+    output_tokens: u64,
+    /// What is left of an event that was broken in two.
+    rest: Option<Frame>,
+    due: VecDeque<Step>,
+    late: Duration,
+    ping: Duration,
+    events: u64,
+    progress: Progress,
+    over: bool,
+}
+
+impl Playback {
+    fn new(source: Source, request_id: &str, output_tokens: u64, faults: &[Fault], prng: &mut Prng) -> Self {
+        let waiting = faults
+            .iter()
+            .map(|fault| Waiting { fault: fault.clone(), spared: prng.below(700), spot: prng.next_u64() })
+            .collect();
+        Playback {
+            source,
+            waiting,
+            request_id: request_id.to_owned(),
+            output_tokens,
+            rest: None,
+            due: VecDeque::new(),
+            late: Duration::ZERO,
+            ping: Duration::from_secs(15),
+            events: 0,
+            progress: Progress::default(),
+            over: false,
+        }
+    }
+
+    /// A stream.
+    pub(crate) fn stream(
+        events: Events,
+        ping: Duration,
+        request_id: &str,
+        output_tokens: u64,
+        faults: &[Fault],
+        prng: &mut Prng,
+    ) -> Self {
+        let source = Source::Events(Box::new(events));
+        Playback { ping, ..Playback::new(source, request_id, output_tokens, faults, prng) }
+    }
+
+    /// A body sent whole, of which only its bytes can be cut.
+    pub(crate) fn body(bytes: Bytes, tokens: u64, content_bytes: u64, faults: &[Fault], prng: &mut Prng) -> Self {
+        let at = Duration::ZERO;
+        let frame = Frame { at, bytes, kind: Kind::Body, tokens, content_bytes, last_piece: true };
+        Playback::new(Source::Body(Some(frame)), "", tokens, faults, prng)
+    }
+
+    /// No body at all.
+    pub(crate) fn nothing() -> Self {
+        let playback = Playback::new(Source::Body(None), "", 0, &[], &mut Prng::new(0));
+        Playback { over: true, ..playback }
+    }
+
+    /// How far the answer has come with the steps handed out so far.
+    pub fn progress(&self) -> Progress {
+        self.progress
+    }
+
+    fn send(&mut self, at: Duration, bytes: Bytes) {
+        if !bytes.is_empty() {
+            self.progress.body_bytes += bytes.len() as u64;
+            self.due.push_back(Step { at, action: Action::Send(bytes) });
+        }
+    }
+
+    fn finish(&mut self, at: Duration, action: Action) {
+        self.over = true;
+        self.due.push_back(Step { at, action });
+    }
+
+    fn take_frame(&mut self) -> Option<Frame> {
+        if let Some(rest) = self.rest.take() {
+            return Some(rest);
+        }
+        let frame = match &mut self.source {
+            Source::Events(events) => events.next(),
+            Source::Body(body) => body.take(),
+        }?;
+        self.events += 1;
+        Some(Frame { at: frame.at + self.late, ..frame })
+    }
+
+    fn plan(&mut self) {
+        let Some(frame) = self.take_frame() else {
+            let at = self.late;
+            return self.finish(at, Action::End);
+        };
+        let hit = self.waiting.iter().enumerate().find_map(|(n, waiting)| Some((n, self.offset(waiting, &frame)?)));
+        match hit {
+            None => self.pass(frame),
+            Some((n, offset)) => {
+                let fault = self.waiting.swap_remove(n).fault;
+                self.progress.faults += 1;
+                self.strike(&fault, frame, offset);
+            }
+        }
+    }
+
+    /// The end of the answer comes when its last event did.
+    fn pass(&mut self, frame: Frame) {
+        self.progress.output_tokens = frame.tokens;
+        self.progress.content_bytes = frame.content_bytes;
+        let last = matches!(frame.kind, Kind::MessageStop | Kind::Body);
+        self.send(frame.at, frame.bytes);
+        if last {
+            self.finish(frame.at, Action::End);
+        }
+    }
+
+    fn strike(&mut self, fault: &Fault, mut frame: Frame, offset: usize) {
+        let at = frame.at;
+        match fault {
+            Fault::Cut(Cut::End, _) => {
+                self.send(at, frame.bytes.slice(..offset));
+                self.finish(at, Action::End);
+            }
+            Fault::Cut(cut, _) => {
+                if offset > 0 {
+                    let declared = frame.bytes.len();
+                    self.progress.body_bytes += offset as u64;
+                    let action = Action::Torn { bytes: frame.bytes.slice(..offset), declared };
+                    self.due.push_back(Step { at, action });
+                }
+                self.finish(at, if *cut == Cut::Reset { Action::Reset } else { Action::Close });
+            }
+            Fault::Stall { span, pings, .. } => {
+                let head = if *pings { Bytes::new() } else { frame.bytes.split_to(offset) };
+                self.send(at, head);
+                if *pings {
+                    let mut ping_at = self.ping;
+                    while ping_at < *span {
+                        self.send(at + ping_at, ping_bytes());
+                        ping_at += self.ping;
+                    }
+                }
+                self.late += *span;
+                self.rest = Some(Frame { at: at + *span, ..frame });
+            }
+            Fault::ErrorEvent(_, kind) => {
+                self.send(at, error_event(kind, &self.request_id));
+                self.finish(at, Action::End);
+            }
+            Fault::Garbage(_) => {
+                frame.bytes = garbled(&frame.bytes);
+                self.pass(frame);
+            }
+            Fault::Unknown(_) => {
+                self.send(at, Bytes::from_static(UNKNOWN_EVENT));
+                self.rest = Some(frame);
+            }
+            Fault::Duplicate(_) => {
+                self.send(at, frame.bytes.clone());
+                self.rest = Some(frame);
+            }
+            // What comes before the body is not for the playback.
+            Fault::SlowConnect(_)
+            | Fault::SlowHead(_)
+            | Fault::Status { .. }
+            | Fault::NoHead { .. }
+            | Fault::OneByte => {
+                self.rest = Some(frame);
+            }
+        }
+    }
+
+    /// Where in this frame the fault strikes, if it does.
+    fn offset(&self, waiting: &Waiting, frame: &Frame) -> Option<usize> {
+        let (place, whole_events) = match &waiting.fault {
+            Fault::Cut(_, place) => (*place, false),
+            Fault::Stall { place, pings, .. } => (*place, *pings),
+            Fault::ErrorEvent(place, _) | Fault::Garbage(place) | Fault::Unknown(place) | Fault::Duplicate(place) => {
+                (*place, true)
+            }
+            _ => return None,
+        };
+        let offset = match frame.kind {
+            Kind::Body => in_body(place, waiting.spot, frame, self.progress.body_bytes),
+            _ => self.in_event(place, waiting, frame),
+        }?;
+        Some(if whole_events { 0 } else { offset })
+    }
+
+    fn in_event(&self, place: Place, waiting: &Waiting, frame: &Frame) -> Option<usize> {
+        let content = matches!(frame.kind, Kind::Piece | Kind::InputPiece);
+        let far_enough = frame.last_piece || frame.tokens * 1_000 >= self.output_tokens * waiting.spared;
+        match place {
+            Place::Byte(n) => in_bytes(n, frame, self.progress.body_bytes),
+            Place::Event(n) => (self.events == n + 1).then_some(0),
+            Place::InUtf8 if !content || !far_enough => None,
+            Place::InUtf8 => match frame.bytes.iter().position(|b| *b >= 0x80) {
+                Some(at) => Some(at + 1),
+                None if frame.last_piece => Some(inside_data(&frame.bytes, waiting.spot)),
+                None => None,
+            },
+            Place::InData => (content && far_enough).then(|| inside_data(&frame.bytes, waiting.spot)),
+            Place::InTool => (frame.kind == Kind::InputPiece).then(|| inside_data(&frame.bytes, waiting.spot)),
+            Place::BeforeDelta => (frame.kind == Kind::MessageDelta).then_some(0),
+            Place::BeforeStop => (frame.kind == Kind::MessageStop).then_some(0),
+        }
+    }
+}
+
+impl Iterator for Playback {
+    type Item = Step;
+
+    fn next(&mut self) -> Option<Step> {
+        while self.due.is_empty() && !self.over {
+            self.plan();
+        }
+        self.due.pop_front()
+    }
+}
+
+fn in_bytes(n: u64, frame: &Frame, sent: u64) -> Option<usize> {
+    let offset = n.checked_sub(sent)?;
+    (offset < frame.bytes.len() as u64).then_some(offset as usize)
+}
+
+/// A buffered answer has no events: named places fall somewhere sensible in its bytes.
+fn in_body(place: Place, spot: u64, frame: &Frame, sent: u64) -> Option<usize> {
+    let len = frame.bytes.len();
+    match place {
+        Place::Byte(n) => in_bytes(n, frame, sent),
+        Place::InUtf8 => Some(frame.bytes.iter().position(|b| *b >= 0x80).map_or(len / 2, |at| at + 1)),
+        _ => Some(len / 4 + (spot % (len as u64 / 2).max(1)) as usize),
+    }
+}
+
+const DATA: &[u8] = b"\ndata: ";
+
+/// A byte inside the event's JSON: after its first and before its last character.
+fn inside_data(event: &[u8], spot: u64) -> usize {
+    let start = memchr::memmem::find(event, DATA).map_or(0, |at| at + DATA.len()) + 1;
+    let end = event.len().saturating_sub(3);
+    start + (spot % (end.saturating_sub(start) as u64).max(1)) as usize
+}
+
+/// The event with the second half of its JSON missing.
+fn garbled(event: &Bytes) -> Bytes {
+    let start = memchr::memmem::find(event, DATA).map_or(0, |at| at + DATA.len());
+    let mut half = start + (event.len() - start) / 2;
+    while half > start && std::str::from_utf8(&event[..half]).is_err() {
+        half -= 1;
+    }
+    let mut garbled = event[..half].to_vec();
+    garbled.extend_from_slice(b"\n\n");
+    garbled.into()
+}
+
+/// A body with its second half missing.
+pub(crate) fn garbled_body(body: &Bytes) -> Bytes {
+    body.slice(..body.len() / 2)
+}
+
+const UNKNOWN_EVENT: &[u8] =
+    b"event: content_block_glimmer\ndata: {\"type\":\"content_block_glimmer\",\"index\":0,\"glimmer\":{\"type\":\"glimmer_delta\",\"lustre\":7}}\n\n";
