@@ -5,8 +5,9 @@
 //!                                           ├─ 200, JSON ──▶ body ──────────┤
 //!                                           └─ other ──────▶ error's type ──┘
 //! ```
-//! The whole of an exchange, dialling included, is under one clock. A connection that is kept is
-//! looked at before it is used again: one the endpoint has closed meanwhile is no error.
+//! The whole of an exchange, dialling included, is under one clock. Connections that are kept lie on
+//! one pile a thread; the last one laid down is the next one used, so that an open loop opens no more
+//! than it needs. It is looked at first: one the endpoint has closed meanwhile is no error.
 
 use crate::failure::Failure;
 use crate::plan::{Mode, Plan};
@@ -46,6 +47,8 @@ pub(crate) struct Share {
     pub(crate) request_timeout: Duration,
     pub(crate) turnstile: Mutex<Turnstile>,
     pub(crate) tally: Arc<Mutex<Tally>>,
+    /// Connections that may be used again; never more than there are tasks.
+    idle: Mutex<Vec<ClientConn>>,
 }
 
 impl Share {
@@ -67,6 +70,7 @@ impl Share {
             request_timeout: plan.request_timeout,
             turnstile: Mutex::new(turnstile),
             tally,
+            idle: Mutex::new(Vec::new()),
         }
     }
 
@@ -77,13 +81,23 @@ impl Share {
     fn take(&self, now: Moment) -> Option<Moment> {
         self.turnstile.lock().unwrap_or_else(PoisonError::into_inner).take(now)
     }
+
+    fn keep(&self, conn: ClientConn) {
+        if self.keep_alive && conn.is_reusable() {
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(conn);
+        }
+    }
+
+    fn kept(&self) -> Option<ClientConn> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    }
 }
 
 /// Works until there is no further request. `from` is when it may begin.
 pub(crate) async fn work(share: Arc<Share>, from: Moment) {
     let clock = share.clock;
     clock.sleep_until(from).await;
-    let mut worker = Worker { share: &share, conn: None, body: BytesMut::new() };
+    let mut worker = Worker { share: &share, body: BytesMut::new() };
     loop {
         let now = clock.now();
         let Some(due) = share.take(now) else { return };
@@ -107,9 +121,6 @@ pub(crate) async fn work(share: Arc<Share>, from: Moment) {
 
 struct Worker<'a> {
     share: &'a Share,
-    /// A connection that may be used again; taken out while it is in use, so that one that failed
-    /// or was given up is closed.
-    conn: Option<ClientConn>,
     body: BytesMut,
 }
 
@@ -129,20 +140,20 @@ impl Worker<'_> {
                 self.read_body(&mut conn).await?;
                 let error = ErrorBody::read(&self.body);
                 let kind = error.map_or_else(|| "-".to_owned(), |error| error.kind.into_owned());
-                self.keep(conn);
+                share.keep(conn);
                 return Err(Failure::Http { status, kind });
             }
         }
-        self.keep(conn);
+        share.keep(conn);
         Ok(())
     }
 
-    /// The kept connection if it is still good, else a new one.
-    async fn connection(&mut self) -> Result<ClientConn, Failure> {
-        if let Some(mut conn) = self.conn.take()
-            && poll_fn(|cx| Poll::Ready(conn.is_quiet(cx))).await
-        {
-            return Ok(conn);
+    /// A kept connection that is still good, else a new one.
+    async fn connection(&self) -> Result<ClientConn, Failure> {
+        while let Some(mut conn) = self.share.kept() {
+            if poll_fn(|cx| Poll::Ready(conn.is_quiet(cx))).await {
+                return Ok(conn);
+            }
         }
         let began = self.share.clock.now();
         let io = self.share.dial.dial(&self.share.request.target).await.map_err(|_| Failure::Connect)?;
@@ -151,13 +162,7 @@ impl Worker<'_> {
         Ok(ClientConn::new(io))
     }
 
-    fn keep(&mut self, conn: ClientConn) {
-        if self.share.keep_alive && conn.is_reusable() {
-            self.conn = Some(conn);
-        }
-    }
-
-    async fn read_stream(&mut self, conn: &mut ClientConn, head: &ResponseHead, start: Moment) -> Result<(), Failure> {
+    async fn read_stream(&self, conn: &mut ClientConn, head: &ResponseHead, start: Moment) -> Result<(), Failure> {
         let share = self.share;
         let kind = head.headers.get("content-type").unwrap_or_default();
         if !kind.get(..17).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/event-stream")) {

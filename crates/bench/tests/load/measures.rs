@@ -1,6 +1,6 @@
 //! What the generator measures against an endpoint whose timing is known to the millisecond.
 
-use crate::endpoint::Step::{End, Head, Send, Wait};
+use crate::endpoint::Step::{Close, End, Head, Send, Wait};
 use crate::endpoint::{BLOCK, DELTA, JSON, SSE, START, STOP, Step, measure};
 use serde_json::Value;
 use std::time::Duration;
@@ -90,6 +90,16 @@ async fn connections_are_not_kept_if_the_plan_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_kept_connection_that_was_closed_meanwhile_is_no_error() {
+    let report = measure(&[JSON, Send("{\"type\":\"message\"}"), End, Close], |plan| {
+        plan.mode = Mode::Json;
+        plan.requests = Some(3);
+    })
+    .await;
+    assert_eq!((report.ok, report.failed, report.connections_opened), (3, 0, 3));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_endpoint_that_is_too_slow_for_the_rate_is_charged_for_the_waiting() {
     const SLOW: &[Step] = &[Wait(100), JSON, Send("{\"type\":\"message\"}"), End];
     let report = measure(SLOW, |plan| {
@@ -118,6 +128,7 @@ async fn an_endpoint_that_keeps_up_is_charged_for_nothing_else() {
     })
     .await;
     assert!((3100..3600).contains(&report.ok), "{}", report.ok);
+    assert!(report.connections_opened < 20, "kept connections are used first: {}", report.connections_opened);
     // Timers are accurate to a millisecond; neither end's rounding is more than that.
     assert!(report.start_delay_ms.max <= 1.1, "{:?}", report.start_delay_ms);
     assert!((10.0..11.1).contains(&report.total_ms.max), "{:?}", report.total_ms);
