@@ -81,7 +81,8 @@ impl Part {
     }
 }
 
-/// Runs `plan` over real sockets, on threads of its own, and blocks until it has ended.
+/// Runs `plan` over real sockets, on threads of its own, and blocks until it has ended; from
+/// asynchronous code call it on a thread that may block.
 ///
 /// `on_progress` is called about four times a second, on the calling thread; if it breaks, the
 /// requests under way are given up and the report covers what was until then.
