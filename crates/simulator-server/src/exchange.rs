@@ -1,0 +1,183 @@
+//! One plan, played on one connection.
+//!
+//! Steps that are due together leave in one write; a step that is not due yet flushes what is there
+//! and waits. Whether it waits or writes, it watches for the client leaving, and always looks at
+//! that first, so that a run in virtual time has one order of events.
+
+use crate::SharedSimulator;
+use bytes::BytesMut;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::task::Poll;
+use tidegate_base::Moment;
+use tidegate_simulator::{Action, Exchange, Opening};
+use tidegate_transport::Clock;
+use tidegate_transport::http1::ServerConn;
+use tidegate_wire::http1::{RequestHead, Version, chunk_end, chunk_start};
+use tokio::time::Sleep;
+
+/// Steps that are due together are written out when they are this many bytes, so that an answer
+/// without pauses does not stand in memory as a whole.
+const WRITE_BYTES: usize = 16 * 1024;
+
+/// How the connection comes out of an exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// The answer is whole as far as HTTP goes.
+    Whole,
+    /// The plan closes the connection.
+    Close,
+    /// The plan resets it.
+    Reset,
+    /// The client left or the connection failed.
+    ClientLeft,
+}
+
+struct Left;
+
+impl From<io::Error> for Left {
+    fn from(_: io::Error) -> Self {
+        Left
+    }
+}
+
+struct Stage<'a> {
+    conn: &'a mut ServerConn,
+    simulator: &'a SharedSimulator,
+    clock: Clock,
+    sleep: Option<Pin<Box<Sleep>>>,
+    chunked: bool,
+    one_byte: bool,
+}
+
+pub(crate) async fn play(
+    conn: &mut ServerConn,
+    exchange: &mut Exchange,
+    head: &RequestHead,
+    keep: bool,
+    simulator: &SharedSimulator,
+    clock: Clock,
+) -> Ending {
+    let one_byte = exchange.one_byte_packets;
+    let mut stage = Stage { conn, simulator, clock, sleep: None, chunked: false, one_byte };
+    stage.play(exchange, head.version == Version::Http11, keep).await.unwrap_or(Ending::ClientLeft)
+}
+
+impl Stage<'_> {
+    async fn play(&mut self, exchange: &mut Exchange, chunks: bool, keep: bool) -> Result<Ending, Left> {
+        let began = self.clock.now();
+        let started = match &exchange.opening {
+            Opening::Reset { after } => {
+                self.wait(began + *after).await?;
+                return Ok(Ending::Reset);
+            }
+            Opening::Close { after } => {
+                self.wait(began + *after).await?;
+                return Ok(Ending::Close);
+            }
+            Opening::Head(head) => {
+                let due = began + head.after;
+                self.wait(due).await?;
+                self.chunked = head.length.is_none() && chunks;
+                self.conn.respond(head.status, head.length, !keep, |lines| {
+                    for (name, value) in &head.headers {
+                        lines.header(name, value.as_bytes());
+                    }
+                });
+                due
+            }
+        };
+        while let Some(step) = exchange.playback.next() {
+            let due = started + step.at;
+            if due > self.clock.now() {
+                self.flush().await?;
+                self.wait(due).await?;
+            }
+            match step.action {
+                Action::Send(_) if exchange.head_only => {}
+                Action::Send(bytes) if self.one_byte => self.dribble(&bytes).await?,
+                Action::Send(bytes) => self.conn.push(&bytes),
+                Action::Torn { bytes, declared } => self.tear(&bytes, declared),
+                Action::End => {
+                    let whole = self.conn.end();
+                    self.flush().await?;
+                    return Ok(if whole { Ending::Whole } else { Ending::Close });
+                }
+                ending @ (Action::Close | Action::Reset) => {
+                    self.flush().await?;
+                    return Ok(if ending == Action::Reset { Ending::Reset } else { Ending::Close });
+                }
+            }
+            let progress = exchange.playback.progress();
+            self.simulator.with(|simulator| simulator.progress(self.clock.now(), exchange.ordinal, progress));
+            if self.conn.unwritten() >= WRITE_BYTES {
+                self.flush().await?;
+            }
+        }
+        Ok(Ending::Close)
+    }
+
+    /// Waits for a moment, or for the client to leave.
+    async fn wait(&mut self, due: Moment) -> Result<(), Left> {
+        if due <= self.clock.now() {
+            return Ok(());
+        }
+        let sleep = match &mut self.sleep {
+            Some(sleep) => {
+                self.clock.reset(sleep.as_mut(), due);
+                sleep
+            }
+            none => none.insert(Box::pin(self.clock.sleep_until(due))),
+        };
+        let conn = &mut *self.conn;
+        poll_fn(|cx| {
+            if conn.poll_departed(cx).is_ready() {
+                return Poll::Ready(Err(Left));
+            }
+            sleep.as_mut().poll(cx).map(Ok)
+        })
+        .await
+    }
+
+    /// Writes what is there, or notices that nobody reads it any more.
+    async fn flush(&mut self) -> Result<(), Left> {
+        let conn = &mut *self.conn;
+        poll_fn(|cx| {
+            if conn.poll_departed(cx).is_ready() {
+                return Poll::Ready(Err(Left));
+            }
+            conn.poll_flush(cx).map_err(Left::from)
+        })
+        .await
+    }
+
+    /// The beginning of a chunk whose rest never comes.
+    fn tear(&mut self, bytes: &[u8], declared: usize) {
+        let mut torn = BytesMut::new();
+        if self.chunked {
+            chunk_start(&mut torn, declared);
+        }
+        torn.extend_from_slice(bytes);
+        self.conn.push_raw(&torn);
+    }
+
+    /// Every byte in a write of its own, the chunk's frame included.
+    async fn dribble(&mut self, bytes: &[u8]) -> Result<(), Left> {
+        let mut framed = BytesMut::new();
+        if self.chunked {
+            chunk_start(&mut framed, bytes.len());
+            framed.extend_from_slice(bytes);
+            chunk_end(&mut framed);
+        } else {
+            framed.extend_from_slice(bytes);
+        }
+        self.flush().await?;
+        for byte in &framed {
+            self.conn.push_raw(std::slice::from_ref(byte));
+            self.flush().await?;
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+}
