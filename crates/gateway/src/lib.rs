@@ -1,1 +1,37 @@
-//! wip
+//! The front doors and the path of a request between them and the upstream.
+//!
+//! Read [`path`] first: it is the life of a request, phase by phase, and every other file here is
+//! one of its phases, or stands beside them:
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `path` | the phases in order, and the loop of attempts |
+//! | `identify`, `decode`, `admit`, `exchange`, `relay`, `answer`, `settle` | a phase each |
+//! | `reply` | the client's side of a request: its answer, its heartbeats, its leaving |
+//! | `door` | one client connection: heads, keep-alive, which path leads where |
+//! | `house`, `plane` | what all threads share; what one thread owns |
+//! | `gateway` | starting, accepting, draining |
+//! | `admin` | the operator's door |
+//! | `settings` | every number, with its reason |
+
+mod admin;
+mod admit;
+mod answer;
+mod decode;
+mod door;
+mod exchange;
+mod gateway;
+mod house;
+mod identify;
+mod path;
+mod plane;
+mod relay;
+mod reply;
+mod settings;
+mod settle;
+
+pub use admin::serve as serve_admin;
+pub use answer::public_codes;
+pub use gateway::{Drained, Gateway, SetupError};
+pub use identify::{KeyHash, KeyHashError};
+pub use settings::{ClientKey, Clocks, Limits, Organisation, Settings};

@@ -59,6 +59,7 @@ pub struct ServerConn {
     read: BytesMut,
     out: BytesMut,
     written: usize,
+    taken: u64,
     ended: bool,
     body: BodyDecoder,
     answer: Answer,
@@ -73,6 +74,7 @@ impl ServerConn {
             read: BytesMut::new(),
             out: BytesMut::new(),
             written: 0,
+            taken: 0,
             ended: false,
             body: BodyDecoder::new(Framing::Empty),
             answer: Answer::None,
@@ -228,12 +230,21 @@ impl ServerConn {
         self.out.len() - self.written
     }
 
+    /// Bytes the transport has taken since the connection began; standing still means the client
+    /// does not read.
+    pub fn taken(&self) -> u64 {
+        self.taken
+    }
+
     /// Writes what is there to be written; ready when all of it is.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.out.is_empty() {
             return Poll::Ready(Ok(()));
         }
-        ready!(poll_write_all(&mut self.io, cx, &self.out, &mut self.written))?;
+        let before = self.written;
+        let polled = poll_write_all(&mut self.io, cx, &self.out, &mut self.written);
+        self.taken += (self.written - before) as u64;
+        ready!(polled)?;
         self.written = 0;
         if self.out.capacity() > OUT_BYTES_KEPT {
             self.out = BytesMut::new();

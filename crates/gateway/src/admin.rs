@@ -1,0 +1,162 @@
+//! The operator's door: metrics, health, the table of live requests.
+//!
+//! It listens on a port of its own, loopback by default, runs on the control thread, and has no
+//! authentication: whoever reaches it may see names and numbers and cancel streams, but no text and
+//! no secret.
+
+use crate::answer::{Trouble, answer};
+use crate::gateway::Gateway;
+use crate::house::House;
+use serde_json::json;
+use std::time::Duration;
+use tidegate_base::StreamId;
+use tidegate_transport::http1::ServerConn;
+use tidegate_transport::{Accepted, Listen, TaskKind, Tasks};
+use tidegate_wire::error::{ErrorBody, ErrorType};
+use tidegate_wire::http1::RequestHead;
+
+/// Connections an operator's tools may hold at once.
+const CONNECTIONS_MAX: usize = 64;
+/// Rows `/streams` shows at most; the count beside them is of all.
+const ROWS_MAX: usize = 10_000;
+/// How long a silent connection is kept.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+
+const CONNECTION: TaskKind =
+    TaskKind { name: "admin connection", on_cancel: "closes", on_error: "its client sees a closed connection" };
+
+/// Serves the admin door on this runtime until it is dropped.
+pub async fn serve(gateway: Gateway, mut listen: Box<dyn Listen>) {
+    let tasks = Tasks::new();
+    loop {
+        match listen.accept().await {
+            Ok(accepted) if tasks.living().values().sum::<usize>() < CONNECTIONS_MAX => {
+                tasks.spawn(&CONNECTION, connection(gateway.clone(), accepted));
+            }
+            // Dropping it closes it: an operator's tool tries again.
+            Ok(_) => {}
+            Err(_) => gateway.house.clock.sleep_until(gateway.house.clock.now() + Duration::from_millis(50)).await,
+        }
+    }
+}
+
+async fn connection(gateway: Gateway, accepted: Accepted) {
+    let Ok(io) = accepted.open() else { return };
+    let clock = gateway.house.clock;
+    let mut conn = ServerConn::new(io);
+    loop {
+        let head = async {
+            if !conn.wait_byte().await.ok()? {
+                return None;
+            }
+            conn.read_head().await.ok()
+        };
+        let Some(Some(head)) = clock.within(IDLE_MAX, head).await else { return };
+        let page = page(&gateway, &head);
+        let close = !head.keeps_alive() || !conn.body_read();
+        conn.respond(page.status, Some(page.body.len() as u64), close, |h| {
+            h.header("content-type", page.kind.as_bytes()).header("cache-control", b"no-store");
+        });
+        if head.method() != "HEAD" {
+            conn.push(&page.body);
+        }
+        if close {
+            return conn.close(clock).await;
+        }
+        if !matches!(clock.within(IDLE_MAX, conn.flush()).await, Some(Ok(()))) {
+            return;
+        }
+    }
+}
+
+struct Page {
+    status: u16,
+    kind: &'static str,
+    body: Vec<u8>,
+}
+
+fn text(status: u16, body: impl Into<Vec<u8>>) -> Page {
+    Page { status, kind: "text/plain; charset=utf-8", body: body.into() }
+}
+
+fn json_page(status: u16, value: &serde_json::Value) -> Page {
+    Page { status, kind: "application/json", body: format!("{value}\n").into_bytes() }
+}
+
+fn trouble(trouble: &Trouble) -> Page {
+    let row = answer(trouble);
+    Page { status: row.status, kind: "application/json", body: row.body.envelope(None) }
+}
+
+fn page(gateway: &Gateway, head: &RequestHead) -> Page {
+    let house = &*gateway.house;
+    match (head.method(), head.path()) {
+        ("GET" | "HEAD", "/metrics") => {
+            house.refresh_gauges();
+            Page {
+                kind: "application/openmetrics-text; version=1.0.0; charset=utf-8",
+                ..text(200, house.metrics.text())
+            }
+        }
+        ("GET" | "HEAD", "/healthz") => text(200, "alive\n"),
+        ("GET" | "HEAD", "/readyz") if house.is_draining() => text(503, "draining\n"),
+        ("GET" | "HEAD", "/readyz") => text(200, "ready\n"),
+        ("GET" | "HEAD", "/streams") => {
+            let rows = house.live.view(house.clock.now(), ROWS_MAX);
+            json_page(200, &json!({"count": house.live.len(), "streams": rows}))
+        }
+        ("GET" | "HEAD", "/snapshot") => json_page(200, &snapshot(house)),
+        ("DELETE", path) if path.starts_with("/streams/") => cancel(house, &path["/streams/".len()..]),
+        (_, "/metrics" | "/healthz" | "/readyz" | "/streams" | "/snapshot") => {
+            trouble(&Trouble::Method { allowed: "GET" })
+        }
+        (_, path) if path.starts_with("/streams/") => trouble(&Trouble::Method { allowed: "DELETE" }),
+        _ => {
+            let message =
+                "the admin port has /metrics, /healthz, /readyz, /streams, /snapshot and DELETE /streams/{id}";
+            let body = ErrorBody::new(ErrorType::NotFound, "unknown_path", message).envelope(None);
+            Page { status: 404, kind: "application/json", body }
+        }
+    }
+}
+
+fn cancel(house: &House, id: &str) -> Page {
+    if StreamId::parse(id).is_some_and(|id| house.live.cancel(id)) {
+        json_page(202, &json!({"cancelled": id}))
+    } else {
+        let message = "no live stream has this id; it may have ended";
+        let body = ErrorBody::new(ErrorType::NotFound, "unknown_path", message).envelope(None);
+        Page { status: 404, kind: "application/json", body }
+    }
+}
+
+/// The state of the house in one object.
+fn snapshot(house: &House) -> serde_json::Value {
+    let now = house.clock.now();
+    let (waiting, leased) = house.admission.counts();
+    let domains: Vec<_> = house
+        .admission
+        .domains()
+        .into_iter()
+        .map(|d| {
+            let org = house.settings.organisations.get(usize::from(d.org.0)).map_or("", |o| &o.name);
+            json!({
+                "organisation": org,
+                "class": house.class_name(d.class),
+                "in_flight": d.in_flight,
+                "closed_for_ms": now.until(d.closed_until).as_millis() as u64,
+                "window": d.window,
+                "throttled": d.throttled,
+            })
+        })
+        .collect();
+    json!({
+        "draining": house.is_draining(),
+        "streams": house.live.len(),
+        "waiting": waiting,
+        "leases": leased,
+        "body_bytes": house.bodies.used(),
+        "backlog_bytes": house.backlogs.used(),
+        "domains": domains,
+    })
+}

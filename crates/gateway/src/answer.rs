@@ -1,0 +1,309 @@
+//! Phase 9, answer: the only table from what went wrong to what the client sees.
+//!
+//! Each row says status, API error type, our machine code (`error.details.error_code`), whether
+//! the SDKs should retry, after how long, and a sentence for the client's developer. What the log
+//! says is decided in `settle`; what an upstream said goes to the client only if it is the API's
+//! own envelope. `docs/errors.md` has an entry for each code.
+
+use crate::exchange::Failure;
+use std::borrow::Cow;
+use std::time::Duration;
+use tidegate_base::ByteSize;
+use tidegate_schedule::{Cause, Refusal};
+use tidegate_wire::error::{ErrorBody, ErrorType};
+use tidegate_wire::http1::{HeadError, HeadWriter};
+use tidegate_wire::request::NotARequest;
+
+/// Everything that can keep a request from being answered by the model.
+#[derive(Debug)]
+pub(crate) enum Trouble {
+    /// The head is no HTTP/1.1 we accept.
+    Head(HeadError),
+    /// The head did not come in time.
+    HeadSlow,
+    /// No such path.
+    PathUnknown,
+    /// The path is known, the method is not allowed on it.
+    Method { allowed: &'static str },
+    /// No client key is configured and the client is not on this machine.
+    LoopbackOnly,
+    /// No credential was sent.
+    KeyMissing,
+    /// The credential is not known.
+    KeyUnknown,
+    /// One of our own headers has a value it cannot have.
+    Header { name: String, expected: &'static str },
+    /// The body did not come in time.
+    BodySlow,
+    /// The body is over the limit.
+    BodyTooLarge { limit: u64 },
+    /// The body's compression is not understood.
+    BodyCoding,
+    /// The body cannot be inflated.
+    BodyCorrupt,
+    /// The bytes for this body are not there.
+    BodyBudget,
+    /// The body is not a request.
+    Body(NotARequest),
+    /// The scheduler said no.
+    Refused(Refusal),
+    /// Slow readers hold too much memory to take on another stream.
+    BacklogBudget,
+    /// The process is going down.
+    Draining,
+    /// The deadline passed.
+    Deadline,
+    /// An operator cancelled it.
+    Cancelled,
+    /// The answer is over the limit for answers that are held whole.
+    AnswerTooLarge { limit: u64 },
+    /// The upstream failed, and not again or not any more.
+    Upstream(Box<Failure>),
+}
+
+/// One row of the table.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: ErrorBody,
+    pub(crate) code: &'static str,
+    pub(crate) retry_after: Option<Duration>,
+    pub(crate) should_retry: Option<bool>,
+    pub(crate) allow: Option<&'static str>,
+}
+
+/// Every code a client can see, for the documentation's test.
+pub fn public_codes() -> &'static [&'static str] {
+    &[
+        "malformed_head",
+        "head_too_large",
+        "head_timeout",
+        "unknown_path",
+        "method_not_allowed",
+        "loopback_only",
+        "missing_key",
+        "unknown_key",
+        "invalid_header",
+        "body_timeout",
+        "body_too_large",
+        "request_body_encoding_unsupported",
+        "request_body_encoding_invalid",
+        "body_budget_spent",
+        "invalid_body",
+        "no_upstream_key",
+        "queue_wait_too_long",
+        "queue_full",
+        "backlog_budget_spent",
+        "draining",
+        "deadline_passed",
+        "cancelled_by_operator",
+        "answer_too_large",
+        "upstream_unreachable",
+        "upstream_timeout",
+        "upstream_broken",
+        "upstream_error",
+        "upstream_overloaded",
+        "upstream_rate_limited",
+        "upstream_key_rejected",
+    ]
+}
+
+/// From this wait on an SDK should not hold its caller up (design section 7).
+const RETRY_WORTHWHILE: Duration = Duration::from_secs(60);
+
+fn row(kind: ErrorType, code: &'static str, message: impl Into<Cow<'static, str>>) -> Answer {
+    Answer {
+        status: kind.status(),
+        body: ErrorBody::new(kind, code, message),
+        code,
+        retry_after: None,
+        should_retry: None,
+        allow: None,
+    }
+}
+
+impl Answer {
+    fn status(mut self, status: u16) -> Self {
+        self.status = status;
+        self
+    }
+
+    fn after(mut self, wait: Duration) -> Self {
+        let wait = wait.max(Duration::from_secs(1));
+        self.retry_after = Some(wait);
+        self.should_retry = (wait > RETRY_WORTHWHILE).then_some(false);
+        self
+    }
+
+    fn never_retry(mut self) -> Self {
+        self.should_retry = Some(false);
+        self
+    }
+
+    /// Writes the header lines that go with it.
+    pub(crate) fn lines(&self, head: &mut HeadWriter<'_>) {
+        head.header("content-type", b"application/json");
+        if let Some(wait) = self.retry_after {
+            head.number("retry-after", wait.as_secs() + u64::from(wait.subsec_nanos() > 0));
+        }
+        if let Some(should) = self.should_retry {
+            head.header("x-should-retry", if should { b"true" } else { b"false" });
+        }
+        if let Some(allow) = self.allow {
+            head.header("allow", allow.as_bytes());
+        }
+    }
+}
+
+/// The table.
+pub(crate) fn answer(trouble: &Trouble) -> Answer {
+    use ErrorType::*;
+    match trouble {
+        Trouble::Head(HeadError::TooLarge) => {
+            row(InvalidRequest, "head_too_large", HeadError::TooLarge.to_string()).status(431)
+        }
+        Trouble::Head(e) => row(InvalidRequest, "malformed_head", e.to_string()),
+        Trouble::HeadSlow => {
+            row(InvalidRequest, "head_timeout", "the request's headers did not arrive in time").status(408)
+        }
+        Trouble::PathUnknown => row(
+            NotFound,
+            "unknown_path",
+            "no such path here; Tidegate serves /v1/messages, /v1/messages/count_tokens, /v1/models and /v1/models/{id}",
+        ),
+        Trouble::Method { allowed } => {
+            let message = format!("this path takes {allowed}");
+            Answer { allow: Some(allowed), ..row(InvalidRequest, "method_not_allowed", message).status(405) }
+        }
+        Trouble::LoopbackOnly => row(
+            Permission,
+            "loopback_only",
+            "no client keys are configured, so only clients on this machine are served; make one with `tidegate key new`",
+        ),
+        Trouble::KeyMissing => {
+            row(Authentication, "missing_key", "send a Tidegate client key as x-api-key or as authorization: Bearer")
+        }
+        Trouble::KeyUnknown => row(Authentication, "unknown_key", "this client key is not known to Tidegate"),
+        Trouble::Header { name, expected } => {
+            row(InvalidRequest, "invalid_header", format!("{name}: expected {expected}"))
+        }
+        Trouble::BodySlow => row(InvalidRequest, "body_timeout", "the request's body stopped arriving").status(408),
+        Trouble::BodyTooLarge { limit } => row(
+            RequestTooLarge,
+            "body_too_large",
+            format!("the request's body is over the limit of {}", ByteSize(*limit)),
+        ),
+        Trouble::BodyCoding => row(
+            InvalidRequest,
+            "request_body_encoding_unsupported",
+            "content-encoding: send the body plain, or as gzip or deflate",
+        ),
+        Trouble::BodyCorrupt => {
+            row(InvalidRequest, "request_body_encoding_invalid", "the body is not what its content-encoding says")
+        }
+        Trouble::BodyBudget => {
+            row(Overloaded, "body_budget_spent", "Tidegate holds as many request bytes as it may; try again shortly")
+                .after(Duration::from_secs(1))
+        }
+        Trouble::Body(e) => row(InvalidRequest, "invalid_body", e.0.clone()),
+        Trouble::Refused(Refusal::NoKey) => row(
+            Api,
+            "no_upstream_key",
+            "Tidegate has no upstream key to send this with; its operator has to configure one",
+        )
+        .never_retry(),
+        Trouble::Refused(Refusal::TooLong { retry_after }) => row(
+            Overloaded,
+            "queue_wait_too_long",
+            "the upstream's quota is used up for longer than this request may wait",
+        )
+        .after(*retry_after),
+        Trouble::Refused(Refusal::QueueFull { retry_after }) => {
+            row(Overloaded, "queue_full", "as many requests wait for the upstream's quota as may").after(*retry_after)
+        }
+        Trouble::BacklogBudget => {
+            row(Overloaded, "backlog_budget_spent", "slow readers hold as much memory as they may; try again shortly")
+                .after(Duration::from_secs(1))
+        }
+        Trouble::Draining => {
+            row(Overloaded, "draining", "this Tidegate is going down; try again").after(Duration::from_secs(1))
+        }
+        Trouble::Deadline => {
+            row(Timeout, "deadline_passed", "the request's deadline passed before its answer was there")
+        }
+        Trouble::Cancelled => {
+            row(Api, "cancelled_by_operator", "an operator of Tidegate cancelled this request").never_retry()
+        }
+        Trouble::AnswerTooLarge { limit } => row(
+            Api,
+            "answer_too_large",
+            format!(
+                "the answer is over the limit of {} for answers that are not streamed; ask for a stream",
+                ByteSize(*limit)
+            ),
+        )
+        .never_retry(),
+        Trouble::Upstream(failure) => upstream(failure),
+    }
+}
+
+/// The rows for an upstream that failed.
+fn upstream(failure: &Failure) -> Answer {
+    use ErrorType::*;
+    let said = |kind, code, ours: &'static str| {
+        let mut row = row(kind, code, ours);
+        if let Some(theirs) = &failure.envelope {
+            row.body.message = theirs.message.clone();
+        }
+        row
+    };
+    let wait = failure.retry_after;
+    match failure.cause {
+        _ if failure.clock.is_some() => {
+            let message = format!("the upstream ran into Tidegate's clock `{}`", failure.clock.unwrap_or_default());
+            row(Timeout, "upstream_timeout", message)
+        }
+        Cause::Connect => row(Api, "upstream_unreachable", "the upstream could not be reached").status(502),
+        Cause::Broken | Cause::BadStream | Cause::FirstByte | Cause::Gap => {
+            row(Api, "upstream_broken", failure.public).status(502)
+        }
+        Cause::ServerError => {
+            let kind = if failure.status == Some(504) { Timeout } else { Api };
+            said(kind, "upstream_error", "the upstream failed").status(failure.status.unwrap_or(500))
+        }
+        Cause::Overloaded => said(Overloaded, "upstream_overloaded", "the upstream is overloaded")
+            .after(wait.unwrap_or(Duration::from_secs(5))),
+        Cause::Throttled => {
+            row(Overloaded, "upstream_rate_limited", "the upstream's quota is used up and did not come back in time")
+                .after(wait.unwrap_or(Duration::from_secs(5)))
+        }
+        Cause::KeyRejected => row(
+            Api,
+            "upstream_key_rejected",
+            "the upstream rejected Tidegate's own key; its operator has to replace it",
+        )
+        .never_retry(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_over_a_minute_is_not_worth_holding_a_caller_for() {
+        let long = answer(&Trouble::Refused(Refusal::TooLong { retry_after: Duration::from_secs(61) }));
+        assert_eq!((long.status, long.should_retry), (529, Some(false)));
+        let short = answer(&Trouble::Refused(Refusal::TooLong { retry_after: Duration::from_millis(1500) }));
+        let mut out = bytes::BytesMut::new();
+        short.lines(&mut HeadWriter::response(&mut out, short.status));
+        assert!(std::str::from_utf8(&out).unwrap().contains("retry-after: 2\r\n"));
+        assert_eq!(short.should_retry, None);
+    }
+
+    #[test]
+    fn no_upstream_429_leaves_as_a_429() {
+        let failure = Failure::new(Cause::Throttled, "429");
+        assert_eq!(answer(&Trouble::Upstream(Box::new(failure))).status, 529);
+    }
+}

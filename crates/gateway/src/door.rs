@@ -1,0 +1,173 @@
+//! Phase 1, the door: one client connection and the requests that come over it.
+//!
+//! ```text
+//!   idle ──byte──▶ head ──whole──▶ path ──keep alive──▶ idle
+//!    │ 60 s, drain   │ 10 s: 408      └─close, abort─▶ end
+//!    ▼               ▼ malformed: 400, 431
+//!   end             end
+//! ```
+//! Which path leads where is one table. What is refused here has not cost a body, a lease or a
+//! place in the table of live requests.
+
+use crate::answer::{Trouble, answer};
+use crate::path;
+use crate::plane::{Counted, Plane};
+use std::sync::Arc;
+use tidegate_base::RequestId;
+use tidegate_transport::Accepted;
+use tidegate_transport::http1::{HeadEnd, ServerConn};
+use tokio::sync::OwnedSemaphorePermit;
+
+/// A way in.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Door {
+    /// Its name in metrics and logs.
+    pub(crate) name: &'static str,
+    methods: &'static [&'static str],
+    allowed: &'static str,
+    /// Whether requests have a body.
+    pub(crate) has_body: bool,
+    /// Whether the body names a model.
+    pub(crate) has_model: bool,
+    /// Whether answers may be streams.
+    pub(crate) can_stream: bool,
+}
+
+const MESSAGES: Door =
+    Door { name: "messages", methods: &["POST"], allowed: "POST", has_body: true, has_model: true, can_stream: true };
+const COUNT_TOKENS: Door = Door {
+    name: "count_tokens",
+    methods: &["POST"],
+    allowed: "POST",
+    has_body: true,
+    has_model: true,
+    can_stream: false,
+};
+const MODELS: Door =
+    Door { name: "models", methods: &["GET"], allowed: "GET", has_body: false, has_model: false, can_stream: false };
+const ROOT: Door = Door {
+    name: "root",
+    methods: &["GET", "HEAD"],
+    allowed: "GET, HEAD",
+    has_body: false,
+    has_model: false,
+    can_stream: false,
+};
+
+/// The table.
+fn route(method: &str, path: &str) -> Result<&'static Door, Trouble> {
+    let door = match path {
+        "/v1/messages" => &MESSAGES,
+        "/v1/messages/count_tokens" => &COUNT_TOKENS,
+        "/v1/models" => &MODELS,
+        "/" => &ROOT,
+        _ => match path.strip_prefix("/v1/models/") {
+            Some(id) if !id.is_empty() && !id.contains('/') => &MODELS,
+            _ => return Err(Trouble::PathUnknown),
+        },
+    };
+    if door.methods.contains(&method) { Ok(door) } else { Err(Trouble::Method { allowed: door.allowed }) }
+}
+
+/// What becomes of a connection after a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum After {
+    /// The next request may come.
+    KeepAlive,
+    /// It closes once the client has read what was written.
+    Close,
+    /// It is broken off.
+    Abort,
+}
+
+/// Serves one connection to its end.
+pub(crate) async fn connection(
+    plane: Arc<Plane>,
+    accepted: Accepted,
+    _permit: OwnedSemaphorePermit,
+    _counted: Counted,
+) {
+    let from_loopback = accepted.from_loopback;
+    let Ok(io) = accepted.open() else { return };
+    let house = &*plane.house;
+    let clock = house.clock;
+    let mut conn = ServerConn::new(io);
+    loop {
+        match one(&plane, &mut conn, from_loopback).await {
+            After::KeepAlive => {}
+            After::Close => return conn.close(clock).await,
+            After::Abort => return,
+        }
+    }
+}
+
+/// One request, from the silence before it to what becomes of the connection.
+async fn one(plane: &Plane, conn: &mut ServerConn, from_loopback: bool) -> After {
+    let house = &*plane.house;
+    let (clock, clocks) = (house.clock, &house.settings.clocks);
+    let came = tokio::select! {
+        biased;
+        came = clock.within(clocks.client_idle, conn.wait_byte()) => came,
+        () = house.drain_begun() => return After::Close,
+    };
+    if !matches!(came, Some(Ok(true))) {
+        return After::Close;
+    }
+    let head = match clock.within(clocks.client_head, conn.read_head()).await {
+        Some(Ok(head)) => head,
+        Some(Err(HeadEnd::Bad(e))) => return refuse(plane, conn, &Trouble::Head(e)).await,
+        Some(Err(HeadEnd::Closed | HeadEnd::Io(_))) => return After::Abort,
+        None => {
+            house.metrics.clock_expired("client_head");
+            return refuse(plane, conn, &Trouble::HeadSlow).await;
+        }
+    };
+    match route(head.method(), head.path()) {
+        Ok(door) if *door == ROOT => {
+            let text: &[u8] = if head.method() == "HEAD" { b"" } else { b"{\"service\":\"tidegate\"}\n" };
+            conn.respond(200, Some(24), !head.keeps_alive(), |h| {
+                h.header("content-type", b"application/json");
+            });
+            debug_assert!(text.is_empty() || text.len() == 24, "the length above");
+            conn.push(text);
+            let kept = head.keeps_alive() && conn.body_read() && conn.flush().await.is_ok();
+            if kept { After::KeepAlive } else { After::Close }
+        }
+        Ok(door) => path::serve(plane, conn, &head, door, from_loopback).await,
+        Err(trouble) => refuse(plane, conn, &trouble).await,
+    }
+}
+
+/// Refuses what has not become a request.
+async fn refuse(plane: &Plane, conn: &mut ServerConn, trouble: &Trouble) -> After {
+    let house = &*plane.house;
+    let row = answer(trouble);
+    let (id, _): (RequestId, _) = plane.new_ids();
+    let body = row.body.envelope(Some(id.as_str()));
+    house.metrics.refused(row.code);
+    conn.respond(row.status, Some(body.len() as u64), true, |head| {
+        row.lines(head);
+        head.header("request-id", id.as_str().as_bytes());
+        head.header("tidegate-request-id", id.as_str().as_bytes());
+    });
+    conn.push(&body);
+    After::Close
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_path_leads_somewhere_or_is_refused_by_name() {
+        let check = |m: &str, p: &str| route(m, p).map(|d| d.name);
+        assert_eq!(check("POST", "/v1/messages").unwrap(), "messages");
+        assert_eq!(check("GET", "/v1/models/claude-opus-5-5").unwrap(), "models");
+        assert_eq!(check("HEAD", "/").unwrap(), "root");
+        assert!(matches!(check("GET", "/v1/messages"), Err(Trouble::Method { allowed: "POST" })));
+        assert!(matches!(check("post", "/v1/messages"), Err(Trouble::Method { .. })));
+        for path in ["/v1/messages/", "/v1/complete", "/v1/models/a/b", "/v1/models/", "//v1/messages", "*"] {
+            assert!(matches!(check("POST", path), Err(Trouble::PathUnknown)), "{path}");
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Phase 7, exchange: the request to the upstream, and the head of its answer.
+//!
+//! What is passed on: every header line but the connection's own, the client's credential, cookies
+//! and our own `tidegate-*`; the body byte for byte. What comes back is sorted into an answer to
+//! relay, a refusal that concerns the request itself (passed on as it came), and a failure, which
+//! may be tried again.
+
+use crate::house::House;
+use crate::plane::Plane;
+use bytes::Bytes;
+use std::time::Duration;
+use tidegate_observe::{LiveRequest, Phase};
+use tidegate_schedule::Cause;
+use tidegate_transport::http1::ClientError;
+use tidegate_upstream::{Exchange, ExchangeClocks, ExchangeError, Outgoing, Stage};
+use tidegate_wire::error::ErrorBody;
+use tidegate_wire::http1::{HeadWriter, RequestHead, ResponseHead, is_hop_by_hop};
+use tidegate_wire::ratelimit::retry_after;
+
+/// The most bytes of an upstream's error body that are read.
+const ERROR_BYTES_MAX: usize = 256 * 1024;
+
+/// An attempt that failed in a way that may be tried again.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) cause: Cause,
+    /// The upstream's status, if it gave one.
+    pub(crate) status: Option<u16>,
+    /// The clock that ran out, if one did.
+    pub(crate) clock: Option<&'static str>,
+    /// What the upstream asked for.
+    pub(crate) retry_after: Option<Duration>,
+    /// What the upstream said, if it spoke the API's language.
+    pub(crate) envelope: Option<ErrorBody>,
+    /// What the client is told, where the cause alone says too little.
+    pub(crate) public: &'static str,
+    /// What the log is told; may come from the system, never from a message.
+    pub(crate) detail: String,
+}
+
+impl Failure {
+    pub(crate) fn new(cause: Cause, detail: impl Into<String>) -> Self {
+        Failure {
+            cause,
+            status: None,
+            clock: None,
+            retry_after: None,
+            envelope: None,
+            public: "the upstream broke off before its answer was whole",
+            detail: detail.into(),
+        }
+    }
+
+    pub(crate) fn by_clock(cause: Cause, clock: &'static str) -> Self {
+        Failure { clock: Some(clock), ..Failure::new(cause, clock) }
+    }
+
+    pub(crate) fn telling(self, public: &'static str) -> Self {
+        Failure { public, ..self }
+    }
+}
+
+/// How an exchange came out.
+pub(crate) enum Sent {
+    /// The answer is there to be relayed.
+    Answer(Box<Exchange>),
+    /// The upstream refused this very request; the client should see it as it is.
+    Said { head: ResponseHead, body: Bytes },
+}
+
+/// What is sent, the same for every attempt.
+pub(crate) struct Request<'a> {
+    pub(crate) head: &'a RequestHead,
+    pub(crate) body: Option<Bytes>,
+    /// Whether a stream was asked for upstream.
+    pub(crate) streams: bool,
+}
+
+impl Request<'_> {
+    fn lines(&self, out: &mut HeadWriter<'_>) {
+        let headers = &self.head.headers;
+        let dropped = [
+            "host",
+            "content-length",
+            "content-encoding",
+            "authorization",
+            "x-api-key",
+            "cookie",
+            "accept-encoding",
+            "expect",
+        ];
+        for (name, value) in headers.iter() {
+            let ours = name.len() > 9 && name[..9].eq_ignore_ascii_case("tidegate-");
+            let kept = !ours && !is_hop_by_hop(name) && !dropped.iter().any(|d| d.eq_ignore_ascii_case(name));
+            if kept && !headers.lists("connection", name) {
+                out.header(name, value);
+            }
+        }
+        out.header("accept-encoding", b"identity");
+    }
+
+    fn clocks(&self, house: &House) -> ExchangeClocks {
+        let clocks = &house.settings.clocks;
+        let large = self.body.as_ref().is_some_and(|b| b.len() as u64 >= house.settings.limits.large_body_bytes);
+        let first_byte = if large { clocks.first_byte_large } else { clocks.first_byte };
+        ExchangeClocks { upload_stall: clocks.upload_stall, first_byte: self.streams.then_some(first_byte) }
+    }
+}
+
+/// The phase.
+pub(crate) async fn exchange(
+    plane: &Plane,
+    lane: usize,
+    request: &Request<'_>,
+    live: &LiveRequest,
+) -> Result<Sent, Box<Failure>> {
+    let house = &plane.house;
+    let lines = |out: &mut HeadWriter<'_>| request.lines(out);
+    let outgoing = Outgoing {
+        method: request.head.method(),
+        target: request.head.target(),
+        body: request.body.clone(),
+        lines: &lines,
+        clocks: request.clocks(house),
+    };
+    live.enter(Phase::Exchange);
+    let told = |stage| {
+        if stage == Stage::Sent {
+            live.enter(Phase::FirstByte)
+        }
+    };
+    let exchange = plane.pool.exchange(lane, &outgoing, told).await.map_err(not_sent)?;
+    live.byte_came(house.clock.now());
+    if let Some(id) = exchange.head.headers.text("request-id") {
+        live.upstream_answered(id);
+    }
+    match exchange.head.status {
+        200..=299 => answered(request, exchange),
+        _ => refused(house, exchange).await,
+    }
+}
+
+fn not_sent(error: ExchangeError) -> Box<Failure> {
+    let cause = match &error {
+        ExchangeError::Dial(_) => Cause::Connect,
+        ExchangeError::FirstByte => Cause::FirstByte,
+        ExchangeError::UploadStall | ExchangeError::Broken(_) => Cause::Broken,
+    };
+    Box::new(Failure { clock: error.clock(), ..Failure::new(cause, error.to_string()) })
+}
+
+fn answered(request: &Request<'_>, exchange: Exchange) -> Result<Sent, Box<Failure>> {
+    let headers = &exchange.head.headers;
+    let coded = headers.get("content-encoding").is_some_and(|c| !c.eq_ignore_ascii_case(b"identity"));
+    let is_stream = headers.text("content-type").is_some_and(|t| t.trim_start().starts_with("text/event-stream"));
+    if coded {
+        let failure = Failure::new(Cause::BadStream, "the upstream compressed an answer it was asked to send plain");
+        return Err(Box::new(failure.telling("the upstream compressed its answer although it was asked not to")));
+    }
+    if request.streams && !is_stream {
+        let failure =
+            Failure::new(Cause::BadStream, "the upstream answered 200 to a stream with something that is none");
+        return Err(Box::new(failure.telling("the upstream answered with something that is not an event stream")));
+    }
+    Ok(Sent::Answer(Box::new(exchange)))
+}
+
+async fn refused(house: &House, mut exchange: Exchange) -> Result<Sent, Box<Failure>> {
+    let head = exchange.head.clone();
+    let reading = exchange.read_body(ERROR_BYTES_MAX);
+    let body = match house.clock.within(house.settings.clocks.gap, reading).await {
+        Some(Ok(body)) => {
+            exchange.finish(house.clock.now());
+            body
+        }
+        // The status is known; that its explanation broke off or never ends does not matter.
+        Some(Err(ClientError::Body(_) | ClientError::Io(_))) | None => Bytes::new(),
+        Some(Err(e)) => return Err(Box::new(Failure::new(Cause::Broken, e.to_string()))),
+    };
+    let cause = match head.status {
+        401 => Cause::KeyRejected,
+        429 => Cause::Throttled,
+        529 => Cause::Overloaded,
+        500..=599 => Cause::ServerError,
+        400..=499 => {
+            return match ErrorBody::read(&body) {
+                Some(_) => Ok(Sent::Said { head, body }),
+                // A 4xx that is not the API's own (an edge's HTML) says nothing a client could use.
+                None => Err(Box::new(Failure {
+                    status: Some(502),
+                    ..Failure::new(Cause::ServerError, format!("status {} without an API error", head.status))
+                })),
+            };
+        }
+        status => return Err(Box::new(Failure::new(Cause::BadStream, format!("unexpected status {status}")))),
+    };
+    Err(Box::new(Failure {
+        status: Some(head.status),
+        retry_after: retry_after(&head.headers, house.clock.wall()),
+        envelope: ErrorBody::read(&body),
+        ..Failure::new(cause, format!("status {}", head.status))
+    }))
+}

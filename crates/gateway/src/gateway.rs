@@ -1,0 +1,203 @@
+//! Starting, accepting, draining.
+//!
+//! In production one acceptor deals new connections to data-plane threads, each a current-thread
+//! runtime of its own, to the one with the fewest; a kernel hash over few long-lived connections
+//! would leave a core idle. In a World test everything runs on the caller's runtime. Either way a
+//! connection permit is taken before a connection is accepted.
+
+use crate::door::connection;
+use crate::house::House;
+use crate::plane::{CONNECTION, Plane, SWEEP};
+use crate::settings::Settings;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+use tidegate_observe::{Live, Metrics};
+use tidegate_transport::{Accepted, Clock, Dial, Listen, TaskKind, Tasks};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+/// Connections on their way to a thread.
+const DEALT_MAX: usize = 1024;
+/// After the drain's time is over, how long cancelled streams have to tell their clients.
+const CANCELLED_GRACE: Duration = Duration::from_secs(5);
+/// A pause after an accept that failed (out of file descriptors), so that it does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+const ALARM: TaskKind =
+    TaskKind { name: "scheduler alarm", on_cancel: "ends with the process", on_error: "cannot fail" };
+const ACCEPTOR: TaskKind =
+    TaskKind { name: "acceptor", on_cancel: "closes the listening socket", on_error: "pauses 50 ms and accepts again" };
+
+/// The gateway could not be set up.
+#[derive(Debug)]
+pub struct SetupError(String);
+
+impl fmt::Display for SetupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for SetupError {}
+
+/// How a drain went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drained {
+    /// Streams that were cut because the time was over.
+    pub cut: usize,
+}
+
+/// A gateway: its house and its planes.
+#[derive(Clone)]
+pub struct Gateway {
+    pub(crate) house: Arc<House>,
+    dial: Arc<dyn Dial>,
+    permits: Arc<Semaphore>,
+    /// Connections, on all threads; awaited by a drain.
+    connections: Tasks,
+    /// Everything that lives as long as the process.
+    background: Tasks,
+}
+
+impl Gateway {
+    /// A gateway that serves nobody yet. `dial` is the way to the upstreams.
+    pub fn new(settings: Settings, clock: Clock, dial: Arc<dyn Dial>) -> Self {
+        let permits = Arc::new(Semaphore::new(settings.limits.connections.min(Semaphore::MAX_PERMITS)));
+        let house = Arc::new(House::new(clock, settings));
+        Gateway { house, dial, permits, connections: Tasks::new(), background: Tasks::new() }
+    }
+
+    /// Its metrics.
+    pub fn metrics(&self) -> &Metrics {
+        &self.house.metrics
+    }
+
+    /// Its live requests.
+    pub fn live(&self) -> &Live {
+        &self.house.live
+    }
+
+    /// Brings the gauges that are read, not counted, up to date.
+    pub fn refresh_gauges(&self) {
+        self.house.refresh_gauges();
+    }
+
+    /// Bytes held of bodies and backlogs, leases out, requests waiting: all zero at rest.
+    pub fn held(&self) -> (u64, u64, u64, usize) {
+        let (waiting, leased) = self.house.admission.counts();
+        (self.house.bodies.used(), self.house.backlogs.used(), leased, waiting)
+    }
+
+    /// The living tasks that belong to connections.
+    pub fn living(&self) -> BTreeMap<&'static str, usize> {
+        self.connections.living()
+    }
+
+    fn plane(&self, number: u8) -> Arc<Plane> {
+        Arc::new(Plane::new(Arc::clone(&self.house), Arc::clone(&self.dial), self.connections.clone(), number))
+    }
+
+    /// Serves connections from `listen` on this runtime, in tasks of their own.
+    pub fn serve_here(&self, listen: Box<dyn Listen>) {
+        let plane = self.plane(0);
+        self.background.spawn(&ALARM, self.house.admission.clone().run());
+        self.background.spawn(&SWEEP, Arc::clone(&plane).sweep());
+        let deal = move |accepted, permit| {
+            let counted = plane.count();
+            plane.tasks.spawn(&CONNECTION, connection(Arc::clone(&plane), accepted, permit, counted));
+            std::future::ready(())
+        };
+        self.background.spawn(&ACCEPTOR, self.clone().accept(listen, deal));
+    }
+
+    /// Serves connections from `listen` on `threads` data-plane threads; the acceptor and the
+    /// scheduler's alarm stay on this runtime. The threads end when the acceptor has ended and
+    /// their last connection with it.
+    pub fn serve_on_threads(&self, listen: Box<dyn Listen>, threads: u8) -> Result<(), SetupError> {
+        let mut planes = Vec::new();
+        for number in 0..threads.max(1) {
+            let plane = self.plane(number);
+            let (deal, dealt) = mpsc::channel(DEALT_MAX);
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.map_err(|e| SetupError(format!("a data-plane runtime could not be made: {e}")))?;
+            let on_thread = Arc::clone(&plane);
+            std::thread::Builder::new()
+                .name(format!("plane-{number}"))
+                .spawn(move || runtime.block_on(run_plane(on_thread, dealt)))
+                .map_err(|e| SetupError(format!("a data-plane thread could not be started: {e}")))?;
+            planes.push((plane, deal));
+        }
+        self.background.spawn(&ALARM, self.house.admission.clone().run());
+        let deal = move |accepted: Accepted, permit: OwnedSemaphorePermit| {
+            let least = planes.iter().min_by_key(|(plane, _)| plane.connections());
+            let sent = least.map(|(plane, deal)| (plane.count(), deal.clone()));
+            async move {
+                if let Some((counted, deal)) = sent {
+                    // A thread that is gone cannot serve; its connection closes.
+                    let _ = deal.send((accepted, permit, counted)).await;
+                }
+            }
+        };
+        self.background.spawn(&ACCEPTOR, self.clone().accept(listen, deal));
+        Ok(())
+    }
+
+    /// Accepts until a drain begins.
+    async fn accept<D, F>(self, mut listen: Box<dyn Listen>, deal: D)
+    where
+        D: Fn(Accepted, OwnedSemaphorePermit) -> F + Send,
+        F: Future<Output = ()> + Send,
+    {
+        loop {
+            let next = async {
+                // The semaphore is never closed.
+                let permit = Arc::clone(&self.permits).acquire_owned().await.ok()?;
+                Some((listen.accept().await, permit))
+            };
+            let next = tokio::select! {
+                biased;
+                () = self.house.drain_begun() => return,
+                next = next => next,
+            };
+            match next {
+                Some((Ok(accepted), permit)) => deal(accepted, permit).await,
+                Some((Err(e), _)) => {
+                    tracing::warn!(target: "tidegate::door", error = %e, "a connection could not be accepted");
+                    self.house.clock.sleep_until(self.house.clock.now() + ACCEPT_PAUSE).await;
+                }
+                None => return,
+            }
+        }
+    }
+
+    /// Stops accepting, lets streams end for the drain's time, then cuts what is left, telling
+    /// each client.
+    pub async fn drain(&self) -> Drained {
+        let clock = self.house.clock;
+        self.house.begin_drain();
+        if clock.within(self.house.settings.clocks.drain, self.connections.all_ended()).await.is_some() {
+            return Drained { cut: 0 };
+        }
+        let cut = self.house.live.len();
+        self.house.live.cancel_all();
+        clock.within(CANCELLED_GRACE, self.connections.all_ended()).await;
+        Drained { cut }
+    }
+}
+
+/// One data-plane thread: takes connections until there are no more to come and none is left.
+async fn run_plane(
+    plane: Arc<Plane>,
+    mut dealt: mpsc::Receiver<(Accepted, OwnedSemaphorePermit, crate::plane::Counted)>,
+) {
+    let local = Tasks::new();
+    let sweep = local.spawn(&SWEEP, Arc::clone(&plane).sweep());
+    while let Some((accepted, permit, counted)) = dealt.recv().await {
+        plane.tasks.spawn(&CONNECTION, connection(Arc::clone(&plane), accepted, permit, counted));
+    }
+    plane.tasks.all_ended().await;
+    plane.pool.clear();
+    sweep.abort();
+}

@@ -1,0 +1,245 @@
+//! Phase 2, identify: a credential to a tenant, headers to priority and deadline.
+//!
+//! It comes before the body is read: a stranger's upload costs nothing. Keys are kept as SHA-256
+//! (they are long and random, so a slow hash would only slow the path); the hash is found by its
+//! first bytes and compared whole in constant time.
+
+use crate::answer::Trouble;
+use crate::settings::{ClientKey, Clocks};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+use subtle::ConstantTimeEq;
+use tidegate_base::{Deadline, Moment};
+use tidegate_schedule::Band;
+use tidegate_wire::http1::{Headers, RequestHead};
+
+/// The SHA-256 of a client key, written `sha256:` and 64 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KeyHash([u8; 32]);
+
+/// Not a key hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyHashError;
+
+impl fmt::Display for KeyHashError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "a key hash is `sha256:` and 64 hexadecimal digits, as `tidegate key new` prints it; never the key itself",
+        )
+    }
+}
+
+impl std::error::Error for KeyHashError {}
+
+impl KeyHash {
+    /// The hash of a key.
+    pub fn of(key: &[u8]) -> Self {
+        KeyHash(Sha256::digest(key).into())
+    }
+
+    fn prefix(&self) -> [u8; 8] {
+        std::array::from_fn(|i| self.0[i])
+    }
+}
+
+impl FromStr for KeyHash {
+    type Err = KeyHashError;
+    fn from_str(text: &str) -> Result<Self, KeyHashError> {
+        let hex = text.strip_prefix("sha256:").ok_or(KeyHashError)?;
+        if hex.len() != 64 || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(KeyHashError);
+        }
+        let digit = |b: u8| (b as char).to_digit(16).unwrap_or(0) as u8;
+        let hex = hex.as_bytes();
+        Ok(KeyHash(std::array::from_fn(|i| digit(hex[2 * i]) << 4 | digit(hex[2 * i + 1]))))
+    }
+}
+
+impl fmt::Display for KeyHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("sha256:")?;
+        self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+    }
+}
+
+impl fmt::Debug for KeyHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyHash(..)")
+    }
+}
+
+/// The keys that are known, by the first bytes of their hashes.
+#[derive(Debug, Default)]
+pub(crate) struct Keys {
+    by_prefix: BTreeMap<[u8; 8], Vec<ClientKey>>,
+    open: bool,
+}
+
+impl Keys {
+    pub(crate) fn new(keys: &[ClientKey]) -> Self {
+        let mut by_prefix: BTreeMap<_, Vec<ClientKey>> = BTreeMap::new();
+        for key in keys {
+            by_prefix.entry(key.hash.prefix()).or_default().push(key.clone());
+        }
+        Keys { open: keys.is_empty(), by_prefix }
+    }
+
+    /// Whether anybody on this machine may ask, for want of keys.
+    pub(crate) fn open(&self) -> bool {
+        self.open
+    }
+
+    fn tenant(&self, key: &[u8]) -> Option<Arc<str>> {
+        let hash = KeyHash::of(key);
+        let candidates = self.by_prefix.get(&hash.prefix())?;
+        let found = candidates.iter().find(|k| bool::from(k.hash.0.ct_eq(&hash.0)))?;
+        Some(Arc::clone(&found.tenant))
+    }
+}
+
+/// Who asks, how urgently, and until when.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
+    pub(crate) tenant: Arc<str>,
+    pub(crate) band: Band,
+    /// A deadline the client set for this request; `None` leaves our own.
+    pub(crate) deadline: Option<Deadline>,
+    /// The SDK's own timeout, which is a deadline for buffered answers only.
+    pub(crate) sdk_timeout: Option<Duration>,
+}
+
+/// The client's credential: `x-api-key` before `authorization: Bearer`.
+fn credential(headers: &Headers) -> Option<&[u8]> {
+    if let Some(key) = headers.get("x-api-key") {
+        return Some(key);
+    }
+    let value = headers.get("authorization")?;
+    let (scheme, token) = value.split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
+}
+
+/// The phase.
+pub(crate) fn identify(keys: &Keys, head: &RequestHead, from_loopback: bool, now: Moment) -> Result<Caller, Trouble> {
+    let headers = &head.headers;
+    let tenant = if keys.open() {
+        if !from_loopback {
+            return Err(Trouble::LoopbackOnly);
+        }
+        "default".into()
+    } else {
+        let key = credential(headers).filter(|k| !k.is_empty()).ok_or(Trouble::KeyMissing)?;
+        keys.tenant(key).ok_or(Trouble::KeyUnknown)?
+    };
+    let (mut band, mut deadline) = (Band::default(), None);
+    for (name, value) in headers.iter().filter(|(n, _)| n.len() > 9 && n[..9].eq_ignore_ascii_case("tidegate-")) {
+        let value = std::str::from_utf8(value).unwrap_or_default().trim();
+        let wrong = |expected| Trouble::Header { name: name.to_ascii_lowercase(), expected };
+        match name[9..].to_ascii_lowercase().as_str() {
+            "priority" => {
+                band = Band::of_name(value).ok_or_else(|| wrong("`interactive`, `normal` or `background`"))?
+            }
+            "deadline-ms" => {
+                let ms: u64 = value
+                    .parse()
+                    .ok()
+                    .filter(|ms| (1..=86_400_000).contains(ms))
+                    .ok_or_else(|| wrong("a number of milliseconds from 1 to 86400000"))?;
+                deadline = Some(Deadline::of_client(now + Duration::from_millis(ms)));
+            }
+            "resume" if value == "off" => {}
+            "recover" if value == "never" => {}
+            "resume" => return Err(wrong("`off`; resumable streams are not in this version")),
+            "recover" => return Err(wrong("`never`; recovery is not in this version")),
+            _ => return Err(wrong("to be left out: no such header is known to this version")),
+        }
+    }
+    let sdk_timeout = headers.text("x-stainless-timeout").and_then(|v| v.trim().parse::<f64>().ok());
+    let sdk_timeout = sdk_timeout.filter(|s| (0.001..=86_400.0).contains(s)).map(Duration::from_secs_f64);
+    Ok(Caller { tenant, band, deadline, sdk_timeout })
+}
+
+impl Caller {
+    /// When the answer is no longer wanted.
+    pub(crate) fn deadline(&self, arrived: Moment, stream: bool, clocks: &Clocks) -> Deadline {
+        match (self.deadline, self.sdk_timeout) {
+            (Some(deadline), _) => deadline,
+            (None, Some(span)) if !stream => Deadline::of_client(arrived + span),
+            _ => Deadline::by_default(arrived + clocks.whole),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(keys: &Keys, lines: &[(&str, &str)], from_loopback: bool) -> Result<Caller, Trouble> {
+        let mut text = "POST / HTTP/1.1\r\nhost: a\r\n".to_owned();
+        for (name, value) in lines {
+            text += &format!("{name}: {value}\r\n");
+        }
+        let mut read = bytes::BytesMut::from((text + "\r\n").as_str());
+        let head = tidegate_wire::http1::parse_request(&mut read).unwrap().unwrap();
+        identify(keys, &head, from_loopback, Moment::ZERO)
+    }
+
+    fn one_key() -> Keys {
+        Keys::new(&[ClientKey { tenant: "acme".into(), hash: KeyHash::of(b"tg_secret") }])
+    }
+
+    #[test]
+    fn both_credentials_are_taken_and_x_api_key_goes_first() {
+        let keys = one_key();
+        assert_eq!(&*check(&keys, &[("X-Api-Key", "tg_secret")], false).unwrap().tenant, "acme");
+        assert_eq!(&*check(&keys, &[("authorization", "bearer tg_secret")], false).unwrap().tenant, "acme");
+        let both = [("authorization", "Bearer other"), ("x-api-key", "tg_secret")];
+        assert_eq!(&*check(&keys, &both, false).unwrap().tenant, "acme");
+        assert!(matches!(check(&keys, &[("x-api-key", "tg_secre")], false), Err(Trouble::KeyUnknown)));
+        assert!(matches!(check(&keys, &[("authorization", "Basic eA==")], true), Err(Trouble::KeyMissing)));
+        assert!(matches!(check(&keys, &[], true), Err(Trouble::KeyMissing)));
+    }
+
+    #[test]
+    fn without_keys_only_this_machine_is_served() {
+        assert_eq!(&*check(&Keys::new(&[]), &[], true).unwrap().tenant, "default");
+        assert!(matches!(check(&Keys::new(&[]), &[("x-api-key", "x")], false), Err(Trouble::LoopbackOnly)));
+    }
+
+    #[test]
+    fn our_own_headers_are_read_or_refused_but_never_ignored() {
+        let open = Keys::new(&[]);
+        let c = check(&open, &[("tidegate-priority", "interactive"), ("Tidegate-Deadline-Ms", "1500")], true).unwrap();
+        assert_eq!((c.band, c.deadline.unwrap().at()), (Band::Interactive, Moment::from_nanos(1_500_000_000)));
+        for (name, value) in [
+            ("tidegate-priority", "high"),
+            ("tidegate-deadline-ms", "0"),
+            ("tidegate-resume", "memory"),
+            ("tidegate-typo", "1"),
+        ] {
+            assert!(matches!(check(&open, &[(name, value)], true), Err(Trouble::Header { .. })), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_sdks_timeout_ends_a_buffered_request_but_not_a_stream() {
+        let open = Keys::new(&[]);
+        let c = check(&open, &[("x-stainless-timeout", "20")], true).unwrap();
+        let clocks = Clocks::default();
+        assert!(c.deadline(Moment::ZERO, false, &clocks).is_clients());
+        assert!(!c.deadline(Moment::ZERO, true, &clocks).is_clients());
+        assert!(check(&open, &[("x-stainless-timeout", "NOT_GIVEN")], true).unwrap().sdk_timeout.is_none());
+    }
+
+    #[test]
+    fn a_hash_reads_back_and_a_key_is_no_hash() {
+        let hash = KeyHash::of(b"x");
+        assert_eq!(hash.to_string().parse(), Ok(hash));
+        for bad in ["", "tg_abc", "sha256:12", &"sha256:".repeat(10)] {
+            assert_eq!(bad.parse::<KeyHash>(), Err(KeyHashError));
+        }
+    }
+}

@@ -1,0 +1,399 @@
+//! The life of a request.
+//!
+//! | # | phase | where | what it does |
+//! |---|---|---|---|
+//! | 1 | accept | `door` | a permit, a connection, a head |
+//! | 2 | identify | `identify` | credential to tenant; priority; deadline |
+//! | 3 | decode | `decode` | counted bytes to a request |
+//! | 4 | attach | (to come) | documents to blocks |
+//! | 5 | mask | (to come) | personal data out |
+//! | 6 | recall | (to come) | a conversation's window |
+//! | 7 | admit | `admit` | a lease on a quota domain |
+//! | 8 | exchange | `exchange` | a connection, the request, the answer's head |
+//! | 9 | relay | `relay` | the answer, event by event |
+//! | 10 | answer | `answer` | what went wrong, as the client sees it |
+//! | 11 | settle | `settle` | usage, metrics, the record |
+//!
+//! 7 to 9 are one attempt. An attempt that fails before any content was passed on may be repeated;
+//! whether and when is the schedule room's rule, asked in [`attempts`]. Every exit goes through
+//! `settle`, once.
+
+use crate::admit::LeaseGuard;
+use crate::answer::Trouble;
+use crate::decode::{Body, DecodeEnd, decode};
+use crate::door::{After, Door};
+use crate::exchange::{Failure, Request, Sent, exchange};
+use crate::identify::{Caller, identify};
+use crate::plane::Plane;
+use crate::relay::{Relay, Relayed};
+use crate::reply::{Interrupt, Reply};
+use crate::settle::{Account, End, Life, settle};
+use bytes::Bytes;
+use std::time::Duration;
+use tidegate_base::Deadline;
+use tidegate_observe::{LiveRequest, Phase};
+use tidegate_schedule::{Ask, Backoff, Cause, ClassId, LaneId, Outcome, Retry};
+use tidegate_transport::http1::{ClientError, ServerConn};
+use tidegate_upstream::Exchange;
+use tidegate_wire::http1::{RequestHead, ResponseHead};
+use tidegate_wire::request::MessagesRequest;
+use tidegate_wire::usage::Usage;
+
+/// Why a request ends without an answer.
+enum Stop {
+    /// The client is told why.
+    Trouble(Trouble),
+    /// There is nobody to tell, or nothing more to tell.
+    Interrupt(Interrupt),
+}
+
+impl From<Interrupt> for Stop {
+    fn from(interrupt: Interrupt) -> Self {
+        Stop::Interrupt(interrupt)
+    }
+}
+
+impl From<Trouble> for Stop {
+    fn from(trouble: Trouble) -> Self {
+        Stop::Trouble(trouble)
+    }
+}
+
+/// Takes one request from its head to its settling; says what becomes of the connection.
+pub(crate) async fn serve(
+    plane: &Plane,
+    conn: &mut ServerConn,
+    head: &RequestHead,
+    door: &Door,
+    from_loopback: bool,
+) -> After {
+    let house = &*plane.house;
+    let (request, stream) = plane.new_ids();
+    let life = Life::begin(house, LiveRequest::new(request, stream, door.name, house.clock.now()));
+    let close = !head.keeps_alive() || house.is_draining();
+    let deadline = Deadline::by_default(life.live.since + house.settings.clocks.whole);
+    let mut reply = Reply::new(conn, house, life.live.clone(), deadline, close);
+    let mut account = Account::default();
+
+    let walked = walk(plane, &mut reply, head, door, from_loopback, &mut account).await;
+    let (end, told) = match walked {
+        Ok(end) => (end, true),
+        Err(Stop::Trouble(trouble)) => (tell(&mut reply, &trouble, &mut account), true),
+        Err(Stop::Interrupt(why)) => interrupted(house, why, &mut reply, &mut account),
+    };
+    let reusable = told && reply.finish().await;
+    account.status = reply.status;
+    account.events = reply.events;
+    account.bytes = reply.bytes();
+    settle(house, &life, &account, end);
+    match (told, reusable) {
+        (true, true) => After::KeepAlive,
+        (true, false) => After::Close,
+        (false, _) => After::Abort,
+    }
+}
+
+/// The phases, in order.
+async fn walk(
+    plane: &Plane,
+    reply: &mut Reply<'_>,
+    head: &RequestHead,
+    door: &Door,
+    from_loopback: bool,
+    account: &mut Account,
+) -> Result<End, Stop> {
+    let house = &*plane.house;
+    // A refusal below leaves the body unread, and then the connection cannot be used again.
+    let close = std::mem::replace(&mut reply.close, true);
+    let arrived = house.clock.now();
+    let caller = identify(&house.keys, head, from_loopback, arrived)?;
+    account.tenant = Some(caller.tenant.clone());
+    if house.is_draining() {
+        return Err(Trouble::Draining.into());
+    }
+    if house.backlogs.used() > house.backlogs.limit() / 5 * 4 {
+        return Err(Trouble::BacklogBudget.into());
+    }
+
+    reply.live().enter(Phase::Decode);
+    let body = match decode(house, reply.conn(), head).await {
+        Ok(body) => body,
+        Err(DecodeEnd::Trouble(trouble)) => return Err(trouble.into()),
+        Err(DecodeEnd::Left) => return Err(Interrupt::ClientLeft.into()),
+    };
+    reply.close = close;
+    let request = if door.has_model { Some(MessagesRequest::read(&body.bytes).map_err(Trouble::Body)?) } else { None };
+    let plan = Plan::new(plane, head, door, &caller, &body, request.as_ref());
+    account.model = plan.model.to_owned();
+    account.stream = plan.client_streams;
+    reply.live().is_for(&caller.tenant, plan.model);
+    reply.streams = plan.client_streams;
+    reply.deadline = caller.deadline(arrived, plan.client_streams, &house.settings.clocks);
+
+    let done = attempts(plane, reply, &plan, account).await;
+    drop(body.lease);
+    done
+}
+
+/// What is going to be done, decided once.
+struct Plan<'a> {
+    model: &'a str,
+    class: ClassId,
+    caller: &'a Caller,
+    request: Request<'a>,
+    /// The client asked for a stream.
+    client_streams: bool,
+    thinks_unseen: bool,
+    server_tools: bool,
+}
+
+impl<'a> Plan<'a> {
+    fn new(
+        plane: &Plane,
+        head: &'a RequestHead,
+        door: &Door,
+        caller: &'a Caller,
+        body: &Body,
+        request: Option<&'a MessagesRequest>,
+    ) -> Self {
+        let limits = &plane.house.settings.limits;
+        let model = request.map_or("", |r| r.model.as_str());
+        let client_streams = door.can_stream && request.is_some_and(|r| r.stream);
+        // A buffered answer that may be long is streamed upstream, so that no idle connection is
+        // cut under it and the clocks can tell thinking from death.
+        let long = |r: &MessagesRequest| r.max_tokens.is_some_and(|n| n > limits.passthrough_tokens);
+        let assembles = door.can_stream && !client_streams && request.is_some_and(long);
+        let bytes = match request {
+            Some(request) if assembles => request.with_stream(&body.bytes),
+            _ => body.bytes.clone(),
+        };
+        Plan {
+            class: plane.house.class(door.name, model),
+            request: Request { head, body: door.has_body.then_some(bytes), streams: client_streams || assembles },
+            thinks_unseen: request.is_some_and(|r| r.thinks_unseen),
+            server_tools: request.is_some_and(|r| r.server_tools),
+            client_streams,
+            caller,
+            model,
+        }
+    }
+
+    fn assembles(&self) -> bool {
+        self.request.streams && !self.client_streams
+    }
+}
+
+/// The loop of attempts: admit, exchange, relay; again while the rule says so.
+async fn attempts(plane: &Plane, reply: &mut Reply<'_>, plan: &Plan<'_>, account: &mut Account) -> Result<End, Stop> {
+    let house = &*plane.house;
+    let mut backoff = Backoff::new(house.settings.retry);
+    let mut avoid = None;
+    loop {
+        let lease = admit(plane, reply, plan, avoid, account).await?;
+        let lane = lease.lane();
+        backoff.begin();
+        account.attempts = backoff.attempts();
+        let attempt = attempt(plane, reply, plan, lane, account).await;
+        lease.settle(outcome(house.settings.clocks.key_rejected, &attempt));
+        let failed = match attempt {
+            Ok(Attempt::Ended(end)) => return Ok(end),
+            Ok(Attempt::Failed(failed)) => failed,
+            Err(stop) => return Err(stop),
+        };
+        let failure = failed.failure;
+        if let Some(clock) = failure.clock {
+            house.metrics.clock_expired(clock);
+        }
+        failure.detail.clone_into(&mut account.detail);
+        if failure.cause == Cause::KeyRejected {
+            tracing::error!(target: "tidegate::upstream", key = house.lane_label(lane), "the upstream rejects this key; it is put aside and tried again later");
+        }
+        let repeatable = !(reply.content || plan.server_tools && failed.content_seen);
+        // A domain that is closed for a while is waited for in the queue, not here.
+        let asked = if failure.cause == Cause::Throttled { None } else { failure.retry_after };
+        let decision = plane.with_prng(|prng| {
+            house.admission.retry(&mut backoff, lane, failure.cause, asked, reply.deadline.at(), prng)
+        });
+        match decision {
+            Retry::At(at) if repeatable => {
+                house.metrics.retry(failure.cause.name());
+                reply.live().enter(Phase::Backoff);
+                reply.attend(house.clock.sleep_until(at)).await?;
+                avoid = Some(lane);
+            }
+            _ => return Err(Trouble::Upstream(failure).into()),
+        }
+    }
+}
+
+/// Phase 7: a lease, and how long it took.
+async fn admit(
+    plane: &Plane,
+    reply: &mut Reply<'_>,
+    plan: &Plan<'_>,
+    avoid: Option<LaneId>,
+    account: &mut Account,
+) -> Result<LeaseGuard, Stop> {
+    let house = &*plane.house;
+    reply.live().enter(Phase::Admit);
+    let asked = house.clock.now();
+    let ask = Ask { class: plan.class, band: plan.caller.band, latest: reply.deadline.at(), avoid };
+    let lease = reply.attend(house.admission.lease(ask)).await;
+    account.waited += house.clock.now().since(asked);
+    let lease = lease?.map_err(Trouble::Refused)?;
+    reply.live().attempt(house.lane_label(lease.lane()));
+    Ok(lease)
+}
+
+/// How one attempt came out.
+enum Attempt {
+    Ended(End),
+    Failed(Failed),
+}
+
+struct Failed {
+    failure: Box<Failure>,
+    /// Whether the model had begun to answer, passed on or not.
+    content_seen: bool,
+}
+
+/// What an attempt means for its lease.
+fn outcome(key_rejected: Duration, attempt: &Result<Attempt, Stop>) -> Outcome {
+    let Ok(Attempt::Failed(failed)) = attempt else {
+        return if attempt.is_ok() { Outcome::Answered } else { Outcome::Failed };
+    };
+    let asked = failed.failure.retry_after;
+    match failed.failure.cause {
+        // Without a retry-after, a second: the window of concurrency does the rest.
+        Cause::Throttled => Outcome::Throttled { retry_after: asked.unwrap_or(Duration::from_secs(1)) },
+        Cause::KeyRejected => Outcome::KeyRejected { retry_after: key_rejected },
+        _ => Outcome::Failed,
+    }
+}
+
+/// Phases 8 and 9, once.
+async fn attempt(
+    plane: &Plane,
+    reply: &mut Reply<'_>,
+    plan: &Plan<'_>,
+    lane: LaneId,
+    account: &mut Account,
+) -> Result<Attempt, Stop> {
+    let house = &*plane.house;
+    let live = reply.live().clone();
+    let sent = reply.attend(exchange(plane, house.lane_index(lane), &plan.request, &live)).await?;
+    let mut answer = match sent {
+        Ok(Sent::Answer(answer)) => answer,
+        Ok(Sent::Said { head, body }) => {
+            account.first_byte_at.get_or_insert(house.clock.now());
+            said(reply, plan, &head, &body);
+            return Ok(Attempt::Ended(End::Said));
+        }
+        Err(failure) => return Ok(Attempt::Failed(Failed { failure, content_seen: false })),
+    };
+    account.first_byte_at.get_or_insert(house.clock.now());
+    live.enter(Phase::Relay);
+    if !plan.request.streams {
+        return pass_whole(plane, reply, *answer, account).await;
+    }
+    let mut relay = Relay::new(house, &live, &answer.head, plan.assembles(), plan.thinks_unseen);
+    let relayed = relay.run(&mut answer, reply).await;
+    account.used(&relay.tap.usage);
+    account.stop_reason = relay.tap.stop_reason.take();
+    account.gaps = std::mem::take(&mut relay.gaps);
+    let content_seen = relay.content_seen;
+    let failed = |failure| Ok(Attempt::Failed(Failed { failure, content_seen }));
+    match relayed? {
+        Relayed::Failed(failure) => failed(failure),
+        Relayed::TooLarge => Err(Trouble::AnswerTooLarge { limit: house.settings.limits.answer_bytes }.into()),
+        Relayed::Whole => {
+            if plan.assembles() {
+                let json = match relay.assembled() {
+                    Ok(json) => json,
+                    Err(failure) => return failed(failure),
+                };
+                let with: [(&str, &[u8]); 1] = [("content-type", b"application/json")];
+                reply.whole(&answer.head, &["content-type", "cache-control"], &with, &json);
+            }
+            answer.finish(house.clock.now());
+            Ok(Attempt::Ended(End::Answered))
+        }
+    }
+}
+
+/// Passes a refusal of this very request on as it came.
+fn said(reply: &mut Reply<'_>, plan: &Plan<'_>, head: &ResponseHead, body: &Bytes) {
+    if reply.head_sent() {
+        // The true status can no longer be told; its envelope can, inside the stream.
+        debug_assert!(plan.client_streams, "only a stream's head is sent early");
+        reply.push_error(body);
+    } else {
+        reply.whole(head, &[], &[], body);
+    }
+}
+
+/// An answer that is passed on whole: short ones, and everything that is no message.
+async fn pass_whole(
+    plane: &Plane,
+    reply: &mut Reply<'_>,
+    mut answer: Exchange,
+    account: &mut Account,
+) -> Result<Attempt, Stop> {
+    let house = &*plane.house;
+    let limit = house.settings.limits.answer_bytes;
+    let read = reply.attend(answer.read_body(limit as usize)).await?;
+    let body = match read {
+        Ok(body) => body,
+        Err(ClientError::Body(tidegate_wire::http1::BodyError::TooLarge)) => {
+            return Err(Trouble::AnswerTooLarge { limit }.into());
+        }
+        Err(e) => {
+            let failure = Failure::new(Cause::BadStream, e.to_string());
+            return Ok(Attempt::Failed(Failed { failure: Box::new(failure), content_seen: true }));
+        }
+    };
+    if let Ok(object) = tidegate_wire::raw::RawObject::read(&body) {
+        let mut usage = Usage::default();
+        if object.get("usage").is_some_and(|u| usage.update(u.get())) {
+            account.used(&usage);
+        }
+        account.stop_reason = object.parse::<String>("stop_reason").map(Into::into);
+    }
+    reply.whole(&answer.head, &[], &[], &body);
+    answer.finish(house.clock.now());
+    Ok(Attempt::Ended(End::Answered))
+}
+
+/// Phase 10: tells the client; what kind of end that is.
+fn tell(reply: &mut Reply<'_>, trouble: &Trouble, account: &mut Account) -> End {
+    account.code = Some(reply.refuse(trouble));
+    match trouble {
+        Trouble::Upstream(_) => End::UpstreamFailed,
+        Trouble::Deadline => End::Deadline,
+        Trouble::Cancelled | Trouble::Draining => End::Cancelled,
+        _ => End::Refused,
+    }
+}
+
+/// What an interrupt means: whether there is somebody to tell, and how the request ended.
+fn interrupted(
+    house: &crate::house::House,
+    why: Interrupt,
+    reply: &mut Reply<'_>,
+    account: &mut Account,
+) -> (End, bool) {
+    match why {
+        Interrupt::ClientLeft => (End::ClientLeft, false),
+        Interrupt::SlowReader => (End::SlowReader, false),
+        Interrupt::Cancelled => {
+            let trouble = if house.is_draining() { Trouble::Draining } else { Trouble::Cancelled };
+            reply.close = true;
+            tell(reply, &trouble, account);
+            (End::Cancelled, true)
+        }
+        Interrupt::Deadline => {
+            house.metrics.clock_expired("whole");
+            (tell(reply, &Trouble::Deadline, account), true)
+        }
+    }
+}

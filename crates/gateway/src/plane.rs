@@ -1,0 +1,96 @@
+//! What one data-plane thread owns: its connections to the upstreams, its ids, its dice.
+//!
+//! A client's connection and its upstream exchange live on one thread, so nothing here is ever
+//! waited for; the locks only let the code stay `Send`.
+
+use crate::house::House;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tidegate_base::{IdSource, Prng, RequestId, StreamId};
+use tidegate_transport::{Dial, TaskKind, Tasks};
+use tidegate_upstream::Pool;
+
+/// How often idle upstream connections are looked through for old ones.
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
+
+/// The sweeper of one plane.
+pub(crate) const SWEEP: TaskKind = TaskKind {
+    name: "pool sweep",
+    on_cancel: "ends with its thread; what it would have closed is closed with the pool",
+    on_error: "cannot fail",
+};
+
+/// One client connection.
+pub(crate) const CONNECTION: TaskKind = TaskKind {
+    name: "client connection",
+    on_cancel: "its stream's upstream exchange is closed, its leases go back",
+    on_error: "its client sees a closed connection; nobody else notices",
+};
+
+/// One data-plane thread's own things.
+pub(crate) struct Plane {
+    pub(crate) house: Arc<House>,
+    pub(crate) pool: Pool,
+    pub(crate) tasks: Tasks,
+    ids: Mutex<IdSource>,
+    prng: Mutex<Prng>,
+    connections: AtomicUsize,
+}
+
+impl Plane {
+    /// The plane numbered `number`.
+    pub(crate) fn new(house: Arc<House>, dial: Arc<dyn Dial>, tasks: Tasks, number: u8) -> Self {
+        let settings = &house.settings;
+        let lanes: Vec<_> = settings.organisations.iter().flat_map(|o| o.lanes.iter().cloned()).collect();
+        let prng = Prng::new(settings.seed).fork(&format!("plane {number}"));
+        Plane {
+            pool: Pool::new(house.clock, dial, settings.pool, &lanes, &house.metrics),
+            ids: Mutex::new(IdSource::new(prng.fork("ids"), number)),
+            prng: Mutex::new(prng.fork("jitter")),
+            connections: AtomicUsize::new(0),
+            tasks,
+            house,
+        }
+    }
+
+    pub(crate) fn new_ids(&self) -> (RequestId, StreamId) {
+        let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        (ids.request(), ids.stream())
+    }
+
+    pub(crate) fn with_prng<T>(&self, work: impl FnOnce(&mut Prng) -> T) -> T {
+        work(&mut self.prng.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Client connections on this thread.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// A connection was dealt to this thread; counted until the guard is dropped.
+    pub(crate) fn count(self: &Arc<Self>) -> Counted {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        self.house.metrics.client(1);
+        Counted(Arc::clone(self))
+    }
+
+    /// Sweeps idle connections until it is dropped.
+    pub(crate) async fn sweep(self: Arc<Self>) {
+        let clock = self.house.clock;
+        loop {
+            clock.sleep_until(clock.now() + SWEEP_EVERY).await;
+            self.pool.sweep(clock.now());
+        }
+    }
+}
+
+/// One client connection, counted.
+pub(crate) struct Counted(Arc<Plane>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+        self.0.house.metrics.client(-1);
+    }
+}

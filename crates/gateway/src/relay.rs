@@ -1,0 +1,281 @@
+//! Phase 8, relay: the answer, event by event.
+//!
+//! The upstream is read whenever it has something; whole events go on at once, half ones wait for
+//! their end. A tap sees each event go by: when content begins, what usage says, whether the end
+//! came. Two clocks watch the upstream (gap: no byte; progress: no content event), and the reply
+//! watches the client. A stream that ends without `message_stop` is broken, whatever its framing
+//! says.
+
+use crate::exchange::Failure;
+use crate::house::House;
+use crate::reply::{Interrupt, Reply};
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tidegate_base::{ByteLease, Moment};
+use tidegate_observe::{GapCounts, LiveRequest};
+use tidegate_schedule::Cause;
+use tidegate_transport::http1::ClientError;
+use tidegate_upstream::Exchange;
+use tidegate_wire::assemble::Assembler;
+use tidegate_wire::error::ErrorType;
+use tidegate_wire::event::{Kind, Rotten, Tap};
+use tidegate_wire::http1::ResponseHead;
+use tidegate_wire::sse::Splitter;
+
+/// Reads of one upstream in a row before other streams of the thread get their turn.
+const READS_IN_A_ROW: usize = 16;
+/// How long the end of the body may lag behind `message_stop` before the connection is given up.
+const END_LAG_MAX: Duration = Duration::from_secs(1);
+
+/// How relaying ended, if nobody interrupted it.
+pub(crate) enum Relayed {
+    /// The whole answer was passed on, or is assembled.
+    Whole,
+    /// The upstream failed.
+    Failed(Box<Failure>),
+    /// The answer is over the limit for answers held whole.
+    TooLarge,
+}
+
+/// One answer on its way through.
+pub(crate) struct Relay<'a> {
+    house: &'a House,
+    live: &'a LiveRequest,
+    /// The upstream's head, sent on with the first event.
+    head: ResponseHead,
+    splitter: Splitter,
+    /// What was seen of the stream.
+    pub(crate) tap: Tap,
+    /// Gaps between reads.
+    pub(crate) gaps: GapCounts,
+    /// The answer being put together, for a client that asked for no stream.
+    assembler: Option<Assembler>,
+    lease: ByteLease,
+    /// Whether content was seen, passed on or not.
+    pub(crate) content_seen: bool,
+    last_byte: Moment,
+    last_progress: Moment,
+    progress_span: Duration,
+    failure: Option<Box<Failure>>,
+    too_large: bool,
+}
+
+impl<'a> Relay<'a> {
+    /// A relay that begins now; `assembles` for a client that asked for no stream.
+    pub(crate) fn new(
+        house: &'a House,
+        live: &'a LiveRequest,
+        head: &ResponseHead,
+        assembles: bool,
+        thinks_unseen: bool,
+    ) -> Self {
+        let now = house.clock.now();
+        let clocks = &house.settings.clocks;
+        Relay {
+            house,
+            live,
+            head: head.clone(),
+            splitter: Splitter::new(),
+            tap: Tap::new(),
+            gaps: GapCounts::default(),
+            assembler: assembles.then(Assembler::new),
+            lease: house.backlogs.empty_lease(),
+            content_seen: false,
+            last_byte: now,
+            last_progress: now,
+            progress_span: if thinks_unseen { clocks.progress_unseen } else { clocks.progress },
+            failure: None,
+            too_large: false,
+        }
+    }
+
+    /// Relays until the stream ends, fails, or is interrupted.
+    pub(crate) async fn run(&mut self, exchange: &mut Exchange, reply: &mut Reply<'_>) -> Result<Relayed, Interrupt> {
+        poll_fn(|cx| self.poll(cx, exchange, reply)).await
+    }
+
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        exchange: &mut Exchange,
+        reply: &mut Reply<'_>,
+    ) -> Poll<Result<Relayed, Interrupt>> {
+        let now = self.house.clock.now();
+        let ended = self.poll_upstream(cx, now, exchange, reply);
+        let due = self.due();
+        // The client's side first: what has just been read is written before anything is judged.
+        let progresses = self.tap.started() && now < self.last_progress + self.progress_span;
+        if let Poll::Ready(why) = reply.poll_watch(cx, now, due, progresses) {
+            return Poll::Ready(Err(why));
+        }
+        if self.too_large {
+            return Poll::Ready(Ok(Relayed::TooLarge));
+        }
+        if let Some(failure) = self.failure.take() {
+            return Poll::Ready(Ok(Relayed::Failed(failure)));
+        }
+        match ended {
+            Poll::Ready(()) if self.tap.stopped => Poll::Ready(Ok(Relayed::Whole)),
+            Poll::Ready(()) => {
+                let failure = Failure::new(Cause::BadStream, "the stream ended without message_stop");
+                Poll::Ready(Ok(Relayed::Failed(Box::new(
+                    failure.telling("the upstream's stream ended before its message did"),
+                ))))
+            }
+            Poll::Pending if now >= due => Poll::Ready(Ok(self.expired(now))),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Reads what is there; ready once the body has ended or failed.
+    fn poll_upstream(
+        &mut self,
+        cx: &mut Context<'_>,
+        now: Moment,
+        exchange: &mut Exchange,
+        reply: &mut Reply<'_>,
+    ) -> Poll<()> {
+        for _ in 0..READS_IN_A_ROW {
+            match exchange.poll_body(cx, &mut |piece| self.take(piece, reply)) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(read) => {
+                    self.byte_came(now, reply);
+                    match read {
+                        Ok(false) if self.failure.is_none() && !self.too_large => {}
+                        Ok(_) => return Poll::Ready(()),
+                        Err(e) => {
+                            self.fail(broken(&e));
+                            return Poll::Ready(());
+                        }
+                    }
+                }
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn byte_came(&mut self, now: Moment, reply: &mut Reply<'_>) {
+        if now > self.last_byte {
+            self.gaps.add(now.since(self.last_byte));
+        }
+        self.last_byte = now;
+        self.live.byte_came(now);
+        reply.sent_at(now);
+    }
+
+    /// Takes in one piece of the body.
+    fn take(&mut self, piece: &[u8], reply: &mut Reply<'_>) {
+        if self.tap.stopped || self.failure.is_some() {
+            return;
+        }
+        let mut splitter = std::mem::take(&mut self.splitter);
+        let split = splitter.feed(piece, |event| self.event(event, reply));
+        self.splitter = splitter;
+        if split.is_err() {
+            let failure = Failure::new(Cause::BadStream, "an event over 16 MiB");
+            self.fail(failure.telling("the upstream sent an event over 16 MiB"));
+        }
+    }
+
+    /// Takes in one whole event.
+    fn event(&mut self, event: &[u8], reply: &mut Reply<'_>) {
+        if self.tap.stopped || self.failure.is_some() {
+            return;
+        }
+        let kind = match self.tap.see(event) {
+            Ok(kind) => kind,
+            Err(rotten) => return self.fail(garbage(&rotten)),
+        };
+        if kind == Kind::Error {
+            return self.fail(self.in_stream_error());
+        }
+        if kind.is_progress() {
+            self.last_progress = self.house.clock.now();
+        }
+        self.content_seen |= kind.is_content();
+        match &mut self.assembler {
+            Some(assembler) => {
+                if let Err(e) = assembler.add(event) {
+                    let failure = Failure::new(Cause::BadStream, e.0);
+                    return self.fail(failure.telling("the upstream's stream makes no message"));
+                }
+                let bytes = assembler.bytes() as u64;
+                self.too_large = bytes > self.house.settings.limits.answer_bytes || !self.lease.resize(bytes);
+            }
+            None => self.pass(kind, event, reply),
+        }
+    }
+
+    /// Passes one event on, unless the client has it already or could not use it.
+    fn pass(&mut self, kind: Kind, event: &[u8], reply: &mut Reply<'_>) {
+        match kind {
+            // Of a repeated attempt: the client has seen one, and a second breaks its parser.
+            Kind::MessageStart if reply.started => {}
+            // Before the message's start there is nothing to keep alive but what our own
+            // heartbeat keeps, and the true status can still be told.
+            Kind::Ping | Kind::Comment if !reply.started => {}
+            _ => {
+                reply.started |= kind == Kind::MessageStart;
+                reply.content |= kind.is_content();
+                reply.begin_stream(Some(&self.head));
+                reply.push_event(event);
+            }
+        }
+    }
+
+    fn fail(&mut self, failure: Failure) {
+        self.failure.get_or_insert(Box::new(failure));
+    }
+
+    /// An `error` event, judged as if it had been the status.
+    fn in_stream_error(&self) -> Failure {
+        let envelope = self.tap.error.as_deref().cloned();
+        let kind = envelope.as_ref().and_then(|e| ErrorType::of_name(&e.kind)).unwrap_or(ErrorType::Api);
+        let cause = match kind {
+            ErrorType::Overloaded => Cause::Overloaded,
+            ErrorType::RateLimit => Cause::Throttled,
+            _ => Cause::ServerError,
+        };
+        Failure { status: Some(kind.status()), envelope, ..Failure::new(cause, format!("error event {}", kind.name())) }
+    }
+
+    /// When the first of the upstream's clocks runs out.
+    fn due(&self) -> Moment {
+        if self.tap.stopped {
+            return self.last_byte + END_LAG_MAX;
+        }
+        (self.last_byte + self.house.settings.clocks.gap).min(self.last_progress + self.progress_span)
+    }
+
+    fn expired(&self, now: Moment) -> Relayed {
+        if self.tap.stopped {
+            return Relayed::Whole;
+        }
+        let gap = now >= self.last_byte + self.house.settings.clocks.gap;
+        Relayed::Failed(Box::new(Failure::by_clock(Cause::Gap, if gap { "gap" } else { "progress" })))
+    }
+
+    /// The assembled answer.
+    pub(crate) fn assembled(&mut self) -> Result<Vec<u8>, Box<Failure>> {
+        let assembler = self.assembler.take().unwrap_or_default();
+        assembler.finish().map_err(|e| {
+            Box::new(Failure::new(Cause::BadStream, e.0).telling("the upstream's stream makes no message"))
+        })
+    }
+}
+
+fn broken(error: &ClientError) -> Failure {
+    Failure::new(Cause::BadStream, error.to_string()).telling("the upstream's connection broke inside its answer")
+}
+
+fn garbage(rotten: &Rotten) -> Failure {
+    match rotten {
+        Rotten::Json => Failure::new(Cause::BadStream, "an event is not valid JSON")
+            .telling("the upstream sent an event that is not valid JSON"),
+        Rotten::Order => {
+            Failure::new(Cause::BadStream, "events out of order").telling("the upstream's events came out of order")
+        }
+    }
+}

@@ -1,0 +1,381 @@
+//! The client's side of one request: its answer on the way out, and what the client does meanwhile.
+//!
+//! Whatever the path waits for, it waits through [`Reply::attend`]: beside the awaited thing it
+//! watches for the client leaving, an operator's cancel, the deadline, and the heartbeat that a
+//! silent stream owes its client. So a disconnect is an event, not a dropped future.
+//!
+//! ```text
+//!   head withheld ──first event, or 15 s of silence──▶ head sent ──▶ events … ──▶ end
+//!        └── refusal with its true status                └── refusal as an `error` event
+//! ```
+//! Events the client has not taken yet stand in the backlog: merged from 16 KiB on, the stream
+//! ended past its limit. The upstream is never made to wait for a client.
+
+use crate::answer::{Trouble, answer};
+use crate::house::House;
+use bytes::BytesMut;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tidegate_base::{ByteLease, Deadline, Moment, RequestId};
+use tidegate_observe::LiveRequest;
+use tidegate_transport::http1::ServerConn;
+use tidegate_wire::http1::{HeadWriter, ResponseHead, is_hop_by_hop};
+use tidegate_wire::{merge, sse};
+use tokio::time::Sleep;
+
+/// Backlogs up to this size are not counted against the shared budget: they come and go with every
+/// wake-up, and ten thousand of them are 40 MiB.
+const UNCOUNTED_BYTES: usize = 4 * 1024;
+
+/// What ends a request from the client's side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Interrupt {
+    /// It closed its connection.
+    ClientLeft,
+    /// It does not read what it asked for.
+    SlowReader,
+    /// An operator, or the end of a drain, cancelled it.
+    Cancelled,
+    /// Its deadline passed.
+    Deadline,
+}
+
+/// The answer on its way to one client.
+pub(crate) struct Reply<'c> {
+    conn: &'c mut ServerConn,
+    house: &'c House,
+    live: Arc<LiveRequest>,
+    timer: Pin<Box<Sleep>>,
+    armed: Moment,
+    /// When the answer is no longer wanted.
+    pub(crate) deadline: Deadline,
+    /// Whether the client asked for a stream.
+    pub(crate) streams: bool,
+    /// Whether the model's `message_start` was passed on.
+    pub(crate) started: bool,
+    /// Whether content was passed on: from here on nothing can be tried again.
+    pub(crate) content: bool,
+    /// Events passed on.
+    pub(crate) events: u64,
+    /// The status the client saw; 0 before it saw one.
+    pub(crate) status: u16,
+    /// Whether the connection has to close after this answer.
+    pub(crate) close: bool,
+    head_sent: bool,
+    backlog: BytesMut,
+    lease: ByteLease,
+    merged_to: usize,
+    overrun: bool,
+    last_sent: Moment,
+    taken: u64,
+    stalled_since: Option<Moment>,
+    taken_before: u64,
+}
+
+impl<'c> Reply<'c> {
+    pub(crate) fn new(
+        conn: &'c mut ServerConn,
+        house: &'c House,
+        live: Arc<LiveRequest>,
+        deadline: Deadline,
+        close: bool,
+    ) -> Self {
+        let now = house.clock.now();
+        let taken = conn.taken();
+        Reply {
+            timer: Box::pin(house.clock.sleep_until(now)),
+            armed: Moment::ZERO,
+            lease: house.backlogs.empty_lease(),
+            backlog: BytesMut::new(),
+            streams: false,
+            started: false,
+            content: false,
+            events: 0,
+            status: 0,
+            head_sent: false,
+            merged_to: 0,
+            overrun: false,
+            last_sent: now,
+            stalled_since: None,
+            taken_before: taken,
+            taken,
+            conn,
+            house,
+            live,
+            deadline,
+            close,
+        }
+    }
+
+    /// The request's entry in the table of live ones.
+    pub(crate) fn live(&self) -> &Arc<LiveRequest> {
+        &self.live
+    }
+
+    /// Whether the client has seen a status, and which one can no longer be told otherwise.
+    pub(crate) fn head_sent(&self) -> bool {
+        self.head_sent
+    }
+
+    /// The connection, while the request's body is being read.
+    pub(crate) fn conn(&mut self) -> &mut ServerConn {
+        self.conn
+    }
+
+    /// Bytes of this answer that the client's transport has taken.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.conn.taken() - self.taken_before
+    }
+
+    /// Waits for `work` and for nothing else: whatever the client does meanwhile ends the wait.
+    pub(crate) async fn attend<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Interrupt> {
+        tokio::pin!(work);
+        poll_fn(|cx| {
+            let now = self.house.clock.now();
+            if let Poll::Ready(why) = self.poll_watch(cx, now, Moment::NEVER, false) {
+                return Poll::Ready(Err(why));
+            }
+            work.as_mut().poll(cx).map(Ok)
+        })
+        .await
+    }
+
+    /// Writes what can be written and looks at everything that can happen on this side. Wakes the
+    /// task at `also` at the latest. `progresses` says that the stream does, which keeps our own
+    /// deadline (not the client's) from ending it.
+    pub(crate) fn poll_watch(
+        &mut self,
+        cx: &mut Context<'_>,
+        now: Moment,
+        also: Moment,
+        progresses: bool,
+    ) -> Poll<Interrupt> {
+        if self.live.poll_cancelled(cx).is_ready() {
+            return Poll::Ready(Interrupt::Cancelled);
+        }
+        if self.overrun {
+            return Poll::Ready(Interrupt::SlowReader);
+        }
+        let deadline_holds = self.deadline.is_clients() || !progresses;
+        if deadline_holds && self.deadline.passed(now) {
+            return Poll::Ready(Interrupt::Deadline);
+        }
+        let clocks = &self.house.settings.clocks;
+        let mut due = also;
+        if deadline_holds {
+            due = due.min(self.deadline.at());
+        }
+        if self.streams {
+            if now >= self.last_sent + clocks.heartbeat {
+                self.heartbeat(now);
+            }
+            due = due.min(self.last_sent + clocks.heartbeat);
+        }
+        if self.poll_flush(cx).is_err() || self.conn.poll_departed(cx).is_ready() {
+            return Poll::Ready(Interrupt::ClientLeft);
+        }
+        if let Some(since) = self.stalled(now) {
+            if now >= since + clocks.client_write_stall {
+                self.house.metrics.clock_expired("client_write_stall");
+                return Poll::Ready(Interrupt::SlowReader);
+            }
+            due = due.min(since + clocks.client_write_stall);
+        }
+        // An alarm that rings too early costs one poll; one is set anew only when it has rung or
+        // when something is due before it. So nothing is done per event.
+        while self.armed > due || self.timer.as_mut().poll(cx).is_ready() {
+            self.armed = due.max(now + std::time::Duration::from_millis(1));
+            self.house.clock.reset(self.timer.as_mut(), self.armed);
+            if self.timer.as_mut().poll(cx).is_pending() {
+                break;
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Since when the client has taken nothing of what is there for it.
+    fn stalled(&mut self, now: Moment) -> Option<Moment> {
+        let taken = self.conn.taken();
+        if self.conn.unwritten() == 0 {
+            self.stalled_since = None;
+        } else if taken != self.taken || self.stalled_since.is_none() {
+            self.stalled_since = Some(now);
+        }
+        self.taken = taken;
+        self.stalled_since
+    }
+
+    /// Hands the backlog to the connection whenever that has taken what it was given before.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> std::io::Result<()> {
+        loop {
+            match self.conn.poll_flush(cx) {
+                Poll::Ready(done) => done?,
+                Poll::Pending => return Ok(()),
+            }
+            if self.backlog.is_empty() {
+                return Ok(());
+            }
+            self.conn.push(&self.backlog);
+            if self.backlog.len() > UNCOUNTED_BYTES {
+                self.backlog = BytesMut::new();
+                // Shrinking always succeeds.
+                let _ = self.lease.resize(0);
+            } else {
+                self.backlog.clear();
+            }
+            self.merged_to = 0;
+        }
+    }
+
+    fn heartbeat(&mut self, now: Moment) {
+        self.begin_stream(None);
+        // A client that does not even take what is there needs no heartbeat.
+        if self.backlog.is_empty() && self.conn.unwritten() == 0 {
+            sse::write(&mut self.backlog, "ping", b"{\"type\": \"ping\"}");
+        }
+        self.last_sent = now;
+    }
+
+    /// Sends the head of a stream, once; `upstream` has the lines to pass on if it answered.
+    pub(crate) fn begin_stream(&mut self, upstream: Option<&ResponseHead>) {
+        if std::mem::replace(&mut self.head_sent, true) {
+            return;
+        }
+        self.status = 200;
+        let (request, stream) = (self.live.request, self.live.stream);
+        self.conn.respond(200, None, self.close, |head| {
+            match upstream {
+                Some(upstream) => pass_lines(head, upstream, &[]),
+                None => {
+                    head.header("content-type", b"text/event-stream; charset=utf-8");
+                    head.header("cache-control", b"no-cache");
+                }
+            }
+            own_lines(head, request, upstream);
+            head.header("tidegate-stream", stream.as_str().as_bytes());
+            // Proxies of the nginx family buffer streams unless they are told not to.
+            head.header("x-accel-buffering", b"no");
+        });
+    }
+
+    /// Passes one whole event on.
+    pub(crate) fn push_event(&mut self, event: &[u8]) {
+        self.events += 1;
+        self.backlog.extend_from_slice(event);
+        if self.backlog.len() > UNCOUNTED_BYTES {
+            self.bound_backlog();
+        }
+    }
+
+    /// What was pushed is on its way: the heartbeat's clock starts anew.
+    pub(crate) fn sent_at(&mut self, now: Moment) {
+        self.last_sent = now;
+    }
+
+    /// Merges a backlog that has grown, and gives the stream up when that no longer helps.
+    fn bound_backlog(&mut self) {
+        let limits = &self.house.settings.limits;
+        // Merged again only once it has doubled: a backlog that will not shrink costs little.
+        let worthwhile =
+            self.backlog.len() as u64 >= limits.backlog_merge_bytes && self.backlog.len() >= 2 * self.merged_to;
+        if worthwhile && self.conn.unwritten() > 0 {
+            self.backlog = BytesMut::from(merge::merge(&self.backlog).as_slice());
+            self.merged_to = self.backlog.len();
+            self.house.metrics.backlog_merged();
+        }
+        let held = self.backlog.len() as u64;
+        // One read can bring more than the limit; only what the client leaves there counts.
+        let over = held > limits.backlog_bytes && self.conn.unwritten() > 0;
+        if over || !self.lease.resize(held) {
+            self.overrun = true;
+        }
+    }
+
+    /// Gives a whole answer; `upstream` has the lines to pass on, `without` those that no longer
+    /// hold.
+    pub(crate) fn whole(&mut self, upstream: &ResponseHead, without: &[&str], with: &[(&str, &[u8])], body: &[u8]) {
+        self.head_sent = true;
+        self.status = upstream.status;
+        let request = self.live.request;
+        self.conn.respond(upstream.status, Some(body.len() as u64), self.close, |head| {
+            pass_lines(head, upstream, without);
+            for (name, value) in with {
+                head.header(name, value);
+            }
+            own_lines(head, request, Some(upstream));
+        });
+        self.conn.push(body);
+    }
+
+    /// Passes an error envelope on inside a stream whose head was sent.
+    pub(crate) fn push_error(&mut self, envelope: &[u8]) {
+        // An event's data is one line; the API's envelopes are, others may not be.
+        let line: Vec<u8> = envelope.iter().copied().filter(|b| !matches!(b, b'\n' | b'\r')).collect();
+        sse::write(&mut self.backlog, "error", &line);
+    }
+
+    /// Tells the client what went wrong: with its true status if the head was withheld, as an
+    /// `error` event if not. Returns the public code.
+    pub(crate) fn refuse(&mut self, trouble: &Trouble) -> &'static str {
+        let row = answer(trouble);
+        let request = self.live.request;
+        let body = row.body.envelope(Some(request.as_str()));
+        if self.head_sent {
+            sse::write(&mut self.backlog, "error", &body);
+        } else {
+            self.head_sent = true;
+            self.status = row.status;
+            self.conn.respond(row.status, Some(body.len() as u64), self.close, |head| {
+                row.lines(head);
+                own_lines(head, request, None);
+            });
+            self.conn.push(&body);
+        }
+        row.code
+    }
+
+    /// Ends the answer and waits until the client has it. False if the connection cannot be used
+    /// again.
+    pub(crate) async fn finish(&mut self) -> bool {
+        let flushed = |reply: &mut Self, cx: &mut Context<'_>| {
+            let now = reply.house.clock.now();
+            if reply.poll_flush(cx).is_err() {
+                return Poll::Ready(false);
+            }
+            if reply.conn.unwritten() == 0 && reply.backlog.is_empty() {
+                return Poll::Ready(true);
+            }
+            reply.deadline = Deadline::by_default(Moment::NEVER);
+            reply.streams = false;
+            reply.poll_watch(cx, now, Moment::NEVER, true).map(|_| false)
+        };
+        if !poll_fn(|cx| flushed(self, cx)).await {
+            return false;
+        }
+        let reusable = self.conn.end();
+        poll_fn(|cx| flushed(self, cx)).await && reusable && !self.close
+    }
+}
+
+/// Our own header lines, on every answer; the upstream's `request-id` is kept if it gave one.
+fn own_lines(head: &mut HeadWriter<'_>, request: RequestId, upstream: Option<&ResponseHead>) {
+    if !upstream.is_some_and(|u| u.headers.has("request-id")) {
+        head.header("request-id", request.as_str().as_bytes());
+    }
+    head.header("tidegate-request-id", request.as_str().as_bytes());
+}
+
+/// Passes an upstream's header lines on: all but the connection's own, those named in `without`,
+/// and cookies, which belong to the upstream's edge and not to our clients.
+fn pass_lines(head: &mut HeadWriter<'_>, upstream: &ResponseHead, without: &[&str]) {
+    let listed = |name: &str| upstream.headers.lists("connection", name);
+    let ours = ["content-length", "set-cookie", "tidegate-request-id", "tidegate-stream", "x-accel-buffering"];
+    for (name, value) in upstream.headers.iter() {
+        let dropped = |list: &[&str]| list.iter().any(|d| d.eq_ignore_ascii_case(name));
+        if !is_hop_by_hop(name) && !dropped(&ours) && !dropped(without) && !listed(name) {
+            head.header(name, value);
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Every number the path runs under, with its default and its reason. `docs/limits.md` and
+//! `tidegate.example.toml` list the same ones for operators.
+
+use crate::identify::KeyHash;
+use std::sync::Arc;
+use std::time::Duration;
+use tidegate_schedule::{QueueRules, RetryRules};
+use tidegate_upstream::{Lane, PoolRules};
+
+/// What the gateway is told at start.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// The clocks.
+    pub clocks: Clocks,
+    /// The limits.
+    pub limits: Limits,
+    /// How failed attempts are repeated.
+    pub retry: RetryRules,
+    /// How requests wait.
+    pub queue: QueueRules,
+    /// Idle connections.
+    pub pool: PoolRules,
+    /// Where requests go.
+    pub organisations: Vec<Organisation>,
+    /// Who may ask. Empty: anybody on this machine, and nobody else.
+    pub keys: Vec<ClientKey>,
+    /// Seed of ids and jitter; World gives its own.
+    pub seed: u64,
+}
+
+/// An upstream organisation and its keys.
+#[derive(Clone, Debug)]
+pub struct Organisation {
+    /// Its name in metrics and logs.
+    pub name: String,
+    /// Its keys.
+    pub lanes: Vec<Arc<Lane>>,
+}
+
+/// A client's key.
+#[derive(Clone, Debug)]
+pub struct ClientKey {
+    /// Whose it is.
+    pub tenant: Arc<str>,
+    /// What the key hashes to.
+    pub hash: KeyHash,
+}
+
+/// How long things may take (design section 6). Name, TCP and TLS are the dialler's clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clocks {
+    /// A request's head, from its first byte to its blank line.
+    pub client_head: Duration,
+    /// A request's body: no byte for so long.
+    pub client_body_stall: Duration,
+    /// A client that does not read: nothing written for so long.
+    pub client_write_stall: Duration,
+    /// Between requests on one connection.
+    pub client_idle: Duration,
+    /// Silence towards a streaming client after which it gets a `ping`.
+    pub heartbeat: Duration,
+    /// The upstream stops taking the request's body.
+    pub upload_stall: Duration,
+    /// Last byte of the request to first byte of the answer; streams only.
+    pub first_byte: Duration,
+    /// The same for large inputs.
+    pub first_byte_large: Duration,
+    /// No byte from the upstream. HTTP/1.1 cannot be probed, so it waits longer than the 10 s
+    /// after which a multiplexed connection is.
+    pub gap: Duration,
+    /// No content event.
+    pub progress: Duration,
+    /// The same where the model thinks unseen.
+    pub progress_unseen: Duration,
+    /// The whole request, unless the client says otherwise; never under a stream that progresses.
+    pub whole: Duration,
+    /// How long a drain waits for streams to end.
+    pub drain: Duration,
+    /// How long a rejected upstream key is left alone.
+    pub key_rejected: Duration,
+}
+
+impl Default for Clocks {
+    fn default() -> Self {
+        let s = Duration::from_secs;
+        Clocks {
+            client_head: s(10),
+            client_body_stall: s(10),
+            client_write_stall: s(30),
+            client_idle: s(60),
+            heartbeat: s(15),
+            upload_stall: s(10),
+            first_byte: s(30),
+            first_byte_large: s(120),
+            gap: s(45),
+            progress: s(180),
+            progress_unseen: s(600),
+            whole: s(600),
+            drain: s(30),
+            key_rejected: s(60),
+        }
+    }
+}
+
+/// How much there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// One request's body, inflated, bytes. The API's own limit is 32 MB.
+    pub body_bytes: u64,
+    /// All bodies held at once, bytes.
+    pub bodies_bytes: u64,
+    /// From this size of body on, an input counts as large (first-byte clock). About 100k tokens.
+    pub large_body_bytes: u64,
+    /// What one slow reader may leave unread, merged, bytes.
+    pub backlog_bytes: u64,
+    /// From this size on a backlog is merged, bytes.
+    pub backlog_merge_bytes: u64,
+    /// All backlogs and assembled answers held at once, bytes.
+    pub backlogs_bytes: u64,
+    /// One answer that is assembled or passed whole, bytes.
+    pub answer_bytes: u64,
+    /// Client connections.
+    pub connections: usize,
+    /// A buffered request asking for at most so many output tokens is passed through as it is: at
+    /// the slowest usual pace (20 tokens/s) it ends within a minute. Longer ones are streamed
+    /// upstream and assembled.
+    pub passthrough_tokens: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            body_bytes: 32 << 20,
+            bodies_bytes: 512 << 20,
+            large_body_bytes: 400 << 10,
+            backlog_bytes: 256 << 10,
+            backlog_merge_bytes: 16 << 10,
+            backlogs_bytes: 256 << 20,
+            answer_bytes: 32 << 20,
+            connections: 16_384,
+            passthrough_tokens: 1024,
+        }
+    }
+}

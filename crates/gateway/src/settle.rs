@@ -1,0 +1,183 @@
+//! Phase 10, settle: the one exit of every request.
+//!
+//! Usage to the metrics, the gaps of its stream, one record to the log. A request whose task
+//! vanishes (a panic, a runtime that stops) still leaves the table, by [`Life`]'s drop, which
+//! gives back a number and does nothing else.
+
+use crate::house::House;
+use std::sync::Arc;
+use std::time::Duration;
+use tidegate_base::Moment;
+use tidegate_observe::{GapCounts, LiveRequest, Phase, Record};
+use tidegate_wire::usage::Usage;
+
+/// How a request can end; a closed list, and a label in metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The model's answer, whole.
+    Answered,
+    /// The upstream's refusal of this very request, passed on.
+    Said,
+    /// Tidegate's own refusal.
+    Refused,
+    /// The upstream failed, before or inside the answer.
+    UpstreamFailed,
+    /// The client left first.
+    ClientLeft,
+    /// The client did not read.
+    SlowReader,
+    /// An operator or a drain cancelled it.
+    Cancelled,
+    /// Its deadline passed.
+    Deadline,
+}
+
+impl End {
+    fn name(self) -> &'static str {
+        match self {
+            End::Answered => "answered",
+            End::Said => "upstream_refused",
+            End::Refused => "refused",
+            End::UpstreamFailed => "upstream_failed",
+            End::ClientLeft => "client_left",
+            End::SlowReader => "slow_reader",
+            End::Cancelled => "cancelled",
+            End::Deadline => "deadline",
+        }
+    }
+}
+
+/// A request's entry in the table of live ones, for as long as it lives.
+pub(crate) struct Life<'h> {
+    house: &'h House,
+    pub(crate) live: Arc<LiveRequest>,
+}
+
+impl<'h> Life<'h> {
+    pub(crate) fn begin(house: &'h House, request: LiveRequest) -> Self {
+        house.metrics.stream(1);
+        Life { house, live: house.live.enter(request) }
+    }
+}
+
+impl Drop for Life<'_> {
+    fn drop(&mut self) {
+        self.house.metrics.stream(-1);
+        self.house.live.leave(self.live.stream);
+    }
+}
+
+/// What the phases wrote down along the way.
+#[derive(Default)]
+pub(crate) struct Account {
+    pub(crate) tenant: Option<Arc<str>>,
+    pub(crate) model: String,
+    pub(crate) stream: bool,
+    pub(crate) attempts: u32,
+    pub(crate) waited: Duration,
+    pub(crate) first_byte_at: Option<Moment>,
+    pub(crate) usage: Usage,
+    pub(crate) gaps: GapCounts,
+    pub(crate) stop_reason: Option<Box<str>>,
+    pub(crate) code: Option<&'static str>,
+    /// What the log is told of the last failure.
+    pub(crate) detail: String,
+    pub(crate) status: u16,
+    pub(crate) events: u64,
+    pub(crate) bytes: u64,
+}
+
+impl Account {
+    /// Adds what one attempt used: every attempt is billed, each once.
+    pub(crate) fn used(&mut self, usage: &Usage) {
+        self.usage.input += usage.input;
+        self.usage.cache_creation += usage.cache_creation;
+        self.usage.cache_read += usage.cache_read;
+        self.usage.output += usage.output;
+    }
+}
+
+/// The phase.
+pub(crate) fn settle(house: &House, life: &Life<'_>, account: &Account, end: End) {
+    let (live, metrics) = (&life.live, &house.metrics);
+    live.enter(Phase::Settle);
+    let now = house.clock.now();
+    let took = now.since(live.since);
+    let nobody: Arc<str> = "none".into();
+    let tenant = account.tenant.as_ref().unwrap_or(&nobody);
+    metrics.request_ended(live.door, tenant, account.status, end.name(), took);
+    metrics.tokens(tenant, &account.model, &account.usage);
+    metrics.gaps(&account.gaps);
+    if account.stop_reason.as_deref() == Some("max_tokens") {
+        metrics.at_max_tokens();
+    }
+    if let Some(code) = account.code {
+        metrics.refused(code);
+    }
+    let first_byte = account.first_byte_at.map(|at| at.since(live.since));
+    if let Some(span) = first_byte {
+        metrics.first_byte(live.door, span);
+    }
+    let mut record = Record {
+        request: live.request.to_string(),
+        door: live.door,
+        tenant: tenant.to_string(),
+        model: account.model.clone(),
+        stream: account.stream,
+        status: account.status,
+        end: end.name(),
+        code: account.code,
+        attempts: account.attempts,
+        upstream_key: live.lane(),
+        upstream_request_ids: live.upstream_request_ids(),
+        waited_ms: Record::ms(account.waited),
+        first_byte_ms: first_byte.map(Record::ms),
+        total_ms: Record::ms(took),
+        events: account.events,
+        bytes: account.bytes,
+        input_tokens: 0,
+        cache_read_tokens: 0,
+        cache_creation_tokens: 0,
+        output_tokens: 0,
+        stop_reason: account.stop_reason.as_deref().map(str::to_owned),
+    };
+    record.used(&account.usage);
+    log(&record, &account.detail, end);
+}
+
+/// One line per request, made only if somebody listens.
+fn log(record: &Record, detail: &str, end: End) {
+    macro_rules! line {
+        ($level:ident) => {
+            tracing::$level!(
+                target: "tidegate::request",
+                request = record.request,
+                door = record.door,
+                tenant = record.tenant,
+                model = record.model,
+                stream = record.stream,
+                status = record.status,
+                end = record.end,
+                code = record.code,
+                attempts = record.attempts,
+                upstream_key = record.upstream_key,
+                upstream_request_ids = record.upstream_request_ids.join(","),
+                waited_ms = record.waited_ms,
+                first_byte_ms = record.first_byte_ms,
+                total_ms = record.total_ms,
+                events = record.events,
+                bytes = record.bytes,
+                input_tokens = record.input_tokens,
+                cache_read_tokens = record.cache_read_tokens,
+                cache_creation_tokens = record.cache_creation_tokens,
+                output_tokens = record.output_tokens,
+                stop_reason = record.stop_reason,
+                detail,
+            )
+        };
+    }
+    match end {
+        End::UpstreamFailed | End::SlowReader => line!(warn),
+        _ => line!(info),
+    }
+}
