@@ -47,6 +47,8 @@ pub(crate) struct Frame {
     pub(crate) content_bytes: u64,
     /// No piece comes after this one.
     pub(crate) last_piece: bool,
+    /// Its first bytes have been sent already.
+    pub(crate) begun: bool,
 }
 
 /// Where in the answer the next event is.
@@ -125,6 +127,7 @@ impl Events {
             tokens,
             content_bytes: self.content_bytes,
             last_piece: false,
+            begun: false,
         }
     }
 

@@ -16,7 +16,7 @@ use tidegate_base::Prng;
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Send these bytes of the body, in a packet of their own.
+    /// Send these bytes of the body.
     Send(Bytes),
     /// Send these bytes as the beginning of an HTTP chunk of `declared` bytes, the rest of which
     /// never comes: [`Action::Close`] or [`Action::Reset`] follows.
@@ -125,7 +125,7 @@ impl Playback {
     /// A body sent whole, of which only its bytes can be cut.
     pub(crate) fn body(bytes: Bytes, tokens: u64, content_bytes: u64, faults: &[Fault], prng: &mut Prng) -> Self {
         let at = Duration::ZERO;
-        let frame = Frame { at, bytes, kind: Kind::Body, tokens, content_bytes, last_piece: true };
+        let frame = Frame { at, bytes, kind: Kind::Body, tokens, content_bytes, last_piece: true, begun: false };
         Playback::new(Source::Body(Some(frame)), "", tokens, faults, prng)
     }
 
@@ -173,7 +173,7 @@ impl Playback {
         match hit {
             None => self.pass(frame),
             Some((n, offset)) => {
-                let fault = self.waiting.swap_remove(n).fault;
+                let fault = self.waiting.remove(n).fault;
                 self.progress.faults += 1;
                 self.strike(&fault, frame, offset);
             }
@@ -218,7 +218,7 @@ impl Playback {
                     }
                 }
                 self.late += *span;
-                self.rest = Some(Frame { at: at + *span, ..frame });
+                self.rest = Some(Frame { at: at + *span, begun: offset > 0 && !*pings, ..frame });
             }
             Fault::ErrorEvent(_, kind) => {
                 self.send(at, error_event(kind, &self.request_id));
@@ -257,6 +257,13 @@ impl Playback {
             }
             _ => return None,
         };
+        // An event that is half out already is no place for another; the next one is.
+        if whole_events && frame.begun {
+            return None;
+        }
+        if let (Place::Byte(n), true) = (place, whole_events) {
+            return (n < self.progress.body_bytes + frame.bytes.len() as u64).then_some(0);
+        }
         let offset = match frame.kind {
             Kind::Body => in_body(place, waiting.spot, frame, self.progress.body_bytes),
             _ => self.in_event(place, waiting, frame),

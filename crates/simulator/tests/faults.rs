@@ -157,6 +157,19 @@ fn several_faults_meet_in_one_answer() {
 }
 
 #[test]
+fn nothing_is_put_inside_an_event_that_is_half_out() {
+    let whole = ask(&mut simulator(4), &hello(true));
+    let answer =
+        simulate(&mut simulator(4), &hello(true), "fault=stall-at:100:5s, fault=unknown-at:120, fault=error-at:130");
+    let events = events(&answer.body);
+    assert_eq!(events[0], reader::events(&whole.body)[0]);
+    assert_eq!(
+        events.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>()[1..],
+        ["content_block_glimmer", "error"]
+    );
+}
+
+#[test]
 fn statuses_come_in_their_envelopes() {
     for (status, kind) in [
         (500, "api_error"),

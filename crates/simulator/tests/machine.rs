@@ -248,3 +248,27 @@ fn records_are_bounded_and_counters_are_not() {
     assert_eq!(simulator.truth().records().next().unwrap().ordinal, 500);
     assert_eq!(simulator.truth().requests, 20_500);
 }
+
+const PAGE: &str = include_str!("../../../docs/simulator.md");
+
+#[test]
+fn the_documented_scenario_reads_and_names_every_scenario() {
+    let toml = PAGE.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let scenario = Scenario::parse(toml).unwrap();
+    assert!(scenario.bare.is_some() && scenario.faults[0].open_over == Some(40));
+    for (name, _) in NAMED {
+        let about = Scenario::named(name).unwrap().about;
+        assert!(PAGE.contains(&format!("| `{name}` | {about} |")), "{name}");
+    }
+}
+
+#[test]
+fn every_documented_fault_reads() {
+    let table = PAGE.split("## Faults").nth(1).unwrap().split("PLACE is").next().unwrap();
+    let faults: Vec<&str> = table.lines().filter_map(|line| line.strip_prefix("| `")?.split(" |").next()).collect();
+    assert_eq!(faults.len(), 14);
+    for fault in faults.iter().flat_map(|cell| cell.split('`')).filter(|text| text.len() > 2) {
+        let fault = fault.replace("PLACE", "in-data");
+        fault.parse::<tidegate_simulator::Fault>().unwrap_or_else(|error| panic!("{error}"));
+    }
+}
