@@ -19,8 +19,8 @@ const READY_PATIENCE: Duration = Duration::from_secs(20);
 /// The majors of the Python SDK, as the names of their requirement files have them.
 const PYTHONS: [(&str, &str); 2] = [("2", "anthropic 2.x"), ("0", "anthropic 0.x")];
 
-/// The key that clients send. The simulator takes any that looks like one.
-const KEY: &str = "sk-ant-simulated";
+/// The key that clients send: to the simulator, one of an organisation called `client`.
+const KEY: &str = "sk-ant-client-1";
 
 fn folder(sdk: &str) -> PathBuf {
     process::root().join("tests").join("clients").join(sdk)

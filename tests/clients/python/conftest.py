@@ -27,6 +27,6 @@ def plain():
 
 @pytest.fixture(autouse=True)
 def nothing_left_behind():
-    """After each test the upstream has no open stream."""
+    """After each test the upstream is at rest."""
     yield
-    truth.wait_for_streams_open(0)
+    truth.wait_for_open(0)

@@ -10,7 +10,7 @@ import os
 import anthropic
 
 BASE_URL = os.environ["TIDEGATE_BASE_URL"]
-API_KEY = os.environ.get("TIDEGATE_API_KEY", "sk-ant-simulated")
+API_KEY = os.environ.get("TIDEGATE_API_KEY", "sk-ant-client-1")
 THROUGH_GATEWAY = os.environ.get("TIDEGATE_THROUGH", "simulator") == "gateway"
 MAJOR = int(anthropic.__version__.split(".")[0])
 

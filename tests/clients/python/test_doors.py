@@ -3,13 +3,13 @@
 import anthropic
 import pytest
 
-from scripted import ECHO, MODEL, THROUGH_GATEWAY, ask
+from scripted import ECHO, MODEL, THROUGH_GATEWAY, ask, simulate
 
 
 def test_tokens_are_counted_as_they_are_billed(client):
     asked = ask("How many tokens is this? " * 20)
     counted = client.messages.count_tokens(model=asked["model"], messages=asked["messages"])
-    message = client.messages.create(**asked)
+    message = client.messages.create(**asked, extra_headers=simulate())
     assert counted.input_tokens == message.usage.input_tokens
 
 

@@ -12,25 +12,34 @@ from scripted import API_KEY, BASE_URL, ECHO, ask, simulate, text_of
 LONG = simulate(output_tokens=20_000, event_ms=50)
 
 
+def upstream_stopped():
+    """The simulator saw its client leave, and stopped working for it at once."""
+    truth.wait_for_open(0, within_s=1.0)
+    request = truth.last_request()
+    assert request["left_ms"] is not None, "the simulator played the answer to its end"
+    assert request["closing_us"] < 100_000
+    assert request["produced_tokens"] < 2_000
+
+
 def test_closing_a_stream_stops_the_upstream(client):
     with client.messages.create(**ask(max_tokens=60_000), stream=True, extra_headers=LONG) as stream:
         for _, event in zip(range(5), stream):
             assert event.type != "error"
-        assert truth.streams_open() == 1
-    truth.wait_for_streams_open(0, within_s=1.0)
+        assert truth.now()["open_streams"] == 1
+    upstream_stopped()
 
 
 def test_leaving_the_helper_early_stops_the_upstream(client):
     with client.messages.stream(**ask(max_tokens=60_000), extra_headers=LONG) as stream:
         next(iter(stream.text_stream))
-        assert truth.streams_open() == 1
-    truth.wait_for_streams_open(0, within_s=1.0)
+        assert truth.now()["open_streams"] == 1
+    upstream_stopped()
 
 
 def test_giving_up_on_a_whole_answer_stops_the_upstream(client):
     with pytest.raises(anthropic.APITimeoutError):
         client.messages.create(**ask(max_tokens=60_000), timeout=0.5, extra_headers=LONG)
-    truth.wait_for_streams_open(0, within_s=1.0)
+    upstream_stopped()
 
 
 def test_a_cancelled_task_stops_the_upstream():
@@ -50,7 +59,7 @@ def test_a_cancelled_task_stops_the_upstream():
                 await task
 
     asyncio.run(main())
-    truth.wait_for_streams_open(0, within_s=1.0)
+    upstream_stopped()
 
 
 def test_fifty_streams_at_once_do_not_mix():
@@ -69,4 +78,5 @@ def test_fifty_streams_at_once_do_not_mix():
             await asyncio.gather(*(one(n) for n in range(50)))
 
     asyncio.run(main())
-    truth.wait_for_streams_open(0, within_s=1.0)
+    assert truth.now()["open"] == 0
+    assert truth.now()["peak_streams"] > 10

@@ -2,6 +2,7 @@
 
 import pytest
 
+import truth
 from scripted import ECHO, THROUGH_GATEWAY, ask, simulate, text_of
 
 
@@ -20,6 +21,20 @@ def test_the_gateway_adds_its_own_request_id_and_keeps_the_upstreams(client):
     assert raw.headers["request-id"].startswith("req_")
     assert ("tidegate-request-id" in raw.headers) == THROUGH_GATEWAY
     assert "x-api-key" not in raw.headers and "authorization" not in raw.headers
+
+
+def test_what_arrives_is_what_the_upstream_produced(client):
+    message = client.messages.create(**ask(), extra_headers=simulate(output_tokens=200))
+    produced = truth.request(message._request_id)
+    assert text_of(message) == produced["text"]
+    assert message.id == produced["message_id"]
+    assert message.usage.output_tokens == produced["usage"]["output_tokens"]
+
+
+def test_the_clients_key_stays_with_the_gateway(client):
+    # The simulator reads the organisation out of the key: that of `sk-ant-client-1` is `client`.
+    message = client.messages.create(**ask(), extra_headers=simulate())
+    assert (truth.request(message._request_id)["organisation"] == "client") != THROUGH_GATEWAY
 
 
 def test_the_echo_model_repeats_the_last_user_text(client):

@@ -14,7 +14,7 @@ export const deadlineMs = 3_000;
 /** An SDK that does not retry, so that a test sees each refusal. */
 export const client = new Anthropic({
   baseURL,
-  apiKey: process.env.TIDEGATE_API_KEY ?? "sk-ant-simulated",
+  apiKey: process.env.TIDEGATE_API_KEY ?? "sk-ant-client-1",
   maxRetries: 0,
   timeout: 30_000,
 });
@@ -43,19 +43,26 @@ export function gist({ model, role, content, stop_reason, stop_sequence, usage }
   return { model, role, content: content.map(bare), stop_reason, stop_sequence, input_tokens, output_tokens };
 }
 
-/** Answers the upstream is producing now. */
-export async function streamsOpen() {
-  const answer = await fetch(process.env.TIDEGATE_TRUTH_URL);
-  return (await answer.json()).streams.open;
+/** What the simulator says really happened. */
+export async function truth(path = "") {
+  return (await fetch(`${process.env.TIDEGATE_TRUTH_URL}/truth${path}`)).json();
 }
 
-/** Waits until so many answers are being produced; they must be within the time. */
-export async function waitForStreamsOpen(wanted, withinMs = 1_000) {
+/** Waits until the upstream is at rest; it must be within the time. */
+export async function upstreamAtRest(withinMs = 1_000) {
   const until = performance.now() + withinMs;
   for (;;) {
-    const count = await streamsOpen();
-    if (count === wanted) return;
-    assert.ok(performance.now() < until, `${count} streams are open upstream, not ${wanted}, after ${withinMs} ms`);
+    const { open } = await truth();
+    if (open === 0) return;
+    assert.ok(performance.now() < until, `${open} requests are open upstream after ${withinMs} ms`);
     await pause(20);
   }
+}
+
+/** The simulator saw its client leave, and stopped working for it at once. */
+export async function upstreamStopped() {
+  await upstreamAtRest();
+  const [request] = await truth("/requests?limit=1");
+  assert.notEqual(request.left_ms, null, "the simulator played the answer to its end");
+  assert.ok(request.closing_us < 100_000 && request.produced_tokens < 2_000);
 }

@@ -37,28 +37,27 @@ fn named_paths(page: &str) -> Vec<(usize, &str)> {
         .collect()
 }
 
-/// Every code in the table of answers has a heading in the page of errors.
+/// Every code that the table of answers lists has a heading in the page of errors.
 pub(super) fn codes_documented(repository: &Repository) -> Finding {
     let Some(answer) = repository.text(ANSWER) else {
         return Finding::Skipped("there is no table of answers yet");
     };
+    let codes = public_codes(&answer);
+    if codes.is_empty() {
+        return Finding::Broken(vec![format!("{ANSWER} has no `fn public_codes` that lists the codes")]);
+    }
     let page = repository.text(ERRORS).unwrap_or_default();
     let headings = markdown::headings(&page);
     let words: BTreeSet<&str> =
         headings.iter().flat_map(|heading| heading.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')).collect();
-    let missing = public_codes(&answer).into_iter().filter(|code| !words.contains(code));
+    let missing = codes.into_iter().filter(|code| !words.contains(code));
     Finding::Broken(missing.map(|code| format!("{ERRORS} has no heading for `{code}`")).collect())
 }
 
-/// The string constants after `code:`, before the file's tests.
+/// The string constants in the body of `fn public_codes`.
 fn public_codes(answer: &str) -> BTreeSet<&str> {
-    let shipped = answer.split("#[cfg(test)]").next().unwrap_or(answer);
-    let after = shipped.split("code:").skip(1);
-    let constants = after.filter_map(|rest| {
-        let rest = rest.trim_start();
-        let rest = rest.strip_prefix("Some(").unwrap_or(rest).strip_prefix('"')?;
-        rest.split_once('"').map(|(code, _)| code)
-    });
+    let list = answer.split_once("fn public_codes()").and_then(|(_, rest)| rest.split_once("\n}"));
+    let constants = list.map_or("", |(list, _)| list).split('"').skip(1).step_by(2);
     constants.filter(|code| !code.is_empty() && code.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')).collect()
 }
 
@@ -121,9 +120,9 @@ mod tests {
     }
 
     #[test]
-    fn codes_are_the_constants_after_code() {
-        let answer = "Row { code: \"queue_full\", .. }\nRow { code: Some(\"gap_clock\") }\nfn f(code: &str) {}\n#[cfg(test)]\nRow { code: \"only_a_test\" }";
-        assert_eq!(public_codes(answer).into_iter().collect::<Vec<_>>(), ["gap_clock", "queue_full"]);
+    fn codes_are_the_constants_of_the_list() {
+        let answer = "fn row() { \"not_this\" }\npub fn public_codes() -> &'static [&'static str] {\n    &[\n        \"queue_full\",\n        \"gap\",\n    ]\n}\nfn x() { \"nor_this\" }\n";
+        assert_eq!(public_codes(answer).into_iter().collect::<Vec<_>>(), ["gap", "queue_full"]);
     }
 
     #[test]
