@@ -133,7 +133,7 @@ impl Simulator {
         known: &mut Known,
     ) -> Result<Answer, No> {
         let valid = self.validate(facts, version, Purpose::Count, known)?;
-        let domain = (caller.organisation.clone(), "count-tokens");
+        let domain = self.quota.domain(&caller.organisation, "count-tokens");
         self.quota
             .admit(&domain, caller.count_limits(&self.scenario), 0, now)
             .map_err(|over| No { label: "429-count-tokens".to_owned(), ..No::from(over.refusal) })?;
@@ -181,7 +181,7 @@ impl Simulator {
         if let Some(fault) = faults.iter().find(|fault| matches!(fault, Fault::Status { .. } | Fault::NoHead { .. })) {
             return Self::broken_before(fault, after, &pace, request_id);
         }
-        let domain = (caller.organisation.clone(), valid.model.class);
+        let domain = self.quota.domain(&caller.organisation, valid.model.class);
         let admitted =
             self.quota.admit(&domain, caller.limits(&self.scenario, valid.model.class), valid.input_tokens, now);
         let headers = self.quota.headers(&domain, now);

@@ -6,7 +6,7 @@
 //! count when there is a prompt cache; `max_tokens` plays no role. Refused requests are not
 //! charged. `count_tokens` has a request bucket of its own, per organisation.
 //!
-//! Domains are made when first seen, at most [`DOMAINS_MAX`]: later ones share the last.
+//! Domains are made when first seen, at most [`DOMAINS_MAX`]: later ones are the organisation `others`.
 
 use crate::bucket::Bucket;
 use crate::calendar::rfc3339;
@@ -124,9 +124,14 @@ impl Quota {
         Quota { domains: BTreeMap::new(), epoch_s }
     }
 
+    /// The domain of an organisation in a class; the common one once there are too many.
+    pub(crate) fn domain(&self, organisation: &str, class: &'static str) -> DomainKey {
+        let own = (organisation.to_owned(), class);
+        let room = self.domains.len() < DOMAINS_MAX || self.domains.contains_key(&own);
+        if room { own } else { ("others".to_owned(), class) }
+    }
+
     fn meters(&mut self, domain: &DomainKey, limits: Option<Limits>, now: Moment) -> Option<&mut Meters> {
-        let full = self.domains.len() >= DOMAINS_MAX && !self.domains.contains_key(domain);
-        let key = if full { self.domains.keys().next_back()?.clone() } else { domain.clone() };
         let fresh = || {
             limits.map(|limits| Meters {
                 requests: Bucket::new(limits.requests, limits.burst, now),
@@ -134,7 +139,7 @@ impl Quota {
                 output: Bucket::new(limits.output_tokens, limits.burst, now),
             })
         };
-        self.domains.entry(key).or_insert_with(fresh).as_mut()
+        self.domains.entry(domain.clone()).or_insert_with(fresh).as_mut()
     }
 
     /// Takes one request of `input` tokens, or says which limit it is over.
@@ -281,11 +286,14 @@ mod tests {
     }
 
     #[test]
-    fn more_domains_than_fit_share_the_last() {
+    fn more_domains_than_fit_are_the_others() {
         let mut quota = Quota::new(0);
         for n in 0..DOMAINS_MAX + 50 {
-            let _ = quota.admit(&(format!("org{n:06}"), "opus-5"), Some(LIMITS), 1, at(0));
+            let domain = quota.domain(&format!("org{n:06}"), "opus-5");
+            let _ = quota.admit(&domain, Some(LIMITS), 1, at(0));
         }
-        assert_eq!(quota.domains.len(), DOMAINS_MAX);
+        assert_eq!(quota.domains.len(), DOMAINS_MAX + 1);
+        assert_eq!(quota.domain("org000001", "opus-5").0, "org000001");
+        assert_eq!(quota.domain("new", "opus-5").0, "others");
     }
 }
