@@ -1,9 +1,14 @@
 """The other doors: counting, models, the root, and paths that are none."""
 
+import gzip
+import json
+
 import anthropic
 import pytest
 
 from scripted import ECHO, MODEL, THROUGH_GATEWAY, ask, simulate
+
+JSON = {"content-type": "application/json"}
 
 
 def test_tokens_are_counted_as_they_are_billed(client):
@@ -62,6 +67,14 @@ def test_a_connection_serves_one_request_after_the_other(plain):
         assert answer.json()["content"][0]["text"] == f"number {n}"
 
 
-@pytest.mark.skipif(not THROUGH_GATEWAY, reason="a door of the gateway")
-def test_the_gateways_answer_names_it(plain):
-    assert plain.post("/v1/messages", json=ask()).headers["tidegate-request-id"]
+def test_a_body_in_chunks_is_taken(plain):
+    body = json.dumps(ask("in chunks", model=ECHO)).encode()
+    answer = plain.post("/v1/messages", content=(body[n : n + 7] for n in range(0, len(body), 7)), headers=JSON)
+    assert answer.json()["content"][0]["text"] == "in chunks"
+
+
+@pytest.mark.skipif(not THROUGH_GATEWAY, reason="the gateway inflates, the simulator need not")
+def test_a_compressed_body_is_taken(plain):
+    body = gzip.compress(json.dumps(ask("pressed " * 1_000, model=ECHO, max_tokens=9_000)).encode())
+    answer = plain.post("/v1/messages", content=body, headers={**JSON, "content-encoding": "gzip"})
+    assert answer.json()["content"][0]["text"] == "pressed " * 1_000

@@ -3,10 +3,11 @@
 import asyncio
 
 import anthropic
+import httpx
 import pytest
 
 import truth
-from scripted import API_KEY, BASE_URL, ECHO, ask, simulate, text_of
+from scripted import API_KEY, BASE_URL, ECHO, THROUGH_GATEWAY, ask, simulate, text_of
 
 # Would take minutes if nobody stopped it.
 LONG = simulate(output_tokens=20_000, event_ms=50)
@@ -36,9 +37,18 @@ def test_leaving_the_helper_early_stops_the_upstream(client):
     upstream_stopped()
 
 
-def test_giving_up_on_a_whole_answer_stops_the_upstream(client):
-    with pytest.raises(anthropic.APITimeoutError):
+def test_giving_up_on_a_whole_answer_stops_the_upstream(plain):
+    with pytest.raises(httpx.ReadTimeout):
+        plain.post("/v1/messages", json=ask(max_tokens=60_000), timeout=0.5, headers=LONG)
+    upstream_stopped()
+
+
+def test_the_sdks_timeout_stops_the_upstream(client):
+    # The SDK tells its timeout in a header, so the gateway may be first to say that it is over.
+    with pytest.raises(anthropic.APIError) as caught:
         client.messages.create(**ask(max_tokens=60_000), timeout=0.5, extra_headers=LONG)
+    if not isinstance(caught.value, anthropic.APITimeoutError):
+        assert THROUGH_GATEWAY and caught.value.status_code == 504
     upstream_stopped()
 
 

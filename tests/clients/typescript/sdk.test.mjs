@@ -199,9 +199,13 @@ test("aborting the helper stops the upstream", async () => {
   await upstreamStopped();
 });
 
-test("giving up on a whole answer stops the upstream", async () => {
+test("the timeout of a whole answer stops the upstream", async () => {
   const options = { ...long(), timeout: 500 };
-  await assert.rejects(client.messages.create(ask("x", { max_tokens: 60_000 }), options), Anthropic.APIConnectionTimeoutError);
+  await assert.rejects(client.messages.create(ask("x", { max_tokens: 60_000 }), options), (error) => {
+    // The SDK tells its timeout in a header, so the gateway may be first to say that it is over.
+    assert.ok(error instanceof Anthropic.APIConnectionTimeoutError || (throughGateway && error.status === 504));
+    return true;
+  });
   await upstreamStopped();
 });
 
