@@ -169,6 +169,11 @@ impl Block {
         }
         if !self.citations.is_empty() {
             self.fields.put("citations", &self.citations);
+        } else if self.fields.get("type").is_some_and(|t| t.get() == "\"text\"")
+            && self.fields.get("citations").is_none()
+        {
+            // The API's buffered answer says null where its stream says nothing.
+            self.fields.put("citations", &());
         }
         if !self.partial_json.is_empty() {
             let input = RawValue::from_string(self.partial_json)

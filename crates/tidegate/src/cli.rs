@@ -1,0 +1,189 @@
+//! What can be said on the command line. Flags go before the file, the file before the
+//! environment, the environment before the defaults.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use tidegate_base::{ByteSize, Span};
+
+/// A gateway for services on the Claude API, with a simulator of it and a bench.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    /// What to do.
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the gateway.
+    Serve(Serve),
+    /// Run the simulated API alone.
+    Simulate(Simulate),
+    /// Measure a Claude-compatible endpoint.
+    Bench(Box<Bench>),
+    /// Check a configuration file and say what it means.
+    CheckConfig {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Make client keys.
+    Key {
+        #[command(subcommand)]
+        /// What to do with keys.
+        command: Key,
+    },
+}
+
+/// Commands about client keys.
+#[derive(Debug, Subcommand)]
+pub enum Key {
+    /// Make a new client key: prints it once, with the lines for the configuration.
+    New {
+        /// Whose key it will be.
+        #[arg(long, default_value = "my-team")]
+        tenant: String,
+    },
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `tidegate serve`
+#[derive(Args, Debug, Default)]
+pub struct Serve {
+    /// Configuration file (TOML); see tidegate.example.toml.
+    #[arg(long)]
+    pub config: Option<PathBuf>,
+    /// Run against the built-in simulator: no key, no network.
+    #[arg(long, conflicts_with_all = ["upstream", "upstream_key"])]
+    pub simulate: bool,
+    /// Scenario of the simulator: a name (see `tidegate simulate --list`) or a TOML file.
+    #[arg(long, requires = "simulate")]
+    pub scenario: Option<String>,
+    /// Seed of the simulator: same seed, same request, same bytes.
+    #[arg(long, requires = "simulate")]
+    pub seed: Option<u64>,
+    /// Where clients connect; port 0 takes a free one. [default: 127.0.0.1:4600]
+    #[arg(long)]
+    pub listen: Option<SocketAddr>,
+    /// Where operators connect. [default: 127.0.0.1:4601]
+    #[arg(long)]
+    pub admin_listen: Option<SocketAddr>,
+    /// Where the simulator listens. [default: 127.0.0.1:4610]
+    #[arg(long, requires = "simulate")]
+    pub simulate_listen: Option<SocketAddr>,
+    /// Where the simulator tells the ground truth. [default: 127.0.0.1:4611]
+    #[arg(long, requires = "simulate")]
+    pub truth_listen: Option<SocketAddr>,
+    /// Upstream URL, in place of the configuration's. [default: https://api.anthropic.com]
+    #[arg(long)]
+    pub upstream: Option<String>,
+    /// Upstream key. Other users of this machine can see arguments: prefer ANTHROPIC_API_KEY.
+    #[arg(long)]
+    pub upstream_key: Option<String>,
+    /// Data-plane threads. [default: one per core]
+    #[arg(long)]
+    pub threads: Option<u8>,
+    /// How log lines look. [default: text]
+    #[arg(long)]
+    pub log_format: Option<LogFormat>,
+    /// Least severe line that is logged: error, warn, info or debug. [default: info]
+    #[arg(long)]
+    pub log_level: Option<String>,
+}
+
+/// `tidegate simulate`
+#[derive(Args, Debug)]
+pub struct Simulate {
+    /// A name (see --list) or a TOML file.
+    #[arg(long, default_value = "calm")]
+    pub scenario: String,
+    /// Same seed, same request, same bytes.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// List the scenarios and stop.
+    #[arg(long)]
+    pub list: bool,
+    /// Print the scenario as TOML, to copy and change, and stop.
+    #[arg(long)]
+    pub print: bool,
+    /// Where the API listens; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:4610")]
+    pub listen: SocketAddr,
+    /// Where the ground truth is told.
+    #[arg(long, default_value = "127.0.0.1:4611")]
+    pub truth_listen: SocketAddr,
+}
+
+/// What to ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BenchMode {
+    /// Buffered answers.
+    Json,
+    /// Streams.
+    Sse,
+}
+
+/// `tidegate bench`
+#[derive(Args, Debug)]
+pub struct Bench {
+    /// Base URL, for example http://127.0.0.1:4600
+    pub url: String,
+    /// Buffered answers or streams.
+    #[arg(long, value_enum, default_value_t = BenchMode::Sse)]
+    pub mode: BenchMode,
+    /// Requests in flight at once (closed loop), or connections at most (open loop).
+    #[arg(long, default_value_t = 16)]
+    pub concurrency: usize,
+    /// Requests per second, whether answers come or not (open loop).
+    #[arg(long)]
+    pub rate: Option<f64>,
+    /// Space an open loop's requests evenly instead of at random.
+    #[arg(long, requires = "rate")]
+    pub even: bool,
+    /// How long to send. [default: 10 s unless --requests is given]
+    #[arg(long)]
+    pub duration: Option<Span>,
+    /// How many requests to send.
+    #[arg(long)]
+    pub requests: Option<u64>,
+    /// Key, sent as x-api-key.
+    #[arg(long, env = "ANTHROPIC_API_KEY", hide_env_values = true)]
+    pub key: Option<String>,
+    /// Model to ask.
+    #[arg(long, default_value = "claude-haiku-5-5")]
+    pub model: String,
+    /// Size of the prompt.
+    #[arg(long, default_value = "200 B")]
+    pub prompt: ByteSize,
+    /// The most output tokens to ask for.
+    #[arg(long, default_value_t = 256)]
+    pub max_tokens: u32,
+    /// A header line to add, `name: value`; may be repeated.
+    #[arg(long = "header")]
+    pub headers: Vec<String>,
+    /// Open a new connection for each request.
+    #[arg(long)]
+    pub no_keep_alive: bool,
+    /// Seed of arrivals.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Threads of the generator.
+    #[arg(long, default_value_t = 1)]
+    pub threads: usize,
+    /// The longest a request may take.
+    #[arg(long, default_value = "60 s")]
+    pub timeout: Span,
+    /// Print the report as JSON.
+    #[arg(long)]
+    pub json: bool,
+}

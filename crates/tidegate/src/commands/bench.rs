@@ -1,0 +1,73 @@
+//! `tidegate bench URL`: flags to a plan, a report to the terminal.
+
+use super::{Failed, say};
+use crate::cli::{Bench, BenchMode};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tidegate_base::Secret;
+use tidegate_bench::{Arrival, Mode, Plan, ProgressView};
+
+fn plan(flags: &Bench) -> Result<Plan, Failed> {
+    let mut plan = Plan::new(&flags.url);
+    plan.mode = match flags.mode {
+        BenchMode::Json => Mode::Json,
+        BenchMode::Sse => Mode::Sse,
+    };
+    plan.concurrency = flags.concurrency;
+    plan.rate_per_s = flags.rate;
+    plan.arrival = if flags.even { Arrival::Even } else { Arrival::Poisson };
+    plan.duration = flags.duration.map(|span| span.0);
+    plan.requests = flags.requests;
+    plan.key = flags.key.clone().map(Secret::new);
+    plan.model.clone_from(&flags.model);
+    plan.prompt_bytes = flags.prompt.as_usize();
+    plan.max_tokens = flags.max_tokens;
+    plan.keep_alive = !flags.no_keep_alive;
+    plan.seed = flags.seed;
+    plan.threads = flags.threads;
+    plan.request_timeout = flags.timeout.0;
+    for line in &flags.headers {
+        let (name, value) =
+            line.split_once(':').ok_or_else(|| Failed(format!("--header `{line}`: write `name: value`")))?;
+        plan.headers.push((name.trim().to_owned(), value.trim().to_owned()));
+    }
+    Ok(plan)
+}
+
+/// Set by the first Ctrl-C: the report of what was measured so far is still printed.
+fn stop_on_interrupt() -> Result<Arc<AtomicBool>, Failed> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failed::because)?;
+    let told = Arc::clone(&stop);
+    std::thread::Builder::new()
+        .name("interrupt".into())
+        .spawn(move || {
+            runtime.block_on(async {
+                if super::serve::asked_to_stop().await.is_ok() {
+                    told.store(true, Ordering::Relaxed);
+                }
+                std::future::pending::<()>().await;
+            })
+        })
+        .map_err(Failed::because)?;
+    Ok(stop)
+}
+
+pub(super) fn run(flags: &Bench) -> Result<(), Failed> {
+    let plan = plan(flags)?;
+    let stop = stop_on_interrupt()?;
+    let mut view = ProgressView::on_stderr();
+    let report = tidegate_bench::run(&plan, |progress| {
+        view.show(progress);
+        if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    view.finish();
+    let report = report.map_err(Failed::because)?;
+    if flags.json {
+        say(format_args!("{:#}", report.json()));
+    } else {
+        say(report.table().trim_end());
+    }
+    Ok(())
+}

@@ -1,0 +1,68 @@
+//! The commands, one file each.
+
+mod bench;
+mod key;
+mod serve;
+mod simulate;
+
+use crate::cli::{Cli, Command, Key};
+use crate::config::Config;
+use std::fmt;
+use std::io::Write;
+use std::net::SocketAddr;
+use tidegate_transport::TcpListen;
+
+/// Why a command did not do what it was asked to.
+#[derive(Debug)]
+pub struct Failed(String);
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Failed {
+    fn because(e: impl fmt::Display) -> Self {
+        Failed(e.to_string())
+    }
+}
+
+/// Writes a line for the user. A closed standard output (a pipe to `head`) is not an error.
+fn say(line: impl fmt::Display) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+fn env(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|v| !v.is_empty())
+}
+
+/// Listens, or says what is in the way.
+fn listen(address: SocketAddr, flag: &str) -> Result<TcpListen, Failed> {
+    TcpListen::bind(address).map_err(|e| {
+        Failed(format!("cannot listen on {address}: {e}; choose another address with {flag} (port 0 takes a free one)"))
+    })
+}
+
+/// Runs the command.
+pub fn run(cli: Cli) -> Result<(), Failed> {
+    match cli.command {
+        Command::Serve(flags) => serve::run(&flags),
+        Command::Simulate(flags) => simulate::run(&flags),
+        Command::Bench(flags) => bench::run(&flags),
+        Command::CheckConfig { file } => {
+            let config = Config::load(&file, &env).and_then(|c| c.check().map(|()| c)).map_err(Failed::because)?;
+            let keys: usize = config.settings.organisations.iter().map(|o| o.lanes.len()).sum();
+            say(format_args!("{}: good", file.display()));
+            say(format_args!("  listens on {}, operators on {}", config.listen, config.admin));
+            say(format_args!(
+                "  {} organisation(s) with {keys} key(s), {} client key(s)",
+                config.settings.organisations.len(),
+                config.settings.keys.len()
+            ));
+            Ok(())
+        }
+        Command::Key { command: Key::New { tenant } } => key::new(&tenant),
+    }
+}

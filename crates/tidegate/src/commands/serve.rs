@@ -1,0 +1,161 @@
+//! `tidegate serve`: the gateway, alone or with the simulator behind it.
+//!
+//! The control thread accepts, wakes the scheduler and serves the operators; each data-plane thread
+//! serves its connections; the simulator, if there is one, has a thread of its own. SIGTERM or
+//! SIGINT begins a drain; a second one ends the process at once.
+
+use super::simulate::Running;
+use super::{Failed, env, key, listen, say};
+use crate::cli::{LogFormat, Serve};
+use crate::config::{API_URL, Config};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tidegate_gateway::{Gateway, serve_admin};
+use tidegate_transport::{Clock, TaskKind, Tasks, TcpDial};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::filter::LevelFilter;
+
+const ADMIN: TaskKind =
+    TaskKind { name: "admin door", on_cancel: "ends with the process", on_error: "accepts again after 50 ms" };
+
+/// Flags over file over environment over defaults.
+fn configure(flags: &Serve) -> Result<Config, Failed> {
+    let mut config = match &flags.config {
+        Some(path) => Config::load(path, &env).map_err(Failed::because)?,
+        None => Config::default(),
+    };
+    config.listen = flags.listen.unwrap_or(config.listen);
+    config.admin = flags.admin_listen.unwrap_or(config.admin);
+    config.threads = flags.threads.filter(|n| *n > 0).or(config.threads);
+    config.log_json = flags.log_format.map_or(config.log_json, |f| f == LogFormat::Json);
+    config.log_level = flags.log_level.clone().unwrap_or(config.log_level);
+    let from_flags = flags.upstream.is_some() || flags.upstream_key.is_some();
+    let key = flags.upstream_key.clone().or_else(|| env("ANTHROPIC_API_KEY"));
+    if from_flags || (config.settings.organisations.is_empty() && key.is_some()) {
+        let key = key
+            .ok_or_else(|| Failed("--upstream needs a key: set ANTHROPIC_API_KEY or give --upstream-key".to_owned()))?;
+        config.use_upstream(flags.upstream.as_deref().unwrap_or(API_URL), &key).map_err(Failed::because)?;
+    }
+    config.settings.seed = u64::from_le_bytes(key::random()?);
+    Ok(config)
+}
+
+fn start_log(config: &Config) -> Result<(), Failed> {
+    let level: LevelFilter = config
+        .log_level
+        .parse()
+        .map_err(|_| Failed(format!("log level `{}`: write error, warn, info or debug", config.log_level)))?;
+    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(level);
+    let started = if config.log_json {
+        log.json().flatten_event(true).try_init()
+    } else {
+        log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init()
+    };
+    started.map_err(Failed::because)
+}
+
+/// Waits for SIGTERM or SIGINT; a second one from then on ends the process at once.
+pub(super) async fn asked_to_stop() -> Result<(), Failed> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(Failed::because)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failed::because)?;
+    let once = async |terminate: &mut tokio::signal::unix::Signal, interrupt: &mut tokio::signal::unix::Signal| {
+        tokio::select! {
+            biased;
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    once(&mut terminate, &mut interrupt).await;
+    let impatient = std::thread::Builder::new().name("impatience".into());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failed::because)?;
+    impatient
+        .spawn(move || {
+            runtime.block_on(async {
+                once(&mut terminate, &mut interrupt).await;
+                std::process::exit(130);
+            })
+        })
+        .map_err(Failed::because)?;
+    Ok(())
+}
+
+pub(super) fn run(flags: &Serve) -> Result<(), Failed> {
+    let mut config = configure(flags)?;
+    let mut simulator = None;
+    if flags.simulate {
+        let at = |flag: Option<SocketAddr>, port| flag.unwrap_or(SocketAddr::from(([127, 0, 0, 1], port)));
+        let (api, truth) = (at(flags.simulate_listen, 4610), at(flags.truth_listen, 4611));
+        let name = flags.scenario.as_deref().unwrap_or("calm");
+        let running =
+            Running::start(name, flags.seed.unwrap_or(1), api, truth, ["--simulate-listen", "--truth-listen"])?;
+        config.use_upstream(&format!("http://{}", running.api), "sk-ant-simulated").map_err(Failed::because)?;
+        simulator = Some(running);
+    }
+    config.check().map_err(Failed::because)?;
+    start_log(&config)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failed::because)?;
+    let served = runtime.block_on(serve(config, simulator.as_ref()));
+    if let Some(mut simulator) = simulator {
+        simulator.stop();
+    }
+    served
+}
+
+async fn serve(config: Config, simulator: Option<&Running>) -> Result<(), Failed> {
+    let clock = Clock::real();
+    let dial = TcpDial::new(clock, config.dial, &config.roots).map_err(Failed::because)?;
+    let door = listen(config.listen, "--listen")?;
+    let admin = listen(config.admin, "--admin-listen")?;
+    let (gateway_at, admin_at) = (door.local(), admin.local());
+    let cores = std::thread::available_parallelism().map_or(1, |n| u8::try_from(n.get()).unwrap_or(u8::MAX));
+    let threads = config.threads.unwrap_or(cores);
+    let open = config.settings.keys.is_empty();
+    let drain = config.settings.clocks.drain;
+    let upstreams: Vec<String> = config
+        .settings
+        .organisations
+        .iter()
+        .flat_map(|o| &o.lanes)
+        .map(|l| format!("{} at {}", l.label, l.target.host))
+        .collect();
+    let gateway = Gateway::new(config.settings, clock, Arc::new(dial));
+    gateway.serve_on_threads(Box::new(door), threads).map_err(Failed::because)?;
+    let tasks = Tasks::new();
+    tasks.spawn(&ADMIN, serve_admin(gateway.clone(), Box::new(admin)));
+    greet(gateway_at, admin_at, simulator, open);
+    tracing::info!(target: "tidegate", %gateway_at, %admin_at, threads, upstreams = upstreams.join(", "), "ready");
+
+    asked_to_stop().await?;
+    tracing::info!(target: "tidegate", streams = gateway.live().len(), drain_s = drain.as_secs(), "draining; signal again to stop at once");
+    let drained = gateway.drain().await;
+    tracing::info!(target: "tidegate", cut = drained.cut, "drained");
+    Ok(())
+}
+
+/// What a newcomer needs to see.
+fn greet(gateway: SocketAddr, admin: SocketAddr, simulator: Option<&Running>, open: bool) {
+    say(format_args!("Tidegate {}", env!("CARGO_PKG_VERSION")));
+    say(format_args!("gateway    http://{gateway}"));
+    say(format_args!("admin      http://{admin}"));
+    if let Some(simulator) = simulator {
+        say(format_args!("simulator  http://{}", simulator.api));
+        say(format_args!("truth      http://{}", simulator.truth));
+    }
+    say("");
+    if open {
+        say("No client keys are configured: any key is taken, and only clients on this machine are served.");
+        say("");
+    }
+    say("Try it:");
+    say(format_args!(
+        "  curl -N http://{gateway}/v1/messages -H 'content-type: application/json' -H 'x-api-key: any' -H 'anthropic-version: 2023-06-01' -d '{{\"model\":\"claude-haiku-5-5\",\"max_tokens\":200,\"stream\":true,\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'"
+    ));
+    say("Python:");
+    say(format_args!("  client = anthropic.Anthropic(base_url=\"http://{gateway}\", api_key=\"any\")"));
+    say("TypeScript:");
+    say(format_args!("  const client = new Anthropic({{ baseURL: \"http://{gateway}\", apiKey: \"any\" }});"));
+    say("Look inside:");
+    say(format_args!("  curl http://{admin}/metrics    curl http://{admin}/streams"));
+    say("");
+    say("ready");
+}

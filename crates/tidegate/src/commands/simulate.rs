@@ -1,0 +1,101 @@
+//! `tidegate simulate`: the API on your desk, and the part of `serve --simulate` that starts it.
+
+use super::{Failed, listen, say};
+use crate::cli::Simulate;
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
+use tidegate_simulator::{NAMED, Scenario, Simulator};
+use tidegate_simulator_server::{Doors, SharedSimulator};
+use tidegate_transport::{Clock, Listen, Tasks, TcpListen};
+use tokio::sync::oneshot;
+
+/// A scenario by name or from a file.
+fn scenario(name: &str) -> Result<Scenario, Failed> {
+    if let Some(scenario) = Scenario::named(name) {
+        return Ok(scenario);
+    }
+    if !name.ends_with(".toml") {
+        return Err(Failed(format!(
+            "there is no scenario `{name}`; see `tidegate simulate --list`, or name a .toml file"
+        )));
+    }
+    let text = std::fs::read_to_string(name).map_err(|e| Failed(format!("{name}: cannot be read: {e}")))?;
+    Scenario::parse(&text).map_err(|e| Failed(format!("{name}: {e}")))
+}
+
+/// A simulator on a thread of its own, ended by dropping it.
+pub(super) struct Running {
+    pub(super) api: SocketAddr,
+    pub(super) truth: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<std::io::Result<()>>>,
+}
+
+impl Running {
+    pub(super) fn start(
+        name: &str,
+        seed: u64,
+        api: SocketAddr,
+        truth: SocketAddr,
+        flags: [&str; 2],
+    ) -> Result<Self, Failed> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failed::because)?;
+        let entered = runtime.enter();
+        let (api, truth): (TcpListen, TcpListen) = (listen(api, flags[0])?, listen(truth, flags[1])?);
+        drop(entered);
+        let (api_at, truth_at) = (api.local(), truth.local());
+        let clock = Clock::real();
+        let epoch_s = clock.wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
+        let simulator = SharedSimulator::new(Simulator::new(scenario(name)?, seed, epoch_s));
+        let (stop, stopped) = oneshot::channel();
+        let work = move || {
+            runtime.block_on(async {
+                let doors = Doors { api: Box::new(api) as Box<dyn Listen>, truth: Some(Box::new(truth)) };
+                let until = async { drop(stopped.await) };
+                tidegate_simulator_server::run(doors, simulator, clock, Tasks::new(), until).await
+            })
+        };
+        let thread = std::thread::Builder::new().name("simulator".into()).spawn(work).map_err(Failed::because)?;
+        Ok(Running { api: api_at, truth: truth_at, stop: Some(stop), thread: Some(thread) })
+    }
+
+    pub(super) fn stop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // A listener's error ends it early; there is nothing left to do about it here.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+pub(super) fn run(flags: &Simulate) -> Result<(), Failed> {
+    if flags.list {
+        for (name, _) in NAMED {
+            let line = Scenario::named(name).map(|s| s.about).unwrap_or_default();
+            say(format_args!("{name:<16} {line}"));
+        }
+        return Ok(());
+    }
+    if flags.print {
+        let text = NAMED.iter().find(|(name, _)| *name == flags.scenario).map(|(_, text)| *text);
+        let text = text.ok_or_else(|| Failed(format!("there is no scenario `{}`; see --list", flags.scenario)))?;
+        say(text.trim_end());
+        return Ok(());
+    }
+    let mut running =
+        Running::start(&flags.scenario, flags.seed, flags.listen, flags.truth_listen, ["--listen", "--truth-listen"])?;
+    say(format_args!("simulator  http://{}", running.api));
+    say(format_args!("truth      http://{}", running.truth));
+    say(format_args!("scenario   {} (seed {})", flags.scenario, flags.seed));
+    say("ready");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failed::because)?;
+    runtime.block_on(super::serve::asked_to_stop())?;
+    running.stop();
+    Ok(())
+}
