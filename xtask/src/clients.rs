@@ -19,8 +19,8 @@ const READY_PATIENCE: Duration = Duration::from_secs(20);
 /// The majors of the Python SDK, as the names of their requirement files have them.
 const PYTHONS: [(&str, &str); 2] = [("2", "anthropic 2.x"), ("0", "anthropic 0.x")];
 
-/// The key that clients send: to the simulator, one of an organisation called `client`.
-const KEY: &str = "sk-ant-client-1";
+/// The key that clients send to the simulator: one of an organisation called `client`.
+const SIMULATOR_KEY: &str = "sk-ant-client-1";
 
 fn folder(sdk: &str) -> PathBuf {
     process::root().join("tests").join("clients").join(sdk)
@@ -119,24 +119,47 @@ fn build() -> Result<(), String> {
     process::run(&mut process::cargo(&["build", "--quiet", "--package", "tidegate"]))
 }
 
+/// A key for clients of the gateway, in a configuration that asks for it.
+fn gateway_key(tidegate: &Path, config: &Path) -> Result<String, String> {
+    let made = process::command(tidegate).args(["key", "new", "--tenant", "client"]).output();
+    let said = made.map_err(|error| format!("`tidegate key new`: {error}"))?;
+    let (key, table) = key_of(&String::from_utf8_lossy(&said.stdout))?;
+    std::fs::write(config, table).map_err(|error| format!("{}: {error}", config.display()))?;
+    Ok(key)
+}
+
+/// The key, and the lines of configuration, in what `tidegate key new` prints.
+fn key_of(said: &str) -> Result<(String, String), String> {
+    let key = said.lines().map(str::trim).find(|line| line.starts_with("tg_"));
+    let table = said.find("[[client_key]]").map(|at| said[at..].to_owned());
+    let (Some(key), Some(table)) = (key, table) else {
+        return Err(format!("`tidegate key new` printed no key and no [[client_key]]:\n{said}"));
+    };
+    Ok((key.to_owned(), table))
+}
+
 /// Runs a suite straight at the simulator, then through the gateway, each with a fresh server.
 fn twice(title: &str, suite: impl Fn() -> Command) -> Result<(), String> {
-    for through in ["simulator", "gateway"] {
+    let tidegate = process::target().join("debug").join("tidegate");
+    let place = process::target().join("xtask");
+    std::fs::create_dir_all(&place).map_err(|error| format!("{}: {error}", place.display()))?;
+    let config = place.join("clients.toml");
+    let gateway_key = gateway_key(&tidegate, &config)?;
+    for (through, key) in [("simulator", SIMULATOR_KEY), ("gateway", &gateway_key)] {
         heading(&format!("clients: {title}, at the {through}"));
-        let log = process::target().join("xtask").join(format!("clients-{through}.log"));
-        let mut serve = process::command(process::target().join("debug").join("tidegate"));
-        serve.args(["serve", "--simulate"]);
+        let mut serve = process::command(&tidegate);
+        serve.args(["serve", "--simulate", "--config"]).arg(&config);
         for door in ["--listen", "--admin-listen", "--simulate-listen", "--truth-listen"] {
             serve.args([door, "127.0.0.1:0"]);
         }
-        let served = Served::start(&mut serve, &log, READY_PATIENCE)?;
+        let served = Served::start(&mut serve, &place.join(format!("clients-{through}.log")), READY_PATIENCE)?;
         let mut suite = suite();
         suite
             .env("TIDEGATE_THROUGH", through)
             .env("TIDEGATE_BASE_URL", served.address(through)?)
             .env("TIDEGATE_TRUTH_URL", served.address("truth")?)
             .env("TIDEGATE_ADMIN_URL", served.address("admin")?)
-            .env("TIDEGATE_API_KEY", KEY);
+            .env("TIDEGATE_API_KEY", key);
         if let Err(why) = process::run_within(&mut suite, SUITE_PATIENCE) {
             served.show();
             return Err(format!("{title}, at the {through}: {why}"));
@@ -166,5 +189,13 @@ mod tests {
         assert_eq!(installs, 2);
         assert!(install_once(&stamp, "a==3", || Err("no network".to_owned())).is_err());
         assert_eq!(read(&stamp).as_deref(), Ok("a==2"));
+    }
+
+    #[test]
+    fn a_key_and_its_configuration_are_read_from_what_is_said() {
+        let said = "The key:\n\n  tg_abc\n\nThe lines:\n\n[[client_key]]\ntenant = \"client\"\nhash = \"x\"\n";
+        let (key, table) = key_of(said).unwrap();
+        assert_eq!((key.as_str(), table.as_str()), ("tg_abc", "[[client_key]]\ntenant = \"client\"\nhash = \"x\"\n"));
+        assert!(key_of("no").unwrap_err().contains("printed no key"));
     }
 }

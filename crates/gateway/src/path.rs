@@ -209,20 +209,19 @@ async fn attempts(plane: &Plane, reply: &mut Reply<'_>, plan: &Plan<'_>, account
             tracing::error!(target: "tidegate::upstream", key = house.lane_label(lane), "the upstream rejects this key; it is put aside and tried again later");
         }
         let repeatable = !(reply.content || plan.server_tools && failed.content_seen);
+        if !repeatable {
+            return Err(Trouble::Upstream(failure).into());
+        }
         // A domain that is closed for a while is waited for in the queue, not here.
         let asked = if failure.cause == Cause::Throttled { None } else { failure.retry_after };
         let decision = plane.with_prng(|prng| {
             house.admission.retry(&mut backoff, lane, failure.cause, asked, reply.deadline.at(), prng)
         });
-        match decision {
-            Retry::At(at) if repeatable => {
-                house.metrics.retry(failure.cause.name());
-                reply.live().enter(Phase::Backoff);
-                reply.attend(house.clock.sleep_until(at)).await?;
-                avoid = Some(lane);
-            }
-            _ => return Err(Trouble::Upstream(failure).into()),
-        }
+        let Retry::At(at) = decision else { return Err(Trouble::Upstream(failure).into()) };
+        house.metrics.retry(failure.cause.name());
+        reply.live().enter(Phase::Backoff);
+        reply.attend(house.clock.sleep_until(at)).await?;
+        avoid = Some(lane);
     }
 }
 

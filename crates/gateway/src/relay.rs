@@ -137,18 +137,16 @@ impl<'a> Relay<'a> {
         reply: &mut Reply<'_>,
     ) -> Poll<()> {
         for _ in 0..READS_IN_A_ROW {
-            match exchange.poll_body(cx, &mut |piece| self.take(piece, reply)) {
+            match exchange.poll_body(cx, &mut |piece| {
+                self.byte_came(now);
+                self.take(piece, reply);
+            }) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(read) => {
-                    self.byte_came(now, reply);
-                    match read {
-                        Ok(false) if self.failure.is_none() && !self.too_large => {}
-                        Ok(_) => return Poll::Ready(()),
-                        Err(e) => {
-                            self.fail(broken(&e));
-                            return Poll::Ready(());
-                        }
-                    }
+                Poll::Ready(Ok(false)) if self.failure.is_none() && !self.too_large => {}
+                Poll::Ready(Ok(_)) => return Poll::Ready(()),
+                Poll::Ready(Err(e)) => {
+                    self.fail(broken(&e));
+                    return Poll::Ready(());
                 }
             }
         }
@@ -156,13 +154,12 @@ impl<'a> Relay<'a> {
         Poll::Pending
     }
 
-    fn byte_came(&mut self, now: Moment, reply: &mut Reply<'_>) {
+    fn byte_came(&mut self, now: Moment) {
         if now > self.last_byte {
             self.gaps.add(now.since(self.last_byte));
         }
         self.last_byte = now;
         self.live.byte_came(now);
-        reply.sent_at(now);
     }
 
     /// Takes in one piece of the body.
@@ -192,7 +189,7 @@ impl<'a> Relay<'a> {
             return self.fail(self.in_stream_error());
         }
         if kind.is_progress() {
-            self.last_progress = self.house.clock.now();
+            self.last_progress = self.last_byte;
         }
         self.content_seen |= kind.is_content();
         match &mut self.assembler {
@@ -220,7 +217,7 @@ impl<'a> Relay<'a> {
                 reply.started |= kind == Kind::MessageStart;
                 reply.content |= kind.is_content();
                 reply.begin_stream(Some(&self.head));
-                reply.push_event(event);
+                reply.push_event(event, self.last_byte);
             }
         }
     }

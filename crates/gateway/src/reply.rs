@@ -64,6 +64,8 @@ pub(crate) struct Reply<'c> {
     /// Whether the connection has to close after this answer.
     pub(crate) close: bool,
     head_sent: bool,
+    /// The answer is complete here; only the client's reading is waited for.
+    finishing: bool,
     backlog: BytesMut,
     lease: ByteLease,
     merged_to: usize,
@@ -95,6 +97,7 @@ impl<'c> Reply<'c> {
             events: 0,
             status: 0,
             head_sent: false,
+            finishing: false,
             merged_to: 0,
             overrun: false,
             last_sent: now,
@@ -152,13 +155,13 @@ impl<'c> Reply<'c> {
         also: Moment,
         progresses: bool,
     ) -> Poll<Interrupt> {
-        if self.live.poll_cancelled(cx).is_ready() {
+        if !self.finishing && self.live.poll_cancelled(cx).is_ready() {
             return Poll::Ready(Interrupt::Cancelled);
         }
         if self.overrun {
             return Poll::Ready(Interrupt::SlowReader);
         }
-        let deadline_holds = self.deadline.is_clients() || !progresses;
+        let deadline_holds = !self.finishing && (self.deadline.is_clients() || !progresses);
         if deadline_holds && self.deadline.passed(now) {
             return Poll::Ready(Interrupt::Deadline);
         }
@@ -167,7 +170,7 @@ impl<'c> Reply<'c> {
         if deadline_holds {
             due = due.min(self.deadline.at());
         }
-        if self.streams {
+        if self.streams && !self.finishing {
             if now >= self.last_sent + clocks.heartbeat {
                 self.heartbeat(now);
             }
@@ -260,18 +263,14 @@ impl<'c> Reply<'c> {
         });
     }
 
-    /// Passes one whole event on.
-    pub(crate) fn push_event(&mut self, event: &[u8]) {
+    /// Passes one whole event on; the heartbeat's clock starts anew.
+    pub(crate) fn push_event(&mut self, event: &[u8], now: Moment) {
         self.events += 1;
+        self.last_sent = now;
         self.backlog.extend_from_slice(event);
         if self.backlog.len() > UNCOUNTED_BYTES {
             self.bound_backlog();
         }
-    }
-
-    /// What was pushed is on its way: the heartbeat's clock starts anew.
-    pub(crate) fn sent_at(&mut self, now: Moment) {
-        self.last_sent = now;
     }
 
     /// Merges a backlog that has grown, and gives the stream up when that no longer helps.
@@ -339,6 +338,7 @@ impl<'c> Reply<'c> {
     /// Ends the answer and waits until the client has it. False if the connection cannot be used
     /// again.
     pub(crate) async fn finish(&mut self) -> bool {
+        self.finishing = true;
         let flushed = |reply: &mut Self, cx: &mut Context<'_>| {
             let now = reply.house.clock.now();
             if reply.poll_flush(cx).is_err() {
@@ -347,8 +347,6 @@ impl<'c> Reply<'c> {
             if reply.conn.unwritten() == 0 && reply.backlog.is_empty() {
                 return Poll::Ready(true);
             }
-            reply.deadline = Deadline::by_default(Moment::NEVER);
-            reply.streams = false;
             reply.poll_watch(cx, now, Moment::NEVER, true).map(|_| false)
         };
         if !poll_fn(|cx| flushed(self, cx)).await {

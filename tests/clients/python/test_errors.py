@@ -3,7 +3,7 @@
 import anthropic
 import pytest
 
-from scripted import DEADLINE_MS, THROUGH_GATEWAY, ask, simulate
+from scripted import API_KEY, DEADLINE_MS, THROUGH_GATEWAY, ask, simulate
 
 
 def refused(client, headers, **asked):
@@ -134,12 +134,21 @@ def test_a_connection_cut_before_any_answer_is_told(client):
     assert isinstance(caught.value, expected)
 
 
-def test_a_request_without_a_key_is_refused_by_whoever_needs_one(plain):
+def test_a_request_without_a_key_is_a_401(plain):
     del plain.headers["x-api-key"]
     answer = plain.post("/v1/messages", json=ask())
-    if THROUGH_GATEWAY:
-        # With no client keys configured it serves whoever reaches it, on loopback only.
-        assert answer.status_code == 200
-    else:
-        assert answer.status_code == 401
-        assert answer.json()["error"]["type"] == "authentication_error"
+    assert answer.status_code == 401
+    assert answer.json()["error"]["type"] == "authentication_error"
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_wrong_key_is_an_authentication_error(client, streamed):
+    with pytest.raises(anthropic.AuthenticationError) as caught:
+        client.with_options(api_key="tg_of-nobody").messages.create(**ask(), stream=streamed)
+    assert caught.value.body["error"]["type"] == "authentication_error"
+
+
+@pytest.mark.parametrize("header", [{"x-api-key": API_KEY}, {"authorization": f"Bearer {API_KEY}"}])
+def test_a_key_is_taken_in_either_header(plain, header):
+    del plain.headers["x-api-key"]
+    assert plain.post("/v1/messages", json=ask(), headers=header).status_code == 200

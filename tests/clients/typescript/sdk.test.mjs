@@ -128,6 +128,11 @@ test("a model that is not there is a 404", async () => {
   await assert.rejects(client.messages.create(asked, simulate()), Anthropic.NotFoundError);
 });
 
+test("a wrong key is an authentication error", async () => {
+  const stranger = client.withOptions({ apiKey: "tg_of-nobody" });
+  await assert.rejects(stranger.messages.create(ask(), simulate()), Anthropic.AuthenticationError);
+});
+
 test("overload is an overloaded error", async () => {
   const options = simulate({}, { fault: "status:529", deadlineMs });
   await assert.rejects(client.messages.create(ask(), options), (error) => {
