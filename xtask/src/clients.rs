@@ -148,7 +148,7 @@ fn twice(title: &str, suite: impl Fn() -> Command) -> Result<(), String> {
     for (through, key) in [("simulator", SIMULATOR_KEY), ("gateway", &gateway_key)] {
         heading(&format!("clients: {title}, at the {through}"));
         let mut serve = process::command(&tidegate);
-        serve.args(["serve", "--simulate", "--config"]).arg(&config);
+        serve.args(["serve", "--simulate", "--log-level", "warn", "--config"]).arg(&config).env("RUST_BACKTRACE", "0");
         for door in ["--listen", "--admin-listen", "--simulate-listen", "--truth-listen"] {
             serve.args([door, "127.0.0.1:0"]);
         }

@@ -111,12 +111,15 @@ pub(crate) fn into_log(command: &mut Command, log: &Path) -> Result<(), String> 
 
 /// Prints the end of a log, for a person who has to find out why.
 pub(crate) fn show(log: &Path) {
-    const LINES_MAX: usize = 60;
+    const LINES_MAX: usize = 40;
+    const CHARS_MAX: usize = 300;
     let text = std::fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().collect();
     println!("-- the end of {}", log.display());
-    lines[lines.len().saturating_sub(LINES_MAX)..].iter().for_each(|line| println!("   {line}"));
+    lines[lines.len().saturating_sub(LINES_MAX)..].iter().for_each(|line| {
+        println!("   {}", line.chars().take(CHARS_MAX).collect::<String>());
+    });
 }
 
 /// The child's exit status, or `None` if it still runs when `patience` is over.

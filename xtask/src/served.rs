@@ -56,11 +56,15 @@ impl Served {
         process::show(&self.log);
     }
 
-    /// Stops it as a service manager does; it must end in time and with 0.
+    /// Stops it as a service manager does; it must end in time and with 0, and none of its tasks
+    /// may have panicked (which costs a client its connection, and the process nothing).
     pub(crate) fn stop(mut self) -> Result<(), String> {
         process::terminate(&self.child)?;
         match process::wait_within(&mut self.child, STOP_PATIENCE) {
-            Some(status) if status.success() => Ok(()),
+            Some(status) if status.success() => match self.said().lines().find(|line| line.contains("panicked at")) {
+                None => Ok(()),
+                Some(panic) => Err(format!("within the server: {panic}; see {}", self.log.display())),
+            },
             Some(status) => {
                 self.show();
                 Err(format!("the server ended with {status} after SIGTERM; it must end with 0"))
@@ -111,6 +115,13 @@ mod tests {
     fn a_server_that_ends_before_it_is_ready_is_an_error() {
         let why = serve("early", "echo no; exit 4").err().unwrap();
         assert!(why.contains("exit status: 4"), "{why}");
+    }
+
+    #[test]
+    fn a_server_that_hides_a_panic_is_an_error() {
+        let script = "echo ready; echo \"thread 'a' panicked at x.rs:1:1:\" >&2; trap 'exit 0' TERM; while :; do sleep 0.02; done";
+        let why = serve("panic", script).unwrap().stop().unwrap_err();
+        assert!(why.contains("panicked at x.rs:1:1"), "{why}");
     }
 
     #[test]

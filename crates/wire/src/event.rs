@@ -10,7 +10,6 @@ use crate::error::ErrorBody;
 use crate::raw::RawObject;
 use crate::sse;
 use crate::usage::Usage;
-use serde_json::value::RawValue;
 
 /// The kind of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,8 +110,8 @@ const OPENINGS: [&[u8]; 3] = [
     b",\"delta\":{\"type\":\"input_json_delta\",\"partial_json\":\"",
 ];
 
-/// Reads `event` if it is a plain delta without doubt: exact shape, valid UTF-8, no escape.
-fn unescaped_delta(event: &[u8]) -> Option<PlainDelta<'_>> {
+/// Reads `event` as a plain delta, if it is one: the exact shape, around the inside of a JSON string.
+pub fn plain_delta(event: &[u8]) -> Option<PlainDelta<'_>> {
     let rest = event.strip_prefix(DELTA)?;
     let digits = rest.iter().take_while(|b| b.is_ascii_digit()).count();
     // JSON numbers have no leading zero; no stream has a million blocks.
@@ -122,32 +121,31 @@ fn unescaped_delta(event: &[u8]) -> Option<PlainDelta<'_>> {
     let (index, rest) = rest.split_at(digits);
     let (opening, rest) = OPENINGS.iter().find_map(|o| rest.strip_prefix(*o).map(|r| (*o, r)))?;
     let text = rest.strip_suffix(b"\"}}\n\n")?;
-    Some(PlainDelta { index, opening, text })
+    is_inside_of_string(text).then_some(PlainDelta { index, opening, text })
 }
 
-/// Reads `event` as a plain delta, if it is one.
-pub fn plain_delta(event: &[u8]) -> Option<PlainDelta<'_>> {
-    let delta = unescaped_delta(event)?;
-    if is_plain_text(delta.text) {
-        return Some(delta);
-    }
-    // With escapes in it the shape alone does not prove that the closing quote is the closing one.
-    let mut quoted = Vec::with_capacity(delta.text.len() + 2);
-    quoted.push(b'"');
-    quoted.extend_from_slice(delta.text);
-    quoted.push(b'"');
-    serde_json::from_slice::<&RawValue>(&quoted).ok()?;
-    Some(delta)
-}
-
-/// Whether `text` may stand between JSON quotes as it is: UTF-8 without quote, backslash or
-/// control character.
-fn is_plain_text(text: &[u8]) -> bool {
+/// Whether `text` may stand between JSON quotes as it is: UTF-8 without quote or control
+/// character, every backslash the beginning of a whole escape (RFC 8259 section 7). With that the
+/// quote that follows it is the closing one.
+fn is_inside_of_string(text: &[u8]) -> bool {
     let mut plain = true;
     for b in text {
         plain &= *b >= 0x20 && *b != b'"' && *b != b'\\';
     }
-    plain && std::str::from_utf8(text).is_ok()
+    (plain || has_whole_escapes(text)) && std::str::from_utf8(text).is_ok()
+}
+
+fn has_whole_escapes(text: &[u8]) -> bool {
+    let mut left = text;
+    loop {
+        left = match left {
+            [] => return true,
+            [b'\\', b'u', a, b, c, d, rest @ ..] if [a, b, c, d].iter().all(|h| h.is_ascii_hexdigit()) => rest,
+            [b'\\', b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', rest @ ..] => rest,
+            [b'\\' | b'"' | 0..0x20, ..] => return false,
+            [_, rest @ ..] => rest,
+        };
+    }
 }
 
 impl Tap {
@@ -164,9 +162,7 @@ impl Tap {
     /// Looks at one whole event.
     pub fn see(&mut self, event: &[u8]) -> Result<Kind, Rotten> {
         self.events += 1;
-        if let Some(delta) = unescaped_delta(event)
-            && is_plain_text(delta.text)
-        {
+        if plain_delta(event).is_some() {
             return if self.started() { Ok(Kind::BlockDelta) } else { Err(Rotten::Order) };
         }
         self.see_slowly(event)
