@@ -9,16 +9,18 @@
 //! | `sh skip-run REASON` | not run; the reason is printed |
 //! | `python`, `typescript`, `js` | run with the SDK that the client tests use; may say `skip-run` too |
 //!
-//! Other languages are text. Builds with `--release` are run without it, so that a test run
-//! compiles everything once; `--as-written` keeps them. The second README is run only if its blocks
-//! are not those of the first; that its commands are the same is a rule of `tidy`.
+//! Other languages are text. What a block prints is shown only if it fails. Builds with `--release`
+//! are run without it, so that a test run compiles everything once; `--as-written` keeps them. The
+//! second README is run only if its blocks are not those of the first; that its commands are the
+//! same is a rule of `tidy`.
 
 use crate::clients;
 use crate::markdown::{self, Fence};
 use crate::process::{self, heading};
 use crate::served::Served;
 use crate::tidy::without_comments;
-use std::io::Write;
+use std::fs::File;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -104,18 +106,20 @@ fn run_page(name: &str, page: &str, as_written: bool) -> Result<(), String> {
         }
         println!("-- {at}: {}", fence.info);
         without_comments(&fence.body).lines().for_each(|line| println!("   {line}"));
+        let log = process::target().join("xtask").join(format!("{}.log", at.replace(':', "-")));
         let outcome = match block {
-            Block::Run(script) => run_shell(&as_run(&script, as_written)),
+            Block::Run(script) => run_shell(&as_run(&script, as_written), &log),
             Block::Serve(script) => {
                 if let Some(former) = serving.take() {
                     former.stop().map_err(|why| format!("{at}: before it: {why}"))?;
                 }
-                serve(&as_run(&script, as_written), &at).map(|served| serving = Some(served))
+                serve(&as_run(&script, as_written), &log).map(|served| serving = Some(served))
             }
-            Block::Python(script) => clients::python_for_readme().and_then(|mut python| fed(python.arg("-"), &script)),
-            Block::Node(script) => {
-                clients::node_for_readme().and_then(|mut node| fed(node.args(["--input-type=module", "-"]), &script))
+            Block::Python(script) => {
+                clients::python_for_readme().and_then(|mut python| fed(python.arg("-"), &script, &log))
             }
+            Block::Node(script) => clients::node_for_readme()
+                .and_then(|mut node| fed(node.args(["--input-type=module", "-"]), &script, &log)),
             Block::Skip(_) | Block::Text => Ok(()),
         };
         if let Err(why) = outcome {
@@ -154,39 +158,38 @@ fn bash(script: &str) -> Command {
     bash
 }
 
-fn run_shell(script: &str) -> Result<(), String> {
-    process::run_within(&mut bash(script), patience(script)).map_err(|why| last_line(&why))
+fn run_shell(script: &str, log: &Path) -> Result<(), String> {
+    let mut bash = bash(script);
+    process::into_log(&mut bash, log)?;
+    process::run_within(&mut bash, patience(script)).map_err(|why| failed(&why, log))
 }
 
 /// Bash replaces itself by a command that is all its script, and `cargo run` by what it built, so
 /// that the signal reaches the server.
-fn serve(script: &str, at: &str) -> Result<Served, String> {
+fn serve(script: &str, log: &Path) -> Result<Served, String> {
     let command = without_comments(script);
-    let log = process::target().join("xtask").join(format!("{}.log", at.replace(':', "-")));
-    Served::start(&mut bash(&command), &log, patience(&command)).map_err(|why| last_line(&why))
+    Served::start(&mut bash(&command), log, patience(&command)).map_err(|why| what_happened(&why))
 }
 
 /// Runs an interpreter with a program on its standard input.
-fn fed(interpreter: &mut Command, program: &str) -> Result<(), String> {
-    let spoken = process::spoken(interpreter);
-    let mut child =
-        interpreter.stdin(Stdio::piped()).spawn().map_err(|error| format!("`{spoken}` did not start: {error}"))?;
-    if let Some(mut input) = child.stdin.take() {
-        input.write_all(program.as_bytes()).map_err(|error| format!("`{spoken}`: {error}"))?;
-    }
-    match process::wait_within(&mut child, BLOCK_PATIENCE) {
-        Some(status) if status.success() => Ok(()),
-        Some(status) => Err(format!("`{spoken}` failed: {status}")),
-        None => {
-            process::end(&mut child);
-            Err(format!("`{spoken}` was still running after {} s and was ended", BLOCK_PATIENCE.as_secs()))
-        }
-    }
+fn fed(interpreter: &mut Command, program: &str, log: &Path) -> Result<(), String> {
+    let file = log.with_extension("program");
+    let cannot = |error| format!("{}: {error}", file.display());
+    process::into_log(interpreter, log)?;
+    std::fs::write(&file, program).map_err(cannot)?;
+    interpreter.stdin(File::open(&file).map_err(cannot)?);
+    process::run_within(interpreter, BLOCK_PATIENCE).map_err(|why| failed(&why, log))
 }
 
-/// A message about a script is long where the script is; its end says what happened.
-fn last_line(why: &str) -> String {
-    why.lines().last().unwrap_or(why).to_owned()
+/// Shows what a block printed, which is of no interest while it works.
+fn failed(why: &str, log: &Path) -> String {
+    process::show(log);
+    what_happened(why)
+}
+
+/// A message names the script in full, which stands above it already; its end says what happened.
+fn what_happened(why: &str) -> String {
+    why.rsplit_once("` ").map_or(why, |(_, end)| end).to_owned()
 }
 
 #[cfg(test)]
