@@ -11,7 +11,7 @@ use std::time::Duration;
 use tidegate_base::ByteSize;
 use tidegate_schedule::{Cause, Refusal};
 use tidegate_wire::error::{ErrorBody, ErrorType};
-use tidegate_wire::http1::{HeadError, HeadWriter};
+use tidegate_wire::http1::{BodyError, HeadError, HeadWriter};
 use tidegate_wire::request::NotARequest;
 
 /// Everything that can keep a request from being answered by the model.
@@ -41,6 +41,8 @@ pub(crate) enum Trouble {
     BodyCoding,
     /// The body cannot be inflated.
     BodyCorrupt,
+    /// The body is not what its framing says.
+    BodyFraming(BodyError),
     /// The bytes for this body are not there.
     BodyBudget,
     /// The body is not a request.
@@ -201,6 +203,7 @@ pub(crate) fn answer(trouble: &Trouble) -> Answer {
         Trouble::BodyCorrupt => {
             row(InvalidRequest, "request_body_encoding_invalid", "the body is not what its content-encoding says")
         }
+        Trouble::BodyFraming(e) => row(InvalidRequest, "invalid_body", e.to_string()),
         Trouble::BodyBudget => {
             row(Overloaded, "body_budget_spent", "Tidegate holds as many request bytes as it may; try again shortly")
                 .after(Duration::from_secs(1))

@@ -21,7 +21,7 @@ const LEASE_STEP: u64 = 64 * 1024;
 pub(crate) enum DecodeEnd {
     /// The client has to be told.
     Trouble(Trouble),
-    /// The client left, or what it sent is no HTTP body any more.
+    /// The client left.
     Left,
 }
 
@@ -80,6 +80,7 @@ pub(crate) async fn decode(house: &House, conn: &mut ServerConn, head: &RequestH
             }
             Some(Err(HeadEnd::Closed | HeadEnd::Io(_))) => return Err(DecodeEnd::Left),
             Some(Err(HeadEnd::Bad(e))) => return Err(Trouble::Head(e).into()),
+            Some(Err(HeadEnd::Body(e))) => return Err(Trouble::BodyFraming(e).into()),
             Some(Ok(0)) => break,
             Some(Ok(_)) if bytes.len() as u64 > limit => return Err(Trouble::BodyTooLarge { limit }.into()),
             Some(Ok(_)) => grow(&mut lease, bytes.len() as u64)?,

@@ -12,10 +12,12 @@
 use crate::answer::{Trouble, answer};
 use crate::path;
 use crate::plane::{Counted, Plane};
+use crate::reply::own_lines;
 use std::sync::Arc;
 use tidegate_base::RequestId;
 use tidegate_transport::Accepted;
 use tidegate_transport::http1::{HeadEnd, ServerConn};
+use tidegate_wire::http1::RequestHead;
 use tokio::sync::OwnedSemaphorePermit;
 
 /// A way in.
@@ -115,31 +117,42 @@ async fn one(plane: &Plane, conn: &mut ServerConn, from_loopback: bool) -> After
     }
     let head = match clock.within(clocks.client_head, conn.read_head()).await {
         Some(Ok(head)) => head,
-        Some(Err(HeadEnd::Bad(e))) => return refuse(plane, conn, &Trouble::Head(e)).await,
-        Some(Err(HeadEnd::Closed | HeadEnd::Io(_))) => return After::Abort,
+        Some(Err(HeadEnd::Bad(e))) => return refuse(plane, conn, &Trouble::Head(e), false).await,
+        Some(Err(HeadEnd::Closed | HeadEnd::Body(_) | HeadEnd::Io(_))) => return After::Abort,
         None => {
             house.metrics.clock_expired("client_head");
-            return refuse(plane, conn, &Trouble::HeadSlow).await;
+            return refuse(plane, conn, &Trouble::HeadSlow, false).await;
         }
     };
     match route(head.method(), head.path()) {
-        Ok(door) if *door == ROOT => {
-            let text: &[u8] = if head.method() == "HEAD" { b"" } else { b"{\"service\":\"tidegate\"}\n" };
-            conn.respond(200, Some(24), !head.keeps_alive(), |h| {
-                h.header("content-type", b"application/json");
-            });
-            debug_assert!(text.is_empty() || text.len() == 24, "the length above");
-            conn.push(text);
-            let kept = head.keeps_alive() && conn.body_read() && conn.flush().await.is_ok();
-            if kept { After::KeepAlive } else { After::Close }
-        }
+        Ok(door) if *door == ROOT => root(plane, conn, &head).await,
         Ok(door) => path::serve(plane, conn, &head, door, from_loopback).await,
-        Err(trouble) => refuse(plane, conn, &trouble).await,
+        Err(trouble) => refuse(plane, conn, &trouble, head.method() == "HEAD").await,
     }
 }
 
-/// Refuses what has not become a request.
-async fn refuse(plane: &Plane, conn: &mut ServerConn, trouble: &Trouble) -> After {
+/// Says that somebody is here: what a health check of a load balancer asks for.
+async fn root(plane: &Plane, conn: &mut ServerConn, head: &RequestHead) -> After {
+    const HERE: &[u8] = b"{\"service\":\"tidegate\"}\n";
+    let house = &*plane.house;
+    let keep = head.keeps_alive() && conn.body_read();
+    let (id, _): (RequestId, _) = plane.new_ids();
+    conn.respond(200, Some(HERE.len() as u64), !keep, |lines| {
+        lines.header("content-type", b"application/json");
+        own_lines(lines, id, None);
+    });
+    if head.method() != "HEAD" {
+        conn.push(HERE);
+    }
+    match house.clock.within(house.settings.clocks.client_write_stall, conn.flush()).await {
+        Some(Ok(())) if keep => After::KeepAlive,
+        Some(Ok(())) => After::Close,
+        _ => After::Abort,
+    }
+}
+
+/// Refuses what has not become a request; `to_head` answers a `HEAD`, which takes no body.
+async fn refuse(plane: &Plane, conn: &mut ServerConn, trouble: &Trouble, to_head: bool) -> After {
     let house = &*plane.house;
     let row = answer(trouble);
     let (id, _): (RequestId, _) = plane.new_ids();
@@ -147,10 +160,11 @@ async fn refuse(plane: &Plane, conn: &mut ServerConn, trouble: &Trouble) -> Afte
     house.metrics.refused(row.code);
     conn.respond(row.status, Some(body.len() as u64), true, |head| {
         row.lines(head);
-        head.header("request-id", id.as_str().as_bytes());
-        head.header("tidegate-request-id", id.as_str().as_bytes());
+        own_lines(head, id, None);
     });
-    conn.push(&body);
+    if !to_head {
+        conn.push(&body);
+    }
     After::Close
 }
 

@@ -118,7 +118,7 @@ pub(crate) async fn exchange(
     let lines = |out: &mut HeadWriter<'_>| request.lines(out);
     let outgoing = Outgoing {
         method: request.head.method(),
-        target: request.head.target(),
+        target: request.head.path_and_query(),
         body: request.body.clone(),
         lines: &lines,
         clocks: request.clocks(house),

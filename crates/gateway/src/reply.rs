@@ -358,7 +358,7 @@ impl<'c> Reply<'c> {
 }
 
 /// Our own header lines, on every answer; the upstream's `request-id` is kept if it gave one.
-fn own_lines(head: &mut HeadWriter<'_>, request: RequestId, upstream: Option<&ResponseHead>) {
+pub(crate) fn own_lines(head: &mut HeadWriter<'_>, request: RequestId, upstream: Option<&ResponseHead>) {
     if !upstream.is_some_and(|u| u.headers.has("request-id")) {
         head.header("request-id", request.as_str().as_bytes());
     }

@@ -40,6 +40,8 @@ pub enum HeadEnd {
     Closed,
     /// What came is not HTTP/1.1 as we accept it.
     Bad(HeadError),
+    /// The body is not what its framing says; where it would end is not known.
+    Body(BodyError),
     /// The transport failed.
     Io(io::Error),
 }
@@ -133,8 +135,7 @@ impl ServerConn {
     pub async fn read_body(&mut self, into: &mut BytesMut) -> Result<usize, HeadEnd> {
         let cut = || HeadEnd::Io(io::Error::new(io::ErrorKind::UnexpectedEof, BodyError::Cut));
         loop {
-            let bad = |e: BodyError| HeadEnd::Io(io::Error::new(io::ErrorKind::InvalidData, e));
-            match self.body.step(&self.read).map_err(bad)? {
+            match self.body.step(&self.read).map_err(HeadEnd::Body)? {
                 BodyStep::Data(range) => {
                     into.extend_from_slice(&self.read[range.clone()]);
                     self.read.advance(range.end);

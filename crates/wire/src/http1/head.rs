@@ -95,14 +95,24 @@ impl RequestHead {
         std::str::from_utf8(&self.target).unwrap_or_default()
     }
 
-    /// The path: scheme and host of an absolute target and the query left out.
+    /// The target without the scheme and host of an absolute one: what an origin server is asked
+    /// for. One that is neither absolute nor a path comes back as it is.
+    pub fn path_and_query(&self) -> &str {
+        let target = self.target();
+        let Some((scheme, rest)) = target.split_once("://") else { return target };
+        if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
+            return target;
+        }
+        match rest.find(['/', '?', '#']) {
+            Some(at) if rest[at..].starts_with('/') => &rest[at..],
+            _ => "/",
+        }
+    }
+
+    /// The path, without scheme, host and query.
     pub fn path(&self) -> &str {
-        let t = self.target();
-        let t = match t.split_once("://") {
-            Some((scheme, rest)) if !scheme.contains('/') => rest.find('/').map_or("/", |i| &rest[i..]),
-            _ => t,
-        };
-        t.split('?').next().unwrap_or(t)
+        let target = self.path_and_query();
+        target.split('?').next().unwrap_or(target)
     }
 
     /// What follows the first `?`, or the empty string.
@@ -356,8 +366,18 @@ mod tests {
     fn absolute_targets_are_reduced_to_their_path() {
         let head = check("GET http://h:1/v1/models?x=http://y HTTP/1.1\r\nhost: h\r\n\r\n").unwrap().unwrap();
         assert_eq!((head.path(), head.query()), ("/v1/models", "x=http://y"));
-        let head = check("GET /a?u=http://z/q HTTP/1.1\r\nhost: h\r\n\r\n").unwrap().unwrap();
-        assert_eq!(head.path(), "/a");
+        assert_eq!(head.path_and_query(), "/v1/models?x=http://y");
+        for (target, path) in [
+            ("/a?u=http://z/q", "/a"),
+            ("HTTPS://h", "/"),
+            ("http://h?x=/v1/models", "/"),
+            ("http://h#/v1/models", "/"),
+            ("*?u=http://z/q", "*"),
+            ("ftp://h/a", "ftp://h/a"),
+        ] {
+            let head = check(&format!("GET {target} HTTP/1.1\r\nhost: h\r\n\r\n")).unwrap().unwrap();
+            assert_eq!(head.path(), path, "{target}");
+        }
     }
 
     proptest::proptest! {

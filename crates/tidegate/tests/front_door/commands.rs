@@ -1,0 +1,106 @@
+//! The commands that end by themselves, and starts that fail: what they say, to whom.
+
+use crate::process::{Folder, Tidegate, finished};
+use std::net::TcpListener;
+
+#[test]
+fn check_config_says_what_a_file_means_or_where_it_is_wrong() {
+    let folder = Folder::new();
+    let good =
+        folder.write("good.toml", "[[organisation]]\nname = \"a\"\nkeys = [{ value = \"sk-ant-SECRETMARK\" }]\n");
+    let (code, out, err) = finished(&["check-config", &good]);
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    assert!(out.contains("good") && out.contains("1 organisation(s) with 1 key(s)"), "{out}");
+    assert!(!out.contains("SECRETMARK"));
+
+    for (text, wants) in [
+        ("[clocks]\ngap = 45\n", &["bad.toml:2:", "gap"][..]),
+        ("[clocks]\ngap = \"45 MiB\"\n", &["bad.toml:2:", "gap", "45 MiB"]),
+        ("[clocks]\n\ngapp = \"45 s\"\n", &["bad.toml:3:", "gapp"]),
+        (
+            "[listen]\naddress = \"0.0.0.0:1\"\n[[organisation]]\nname = \"a\"\nkeys = [{ value = \"k\" }]\n",
+            &["0.0.0.0:1", "tidegate key new"],
+        ),
+        (
+            "[[organisation]]\nname = \"a\"\nkeys = [{ env = \"TIDEGATE_TEST_UNSET\" }]\n",
+            &["bad.toml:3:", "TIDEGATE_TEST_UNSET"],
+        ),
+        ("[limits]\nbody_bytes = \"1 GiB\"\n", &["bad.toml:2:", "body_bytes", "bodies_bytes"]),
+        ("", &["no upstream", "--simulate"]),
+        ("\0", &["bad.toml:1:"]),
+    ] {
+        let bad = folder.write("bad.toml", text);
+        let (code, out, err) = finished(&["check-config", &bad]);
+        assert_eq!((code, out.as_str()), (2, ""), "{text}");
+        for want in wants {
+            assert!(err.contains(want), "{text}: {err}");
+        }
+        assert_eq!(err.lines().count(), 1, "one error, one line: {err}");
+    }
+    let (code, _, err) = finished(&["check-config", "/nowhere/tidegate.toml"]);
+    assert!(code == 2 && err.contains("/nowhere/tidegate.toml"), "{err}");
+}
+
+#[test]
+fn the_scenarios_are_listed_each_with_its_line() {
+    let (code, out, _) = finished(&["simulate", "--list"]);
+    assert_eq!(code, 0);
+    for name in ["calm", "burst-504", "overloaded-529", "flaky-streams", "silent-thinker", "rotten-json"] {
+        let line = out.lines().find(|l| l.starts_with(name)).unwrap_or_else(|| panic!("{name} in {out}"));
+        assert!(line.trim_end().len() > name.len() + 20, "{line}");
+    }
+    let (code, _, err) = finished(&["simulate", "--scenario", "nonesuch"]);
+    assert!(code == 2 && err.contains("nonesuch") && err.contains("--list"), "{err}");
+}
+
+#[test]
+fn a_port_in_use_is_named_with_the_flag_that_changes_it() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = taken.local_addr().unwrap().to_string();
+    let free = "127.0.0.1:0";
+    for flag in ["--listen", "--admin-listen", "--simulate-listen", "--truth-listen"] {
+        let mut args = vec!["serve", "--simulate"];
+        for other in ["--listen", "--admin-listen", "--simulate-listen", "--truth-listen"] {
+            args.extend([other, if other == flag { &at } else { free }]);
+        }
+        let (code, out, err) = finished(&args);
+        assert_eq!(code, 2, "{flag} {out}");
+        assert!(err.contains(&at) && err.contains(flag) && err.contains("in use"), "{flag}: {err}");
+        assert!(!out.contains("ready"), "{out}");
+    }
+}
+
+#[test]
+fn the_world_is_not_served_without_keys_nor_anybody_without_an_upstream() {
+    let (code, _, err) = finished(&[
+        "serve",
+        "--simulate",
+        "--listen",
+        "0.0.0.0:0",
+        "--simulate-listen",
+        "127.0.0.1:0",
+        "--truth-listen",
+        "127.0.0.1:0",
+    ]);
+    assert!(code == 2 && err.contains("client keys") && err.contains("tidegate key new"), "{err}");
+    let (code, _, err) = finished(&["serve", "--listen", "127.0.0.1:0"]);
+    assert!(code == 2 && err.contains("ANTHROPIC_API_KEY") && err.contains("--simulate"), "{err}");
+    let (code, _, err) = finished(&["serve", "--upstream", "http://127.0.0.1:1"]);
+    assert!(code == 2 && err.contains("needs a key"), "{err}");
+}
+
+#[test]
+fn a_start_says_where_everything_is_and_how_to_try_it() {
+    let tidegate = Tidegate::simulated();
+    let out = tidegate.output();
+    for want in [
+        format!("gateway    http://{}", tidegate.gateway),
+        format!("curl -N http://{}/v1/messages", tidegate.gateway),
+        format!("base_url=\"http://{}\"", tidegate.gateway),
+        format!("baseURL: \"http://{}\"", tidegate.gateway),
+        format!("http://{}/metrics", tidegate.admin),
+        "No client keys are configured".to_owned(),
+    ] {
+        assert!(out.contains(&want), "{want} in {out}");
+    }
+}

@@ -1,0 +1,12 @@
+//! The binary from outside: real processes, real loopback sockets, bytes written by hand.
+//!
+//! Each file is one side of what a stranger, a client, an upstream or an operator can do to it.
+//! Nothing here waits without a limit, and every process is ended by whoever started it.
+#![allow(clippy::unwrap_used, reason = "what cannot be read fails the test")]
+#![allow(clippy::disallowed_methods, reason = "these tests live in real time, on threads of their own")]
+
+mod commands;
+mod process;
+mod smuggling;
+mod upstream;
+mod wire;
