@@ -106,8 +106,11 @@ impl Assembler {
                         message.get("usage").and_then(|u| Fields::read(u.get().as_bytes()).ok()).unwrap_or_default();
                     let update =
                         RawObject::read(value.get().as_bytes()).map_err(|_| Unassemblable("usage is not an object"))?;
-                    for (key, value) in update.iter().filter(|(_, v)| v.get() != "null") {
-                        usage.set(key, value.to_owned());
+                    // Null is no number: it overwrites none, though the field is there.
+                    for (key, value) in update.iter() {
+                        if value.get() != "null" || usage.get(key).is_none() {
+                            usage.set(key, value.to_owned());
+                        }
                     }
                     message.put("usage", &usage);
                 }
@@ -228,6 +231,14 @@ mod tests {
             r#""usage":{"input_tokens":12,"output_tokens":5,"service_tier":"standard"},"stop_details":null,"context_management":{"applied_edits":[]}}"#
         );
         assert_eq!(answer.as_deref(), Ok(want));
+    }
+
+    #[test]
+    fn null_in_the_totals_is_a_field_but_overwrites_no_number() {
+        let delta = r#"{"type":"message_delta","delta":{},"usage":{"input_tokens":null,"server_tool_use":null}}"#;
+        let answer = check(&[START, delta, r#"{"type":"message_stop"}"#]).unwrap();
+        let usage = r#""usage":{"input_tokens":12,"output_tokens":1,"service_tier":"standard","server_tool_use":null}"#;
+        assert!(answer.contains(usage), "{answer}");
     }
 
     #[test]
