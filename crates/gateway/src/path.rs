@@ -22,7 +22,8 @@ use crate::admit::LeaseGuard;
 use crate::answer::Trouble;
 use crate::decode::{Body, DecodeEnd, decode};
 use crate::door::{After, Door};
-use crate::exchange::{Failure, Request, Sent, exchange};
+use crate::exchange::{Request, Sent, exchange};
+use crate::failure::Failure;
 use crate::identify::{Caller, identify};
 use crate::plane::Plane;
 use crate::relay::{Relay, Relayed};
@@ -351,12 +352,23 @@ async fn pass_whole(
             return Ok(Attempt::Failed(Failed { failure: Box::new(failure), content_seen: true }));
         }
     };
-    if let Ok(object) = tidegate_wire::raw::RawObject::read(&body) {
-        let mut usage = Usage::default();
-        if object.get("usage").is_some_and(|u| usage.update(u.get())) {
-            account.used(&usage);
+    let is_json =
+        answer.head.headers.text("content-type").is_some_and(|t| t.trim_start().starts_with("application/json"));
+    match tidegate_wire::raw::RawObject::read(&body) {
+        Ok(object) => {
+            let mut usage = Usage::default();
+            if object.get("usage").is_some_and(|u| usage.update(u.get())) {
+                account.used(&usage);
+            }
+            account.stop_reason = object.parse::<String>("stop_reason").map(Into::into);
         }
-        account.stop_reason = object.parse::<String>("stop_reason").map(Into::into);
+        // A client's parser would stumble over it, and nothing was passed on yet.
+        Err(_) if is_json => {
+            let failure = Failure::new(Cause::BadStream, "the answer is not valid JSON");
+            let failure = Box::new(failure.telling("the upstream sent an answer that is not valid JSON"));
+            return Ok(Attempt::Failed(Failed { failure, content_seen: true }));
+        }
+        Err(_) => {}
     }
     reply.whole(&answer.head, &[], &[], &body);
     answer.finish(house.clock.now());
