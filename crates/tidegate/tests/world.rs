@@ -1,0 +1,104 @@
+//! The World test: the whole gateway and the simulator in one process, over a network in memory, in
+//! virtual time, from a seed.
+//!
+//! A seed decides everything: the gateway's settings, the API's speed, limits and faults, who calls,
+//! how they read, when they vanish, what an operator cancels, when a drain begins (`world/scene.rs`,
+//! `world/plan.rs`). The clients speak on raw bytes and read with parsers of their own
+//! (`world/client.rs`, `world/answer.rs`, `world/story.rs`); what has to hold is a list of named
+//! checks (`world/checks.rs`). A run is a pure function of its seed, which is tested too.
+//!
+//! A thousand seeds by default; `TIDEGATE_WORLD_SEEDS` and `TIDEGATE_WORLD_FROM` say otherwise, and
+//! `cargo xtask world --seeds N --from S` sets them. A failing seed is named with the command that
+//! runs it again.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test that cannot set up its scene should stop")]
+
+mod world {
+    pub(crate) mod answer;
+    pub(crate) mod checks;
+    pub(crate) mod client;
+    pub(crate) mod plan;
+    pub(crate) mod run;
+    pub(crate) mod scene;
+    pub(crate) mod story;
+}
+
+use std::fmt::Write as _;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use world::checks::Tally;
+use world::run::run;
+
+const SEEDS_DEFAULT: u64 = 1_000;
+/// One seed in so many is run twice.
+const TWICE_EVERY: u64 = 50;
+/// Broken seeds that are told in full; the rest are counted.
+const TOLD_MAX: usize = 5;
+
+fn variable(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is not a number: {text}")))
+}
+
+fn broken_seed(seed: u64, broken: &[String]) -> String {
+    let mut text = format!("seed {seed} is broken; again: cargo xtask world --seeds 1 --from {seed}\n");
+    for one in broken.iter().take(4) {
+        let _ = writeln!(text, "- {one}");
+    }
+    if broken.len() > 4 {
+        let _ = writeln!(text, "- and {} more", broken.len() - 4);
+    }
+    text
+}
+
+#[test]
+fn whatever_fails_the_promises_hold() {
+    let from = variable("TIDEGATE_WORLD_FROM").unwrap_or(0);
+    let seeds = variable("TIDEGATE_WORLD_SEEDS").unwrap_or(SEEDS_DEFAULT);
+    let next = AtomicU64::new(from);
+    let broken: Mutex<Vec<(u64, String)>> = Mutex::default();
+    let tally: Mutex<Tally> = Mutex::default();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= from + seeds || broken.lock().unwrap().len() > 100 {
+                        return;
+                    }
+                    let outcome = std::panic::catch_unwind(|| run(seed));
+                    let mut told = match &outcome {
+                        Ok(outcome) => outcome.broken.clone(),
+                        Err(_) => vec!["the world itself panicked".to_owned()],
+                    };
+                    if seed.is_multiple_of(TWICE_EVERY) || seeds == 1 {
+                        let again = std::panic::catch_unwind(|| run(seed)).map(|again| again.trace).ok();
+                        if again != outcome.as_ref().map(|o| o.trace).ok() {
+                            told.push("a second run saw something else".to_owned());
+                        }
+                    }
+                    if let Ok(outcome) = &outcome {
+                        tally.lock().unwrap().add(&outcome.tally);
+                    }
+                    if !told.is_empty() {
+                        broken.lock().unwrap().push((seed, broken_seed(seed, &told)));
+                    }
+                }
+            });
+        }
+    });
+    for (what, n) in &tally.into_inner().unwrap().0 {
+        eprintln!("{n:>9} {what}");
+    }
+    let mut broken = broken.into_inner().unwrap();
+    broken.sort();
+    let told: Vec<_> = broken.iter().take(TOLD_MAX).map(|(_, text)| text.as_str()).collect();
+    let numbers: Vec<_> = broken.iter().map(|(seed, _)| seed.to_string()).collect();
+    assert!(
+        broken.is_empty(),
+        "{} of {seeds} seeds are broken: {}\n{}",
+        broken.len(),
+        numbers.join(" "),
+        told.join("\n")
+    );
+}

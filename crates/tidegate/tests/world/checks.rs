@@ -1,0 +1,515 @@
+//! What has to hold in every world, each under its name.
+//!
+//! A request is judged by three witnesses: what its client read, what the API recorded of its
+//! attempts, and what the same API, asked in a good mood, says to the same body (an answer depends
+//! on seed and body only). What went wrong on the way may decide whether an answer comes; never what
+//! is in it.
+
+use crate::world::client::{End, Seen};
+use crate::world::plan::{Reader, Request, Upload, What};
+use crate::world::run::Over;
+use crate::world::story::{Story, Told};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tidegate_base::Moment;
+use tidegate_simulator::{Action, Block, Record, RequestFacts};
+
+/// How long after a client's leaving its upstream stream may still be open.
+const CLOSING_MAX: Duration = Duration::from_millis(50);
+/// What timers may add to a deadline (they tick in milliseconds).
+const TICK: Duration = Duration::from_millis(20);
+
+/// How many requests came out how, over worlds: a test that tests nothing shows here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally(pub(crate) BTreeMap<String, u64>);
+
+impl Tally {
+    fn count(&mut self, what: impl Into<String>) {
+        *self.0.entry(what.into()).or_default() += 1;
+    }
+
+    pub(crate) fn add(&mut self, other: &Tally) {
+        for (what, n) in &other.0 {
+            *self.0.entry(what.clone()).or_default() += n;
+        }
+    }
+}
+
+type Verdict = Result<(), String>;
+
+/// A request with its witnesses.
+struct Case<'a> {
+    over: &'a Over<'a>,
+    seen: &'a Seen,
+    request: &'a Request,
+    /// What the API says to it in a good mood, if it is a message.
+    good: Option<Value>,
+    /// The API's records of its attempts, oldest first; without those that were refused before an
+    /// answer was composed, unless the model's name tells them apart.
+    records: Vec<&'a Record>,
+    story: Option<Story>,
+    json: Option<Value>,
+}
+
+/// Checks everything; what broke is added to `broken`.
+pub(crate) fn check(mut over: Over<'_>, broken: &mut Vec<String>) -> Tally {
+    let mut tally = Tally::default();
+    let seen = std::mem::take(&mut over.seen);
+    let mut judge = over.judge.clone();
+    for one in &seen {
+        let good = (one.request.what == What::Message).then(|| good_answer(&mut judge, &one.request));
+        let case = Case::new(&over, one, good);
+        case.tally(&mut tally);
+        for (name, check) in OF_A_REQUEST {
+            if let Err(why) = check(&case) {
+                broken.push(format!("{name}: {why}\n{}", case.describe()));
+            }
+        }
+    }
+    for (name, check) in OF_THE_WORLD {
+        if let Err(why) = check(&over) {
+            broken.push(format!("{name}: {why}"));
+        }
+    }
+    tally
+}
+
+/// The JSON the API gives to this request when nothing goes wrong.
+fn good_answer(judge: &mut tidegate_simulator::Simulator, request: &Request) -> Value {
+    let mut body = request.body.clone();
+    if let Some(fields) = body.as_object_mut() {
+        fields.shift_remove("stream");
+    }
+    let body = body.to_string();
+    let mut headers = vec![("x-api-key", "sk-ant-judge-1"), ("anthropic-version", "2023-06-01")];
+    headers.extend(request.lines.iter().filter(|(n, _)| *n == "simulate").map(|(n, v)| (*n, v.as_str())));
+    let facts = RequestFacts { method: "POST", target: "/v1/messages", headers: &headers, body: body.as_bytes() };
+    let exchange = judge.begin(Moment::ZERO, &facts);
+    let ordinal = exchange.ordinal;
+    let mut bytes = Vec::new();
+    for step in exchange.playback {
+        if let Action::Send(piece) = step.action {
+            bytes.extend_from_slice(&piece);
+        }
+    }
+    judge.ended(Moment::ZERO, ordinal, tidegate_simulator::Progress::default());
+    serde_json::from_slice(&bytes).unwrap_or(Value::Null)
+}
+
+impl<'a> Case<'a> {
+    fn new(over: &'a Over<'a>, seen: &'a Seen, good: Option<Value>) -> Self {
+        let request = &seen.request;
+        let id = good.as_ref().and_then(|good| good["id"].as_str());
+        let of_id = |r: &&Record| r.reply.as_ref().is_some_and(|reply| Some(reply.id.as_str()) == id);
+        let records =
+            over.records.iter().filter(|r| r.model == request.model && request.model.starts_with("echo") || of_id(r));
+        let records = records.collect();
+        let head = seen.reading.head.as_ref();
+        let kind = head.and_then(|h| h.get("content-type")).unwrap_or_default();
+        let is_story = kind.starts_with("text/event-stream");
+        let story = is_story.then(|| Story::read(&seen.reading.body).ok()).flatten();
+        let json = kind.starts_with("application/json").then(|| serde_json::from_slice(&seen.reading.body).ok());
+        Case { over, seen, request, good, records, story, json: json.flatten() }
+    }
+
+    fn status(&self) -> u16 {
+        self.seen.reading.head.as_ref().map_or(0, |h| h.status)
+    }
+
+    fn head(&self, name: &str) -> Option<&str> {
+        self.seen.reading.head.as_ref()?.get(name)
+    }
+
+    fn error_code(&self) -> Option<&str> {
+        let envelope = self.story.as_ref().and_then(|s| s.error.as_ref()).or(self.json.as_ref())?;
+        envelope["error"]["details"]["error_code"].as_str()
+    }
+
+    fn drained_by(&self, moment: Moment) -> bool {
+        self.over.drain.is_some_and(|drain| drain.began <= moment)
+    }
+
+    fn tally(&self, tally: &mut Tally) {
+        let end = self.seen.end;
+        let what = self.request.what;
+        match end {
+            End::Answered if what == What::Message => {
+                let story = self.story.as_ref();
+                let ending = story.map_or("json", |s| if s.stopped { "message_stop" } else { "error" });
+                tally.count(format!("Message {} {ending}", self.status()));
+                if let Some(code) = self.error_code() {
+                    tally.count(format!("code {code}"));
+                }
+                if self.records.len() > 1 && self.status() == 200 && story.is_none_or(|s| s.stopped) {
+                    tally.count("good after a retry");
+                }
+            }
+            _ => tally.count(format!("{what:?} {end:?} {}", self.status())),
+        }
+    }
+
+    fn describe(&self) -> String {
+        let (request, reading) = (self.request, &self.seen.reading);
+        let (method, target) = request.line();
+        let mut text = format!(
+            "  request {} {:?}: {method} {target} model {} stream {} max_tokens {} {:?} upload {:?} reader {:?} leave {:?} deadline {:?}\n",
+            request.number,
+            request.what,
+            request.model,
+            request.stream,
+            request.max_tokens(),
+            request.lines,
+            request.upload,
+            request.reader,
+            request.leave,
+            request.deadline,
+        );
+        let (began, sent, ended) = (self.seen.began, self.seen.sent, self.seen.ended);
+        text += &format!(
+            "  began {began} sent {sent} ended {ended} as {:?}; broken: {:?}\n",
+            self.seen.end, reading.broken
+        );
+        text += &format!("  head {:?}\n", reading.head);
+        let body = String::from_utf8_lossy(&reading.body);
+        let tail: String = body.chars().rev().take(600).collect::<Vec<_>>().into_iter().rev().collect();
+        text += &format!("  body of {} bytes, its end: {tail}\n", reading.body.len());
+        for r in &self.records {
+            text += &format!(
+                "  attempt {} {} status {} refusal {:?} faults {:?} struck {} began {} left {:?} ended {:?} body {} content {}\n",
+                r.ordinal,
+                r.organisation,
+                r.status,
+                r.refusal,
+                r.faults,
+                r.progress.faults,
+                r.began,
+                r.left,
+                r.ended,
+                r.progress.body_bytes,
+                r.progress.content_bytes,
+            );
+        }
+        text
+    }
+}
+
+type OfARequest = (&'static str, fn(&Case<'_>) -> Verdict);
+
+const OF_A_REQUEST: &[OfARequest] = &[
+    ("one whole answer for every client that stays", one_whole_answer),
+    ("only documented statuses", documented_statuses),
+    ("errors come in the API's envelope", errors_in_the_envelope),
+    ("every answer names its request", answers_are_named),
+    ("no key leaves the gateway", no_key_leaves),
+    ("a stream keeps its grammar", stream_grammar),
+    ("a stream says what the API said", stream_is_true),
+    ("a buffered answer is the API's, field by field", buffered_is_true),
+    ("nothing is tried again once content was passed on", no_retry_after_content),
+    ("no more attempts than the rules allow", attempts_bounded),
+    ("a deadline is kept", deadline_kept),
+    ("whoever vanishes takes the upstream stream along", vanished_clients_close_upstream),
+    ("in a calm world everything succeeds", calm_succeeds),
+];
+
+fn one_whole_answer(case: &Case<'_>) -> Verdict {
+    let seen = case.seen;
+    match seen.end {
+        End::Hung => Err("it hangs".to_owned()),
+        End::Answered | End::Left | End::Stopped => Ok(()),
+        End::Unserved if case.drained_by(seen.ended) => Ok(()),
+        // A slow reader is cut off when its backlog is over the limit.
+        End::Cut if matches!(case.request.reader, Reader::Slow(..)) && !case.over.scene.calm => Ok(()),
+        End::Cut if case.request.leave.is_some() || matches!(case.request.reader, Reader::Stops(_)) => Ok(()),
+        // It was never a request, and the gateway was going down or idle for too long.
+        End::Cut | End::Unserved => Err(format!("{:?}: {:?}", seen.end, seen.reading.broken)),
+    }
+}
+
+fn documented_statuses(case: &Case<'_>) -> Verdict {
+    let status = case.status();
+    if status == 0 {
+        return Ok(());
+    }
+    let upstream_says: &[u16] = &[200, 400, 403, 404, 413, 500, 502, 503, 504, 529];
+    let allowed: &[u16] = match case.request.what {
+        What::Message => upstream_says,
+        What::CountTokens | What::Models | What::OneModel => &[200, 500, 502, 504, 529],
+        What::Root => &[200],
+        What::UnknownPath => &[404],
+        What::WrongMethod => &[405],
+        What::StrangeKey => &[401],
+        What::StrangeHeader | What::GarbageHead => &[400],
+        What::BadJson | What::NoModel => &[400, 529],
+        What::TooLarge => &[413, 529],
+        What::SlowBody => &[408, 529],
+        What::HugeHead => &[431],
+        What::SlowHead => &[408],
+    };
+    // What the upstream was not told to say, it did not say.
+    let told = |status: u16| {
+        let of_place = matches!(status, 400);
+        let faults = || case.over.scene.scenario.faults.iter().flat_map(|rule| &rule.faults);
+        faults().any(|f| matches!(f, tidegate_simulator::Fault::Status { status: s, .. } if *s == status))
+            || of_place
+                && faults().any(|f| matches!(f, tidegate_simulator::Fault::ErrorEvent(_, "invalid_request_error")))
+    };
+    let large = case.request.body.to_string().len() as u64 > case.over.scene.settings.limits.body_bytes;
+    let dribbles = matches!(case.request.upload, Upload::Pieces(..));
+    if status == 413 && large || status == 408 && dribbles {
+        return Ok(());
+    }
+    let of_upstream = case.request.what == What::Message && matches!(status, 400 | 403 | 404 | 413 | 503);
+    if !allowed.contains(&status) || of_upstream && !told(status) {
+        return Err(format!("{status}"));
+    }
+    Ok(())
+}
+
+fn errors_in_the_envelope(case: &Case<'_>) -> Verdict {
+    let check = |envelope: &Value, id: Option<&str>| {
+        let kinds = [
+            "invalid_request_error",
+            "authentication_error",
+            "permission_error",
+            "not_found_error",
+            "request_too_large",
+            "api_error",
+            "timeout_error",
+            "overloaded_error",
+        ];
+        let error = &envelope["error"];
+        let kind = error["type"].as_str().unwrap_or_default();
+        let named = envelope["request_id"].as_str().is_some_and(|named| id.is_none_or(|id| id == named));
+        let spoken = error["message"].as_str().is_some_and(|message| !message.is_empty());
+        if envelope["type"] == "error" && kinds.contains(&kind) && named && spoken {
+            Ok(())
+        } else {
+            Err(format!("{envelope}"))
+        }
+    };
+    if let Some(error) = case.story.as_ref().and_then(|s| s.error.as_ref()) {
+        check(error, None)?;
+    }
+    if case.seen.end != End::Answered || case.status() == 200 {
+        return Ok(());
+    }
+    check(case.json.as_ref().ok_or("no JSON")?, case.head("request-id"))
+}
+
+fn answers_are_named(case: &Case<'_>) -> Verdict {
+    let named = |name| case.head(name).is_some_and(|id| id.starts_with("req_"));
+    let unnamed = case.request.what == What::Root;
+    if case.status() == 0 || unnamed || named("request-id") && named("tidegate-request-id") {
+        return Ok(());
+    }
+    Err("request-id or tidegate-request-id is missing".to_owned())
+}
+
+fn no_key_leaves(case: &Case<'_>) -> Verdict {
+    let text = format!("{:?}{}", case.seen.reading.head, String::from_utf8_lossy(&case.seen.reading.body));
+    if text.contains("sk-ant-") || text.contains("tg_key") { Err("a key".to_owned()) } else { Ok(()) }
+}
+
+fn stream_grammar(case: &Case<'_>) -> Verdict {
+    if !case.head("content-type").is_some_and(|kind| kind.starts_with("text/event-stream")) {
+        let streams = case.request.what == What::Message && case.request.stream;
+        let whole = case.seen.end == End::Answered && case.status() == 200;
+        return if streams && whole { Err("a stream was asked for".to_owned()) } else { Ok(()) };
+    }
+    if !case.request.stream {
+        return Err("a stream that nobody asked for".to_owned());
+    }
+    let story = Story::read(&case.seen.reading.body)?;
+    if case.seen.end != End::Answered {
+        return Ok(());
+    }
+    match (story.ended(), story.rest) {
+        (true, 0) => Ok(()),
+        (true, rest) => Err(format!("{rest} bytes after the last event")),
+        (false, _) => Err("it ends without message_stop or error".to_owned()),
+    }
+}
+
+/// What a block of the truth would have told.
+fn told_by(block: &Block) -> Told {
+    let told = |kind: &str, text: &str| Told { kind: kind.to_owned(), text: text.to_owned(), ..Told::default() };
+    match block {
+        Block::Thinking { text, signature, .. } => Told { signature: signature.clone(), ..told("thinking", text) },
+        Block::Text(text) => told("text", text),
+        Block::ToolUse { input, name, .. } => Told { name: name.clone(), ..told("tool_use", input) },
+    }
+}
+
+/// Whether `got` is `want` with at most `times` pieces of it said twice in a row.
+fn says(got: &str, want: &str, times: usize) -> bool {
+    if times == 0 || got.len() <= want.len() {
+        return got == want;
+    }
+    // One repeated piece: what is before its end and what is after its beginning are both true.
+    let (got, want) = (got.as_bytes(), want.as_bytes());
+    let before = got.iter().zip(want).take_while(|(a, b)| a == b).count();
+    let after = got.iter().rev().zip(want.iter().rev()).take_while(|(a, b)| a == b).count();
+    times > 1 || before + after >= want.len()
+}
+
+fn stream_is_true(case: &Case<'_>) -> Verdict {
+    let Some(story) = &case.story else { return Ok(()) };
+    let Some(id) = story.message_id() else {
+        return if story.blocks.is_empty() { Ok(()) } else { Err("content without a message".to_owned()) };
+    };
+    let good = case.good.as_ref().filter(|good| good["id"] == id).ok_or_else(|| format!("nobody said {id}"))?;
+    let record = case.records.iter().rev().find(|r| r.reply.is_some()).ok_or("the API has no record of it")?;
+    let reply = record.reply.as_deref().ok_or("the API has forgotten it")?;
+    let doubled: usize =
+        case.records.iter().map(|r| r.faults.iter().filter(|f| **f == "duplicate-at").count()).max().unwrap_or(0);
+    let truth: Vec<Told> = reply.blocks.iter().map(told_by).collect();
+    if story.blocks.len() > truth.len() {
+        return Err(format!("{} blocks, truly {}", story.blocks.len(), truth.len()));
+    }
+    for (n, (told, truth)) in story.blocks.iter().zip(&truth).enumerate() {
+        if (&told.kind, &told.name) != (&truth.kind, &truth.name) {
+            return Err(format!("block {n} is {told:?}, truly {truth:?}"));
+        }
+        let whole = told.stopped || story.stopped;
+        let prefix = doubled > 0 || truth.text.starts_with(&told.text);
+        if whole && !says(&told.text, &truth.text, doubled) || !whole && !prefix {
+            return Err(format!("block {n} says {told:?}, truly {truth:?}"));
+        }
+        if whole && told.signature != truth.signature {
+            return Err(format!("block {n} is signed {}, truly {}", told.signature, truth.signature));
+        }
+    }
+    if !story.stopped {
+        return Ok(());
+    }
+    if story.blocks.len() != truth.len() {
+        return Err(format!("{} blocks, truly {}", story.blocks.len(), truth.len()));
+    }
+    let reason = story.stop_reason.as_deref();
+    if reason != good["stop_reason"].as_str() || reason != Some(reply.stop_reason) {
+        return Err(format!("stop_reason {reason:?}, truly {}", reply.stop_reason));
+    }
+    if story.usage != good["usage"] {
+        return Err(format!("usage {}, truly {}", story.usage, good["usage"]));
+    }
+    Ok(())
+}
+
+fn buffered_is_true(case: &Case<'_>) -> Verdict {
+    let told = case.request.what == What::Message && case.seen.end == End::Answered && case.status() == 200;
+    if !told || case.story.is_some() || case.request.stream {
+        return Ok(());
+    }
+    let json = case.json.as_ref().ok_or("no JSON")?;
+    if case.records.iter().any(|r| r.faults.contains(&"duplicate-at")) {
+        return Ok(());
+    }
+    match case.good.as_ref() {
+        Some(good) if good == json => Ok(()),
+        good => Err(format!("{json}\n  truly {}", good.unwrap_or(&Value::Null))),
+    }
+}
+
+fn no_retry_after_content(case: &Case<'_>) -> Verdict {
+    let body = &case.seen.reading;
+    let from = match (&case.story, case.seen.end) {
+        (Some(story), _) => story.content_from,
+        (None, End::Answered) => Some(body.body.len()),
+        _ => None,
+    };
+    let Some(from) = from else { return Ok(()) };
+    let slow = !matches!(case.request.reader, Reader::Eager);
+    let Some((at, _)) = body.marks.iter().find(|(_, len)| *len >= from) else { return Ok(()) };
+    // What the API takes up late and finds abandoned was sent before.
+    match case.records.iter().find(|r| r.began > *at && r.left != Some(r.began)) {
+        Some(late) if !slow => Err(format!("attempt {} began after content was read at {at}", late.ordinal)),
+        _ => Ok(()),
+    }
+}
+
+fn attempts_bounded(case: &Case<'_>) -> Verdict {
+    // An attempt over a kept connection that turns out dead goes out once more.
+    let most = case.over.scene.settings.retry.attempts_max.max(1) as usize * 2;
+    if case.records.len() > most { Err(format!("{} attempts, allowed {most}", case.records.len())) } else { Ok(()) }
+}
+
+fn deadline_kept(case: &Case<'_>) -> Verdict {
+    let Some(deadline) = case.request.deadline else { return Ok(()) };
+    let eager = case.request.reader == Reader::Eager && case.request.upload == Upload::Whole;
+    // It counts from the head's arrival; where connections are few, that may be late.
+    let accepted_at_once = case.over.scene.settings.limits.connections > 1_000;
+    let took = case.seen.ended.since(case.seen.began);
+    let concerned = eager && accepted_at_once && case.request.what == What::Message && case.seen.end == End::Answered;
+    if concerned && took > deadline + TICK { Err(format!("took {took:?} of {deadline:?}")) } else { Ok(()) }
+}
+
+fn vanished_clients_close_upstream(case: &Case<'_>) -> Verdict {
+    if case.seen.end != End::Left {
+        return Ok(());
+    }
+    let left = case.seen.ended;
+    for record in &case.records {
+        let ended = record.ended.ok_or("an attempt never ended")?;
+        let from = record.began.max(left);
+        if ended > from && ended.since(from) > CLOSING_MAX {
+            return Err(format!("attempt {} went on for {:?}", record.ordinal, ended.since(from)));
+        }
+    }
+    Ok(())
+}
+
+fn calm_succeeds(case: &Case<'_>) -> Verdict {
+    let concerned = case.over.scene.calm && case.request.stays() && case.request.what == What::Message;
+    if !concerned {
+        return Ok(());
+    }
+    let stopped = case.story.as_ref().is_none_or(|story| story.stopped);
+    if case.seen.end == End::Answered && case.status() == 200 && stopped && case.records.len() == 1 {
+        return Ok(());
+    }
+    Err(format!("{:?} {} after {} attempts", case.seen.end, case.status(), case.records.len()))
+}
+
+type OfTheWorld = (&'static str, fn(&Over<'_>) -> Verdict);
+
+const OF_THE_WORLD: &[OfTheWorld] = &[
+    ("nothing panics", nothing_panics),
+    ("nothing is held at rest", nothing_is_held),
+    ("the API is left alone at rest", api_is_left),
+    ("a drain ends in time", drain_ends),
+];
+
+fn nothing_panics(over: &Over<'_>) -> Verdict {
+    if over.panics.is_empty() { Ok(()) } else { Err(over.panics.join("; ")) }
+}
+
+fn nothing_is_held(over: &Over<'_>) -> Verdict {
+    let gateway = &over.gateway;
+    let (held, live, living) = (gateway.held(), gateway.live().len(), gateway.living());
+    let leaked = gateway.metrics().leases_leaked();
+    gateway.refresh_gauges();
+    let text = gateway.metrics().text();
+    let gauge = |line: &&str| line.contains("state=\"busy\"") && !line.ends_with(" 0");
+    let busy: Vec<_> = text.lines().filter(gauge).collect();
+    if held == (0, 0, 0, 0) && live == 0 && living.is_empty() && leaked == 0 && busy.is_empty() {
+        return Ok(());
+    }
+    Err(format!("held {held:?}, {live} live, tasks {living:?}, {leaked} leases leaked, busy {busy:?}"))
+}
+
+fn api_is_left(over: &Over<'_>) -> Verdict {
+    let open = (over.summary["open"].as_u64(), over.summary["open_streams"].as_u64());
+    let unended = over.records.iter().filter(|r| r.ended.is_none()).count();
+    if open == (Some(0), Some(0)) && unended == 0 {
+        return Ok(());
+    }
+    Err(format!("{open:?} requests and streams open, {unended} records without an end"))
+}
+
+fn drain_ends(over: &Over<'_>) -> Verdict {
+    let Some(drain) = over.drain else { return Ok(()) };
+    let most = over.scene.settings.clocks.drain + Duration::from_secs(5) + TICK;
+    let took = drain.ended.since(drain.began);
+    if took <= most { Ok(()) } else { Err(format!("took {took:?} of {most:?}")) }
+}
