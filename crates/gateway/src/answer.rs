@@ -5,7 +5,7 @@
 //! says is decided in `settle`; what an upstream said goes to the client only if it is the API's
 //! own envelope. `docs/errors.md` has an entry for each code.
 
-use crate::exchange::Failure;
+use crate::failure::Failure;
 use std::borrow::Cow;
 use std::time::Duration;
 use tidegate_base::ByteSize;

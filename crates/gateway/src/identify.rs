@@ -1,76 +1,17 @@
 //! Phase 2, identify: a credential to a tenant, headers to priority and deadline.
 //!
-//! It comes before the body is read: a stranger's upload costs nothing. Keys are kept as SHA-256
-//! (they are long and random, so a slow hash would only slow the path); the hash is found by its
-//! first bytes and compared whole in constant time.
+//! It comes before the body is read: a stranger's upload costs nothing. A key is found by
+//! the first bytes of its hash, and compared whole in constant time.
 
 use crate::answer::Trouble;
+use crate::key::KeyHash;
 use crate::settings::{ClientKey, Clocks};
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
-use subtle::ConstantTimeEq;
 use tidegate_base::{Deadline, Moment};
 use tidegate_schedule::Band;
 use tidegate_wire::http1::{Headers, RequestHead};
-
-/// The SHA-256 of a client key, written `sha256:` and 64 hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct KeyHash([u8; 32]);
-
-/// Not a key hash.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KeyHashError;
-
-impl fmt::Display for KeyHashError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(
-            "a key hash is `sha256:` and 64 hexadecimal digits, as `tidegate key new` prints it; never the key itself",
-        )
-    }
-}
-
-impl std::error::Error for KeyHashError {}
-
-impl KeyHash {
-    /// The hash of a key.
-    pub fn of(key: &[u8]) -> Self {
-        KeyHash(Sha256::digest(key).into())
-    }
-
-    fn prefix(&self) -> [u8; 8] {
-        std::array::from_fn(|i| self.0[i])
-    }
-}
-
-impl FromStr for KeyHash {
-    type Err = KeyHashError;
-    fn from_str(text: &str) -> Result<Self, KeyHashError> {
-        let hex = text.strip_prefix("sha256:").ok_or(KeyHashError)?;
-        if hex.len() != 64 || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(KeyHashError);
-        }
-        let digit = |b: u8| (b as char).to_digit(16).unwrap_or(0) as u8;
-        let hex = hex.as_bytes();
-        Ok(KeyHash(std::array::from_fn(|i| digit(hex[2 * i]) << 4 | digit(hex[2 * i + 1]))))
-    }
-}
-
-impl fmt::Display for KeyHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("sha256:")?;
-        self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
-    }
-}
-
-impl fmt::Debug for KeyHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("KeyHash(..)")
-    }
-}
 
 /// The keys that are known, by the first bytes of their hashes.
 #[derive(Debug, Default)]
@@ -96,7 +37,7 @@ impl Keys {
     fn tenant(&self, key: &[u8]) -> Option<Arc<str>> {
         let hash = KeyHash::of(key);
         let candidates = self.by_prefix.get(&hash.prefix())?;
-        let found = candidates.iter().find(|k| bool::from(k.hash.0.ct_eq(&hash.0)))?;
+        let found = candidates.iter().find(|k| k.hash.is(&hash))?;
         Some(Arc::clone(&found.tenant))
     }
 }
@@ -232,14 +173,5 @@ mod tests {
         assert!(c.deadline(Moment::ZERO, false, &clocks).is_clients());
         assert!(!c.deadline(Moment::ZERO, true, &clocks).is_clients());
         assert!(check(&open, &[("x-stainless-timeout", "NOT_GIVEN")], true).unwrap().sdk_timeout.is_none());
-    }
-
-    #[test]
-    fn a_hash_reads_back_and_a_key_is_no_hash() {
-        let hash = KeyHash::of(b"x");
-        assert_eq!(hash.to_string().parse(), Ok(hash));
-        for bad in ["", "tg_abc", "sha256:12", &"sha256:".repeat(10)] {
-            assert_eq!(bad.parse::<KeyHash>(), Err(KeyHashError));
-        }
     }
 }

@@ -9,6 +9,7 @@
 //! | `identify`, `decode`, `admit`, `exchange`, `relay`, `answer`, `settle` | a phase each |
 //! | `reply` | the client's side of a request: its answer, its heartbeats, its leaving |
 //! | `door` | one client connection: heads, keep-alive, which path leads where |
+//! | `failure`, `key` | an attempt that failed; a client key's hash |
 //! | `house`, `plane` | what all threads share; what one thread owns |
 //! | `gateway` | starting, accepting, draining |
 //! | `admin` | the operator's door |
@@ -20,9 +21,11 @@ mod answer;
 mod decode;
 mod door;
 mod exchange;
+mod failure;
 mod gateway;
 mod house;
 mod identify;
+mod key;
 mod path;
 mod plane;
 mod relay;
@@ -33,5 +36,5 @@ mod settle;
 pub use admin::serve as serve_admin;
 pub use answer::public_codes;
 pub use gateway::{Drained, Gateway, SetupError};
-pub use identify::{KeyHash, KeyHashError};
+pub use key::{KeyHash, KeyHashError};
 pub use settings::{ClientKey, Clocks, Limits, Organisation, Settings};

@@ -6,7 +6,7 @@
 //! watches the client. A stream that ends without `message_stop` is broken, whatever its framing
 //! says.
 
-use crate::exchange::Failure;
+use crate::failure::Failure;
 use crate::house::House;
 use crate::reply::{Interrupt, Reply};
 use std::future::poll_fn;

@@ -1,7 +1,7 @@
 //! Every number the path runs under, with its default and its reason. `docs/limits.md` and
 //! `tidegate.example.toml` list the same ones for operators.
 
-use crate::identify::KeyHash;
+use crate::key::KeyHash;
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_schedule::{QueueRules, RetryRules};
