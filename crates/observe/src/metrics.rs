@@ -71,6 +71,11 @@ struct ClockOf {
     clock: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BudgetOf {
+    budget: &'static str,
+}
+
 /// Whose tokens, of which model and kind.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct TokenLabels {
@@ -121,10 +126,10 @@ impl prometheus_client::collector::Collector for GapHistogram {
     fn encode(&self, mut encoder: prometheus_client::encoding::DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let totals = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let buckets: Vec<(f64, u64)> =
-            TIME_BOUNDS.iter().copied().chain([f64::MAX]).zip(totals.counts.iter().copied()).collect();
+            TIME_BOUNDS.iter().copied().chain([f64::INFINITY]).zip(totals.counts.iter().copied()).collect();
         let count = totals.counts.iter().sum();
         let mut metric = encoder.encode_descriptor(
-            "tidegate_stream_gap",
+            "stream_gap",
             "Time between the pieces of an upstream stream",
             Some(&Unit::Seconds),
             prometheus_client::metrics::MetricType::Histogram,
@@ -153,7 +158,7 @@ pub struct Metrics {
     queued: Gauge,
     leases: Gauge,
     leaked: Counter,
-    budgets: Family<CauseOf, Gauge>,
+    budgets: Family<BudgetOf, Gauge>,
     truncated: Counter,
     merged: Counter,
     drained: Gauge,
@@ -347,8 +352,8 @@ impl Metrics {
     }
 
     /// Bytes held of a budget, now.
-    pub fn budget(&self, name: &'static str, bytes: u64) {
-        self.budgets.get_or_create(&CauseOf { cause: name }).set(bytes as i64);
+    pub fn budget(&self, budget: &'static str, bytes: u64) {
+        self.budgets.get_or_create(&BudgetOf { budget }).set(bytes as i64);
     }
 
     /// An answer was cut by its own `max_tokens`.
@@ -388,9 +393,10 @@ mod tests {
             "tidegate_tokens_total{tenant=\"acme\",model=\"claude-opus-5-5\",kind=\"output\"} 7",
             "tidegate_clock_expired_total{clock=\"first_byte\"} 1",
             "tidegate_stream_gap_seconds_bucket{le=\"0.005\"} 1",
+            "tidegate_stream_gap_seconds_bucket{le=\"+Inf\"} 2",
             "tidegate_stream_gap_seconds_count 2",
         ] {
-            assert!(text.contains(line), "{line}\n{text}");
+            assert!(text.lines().any(|l| l == line), "{line}\n{text}");
         }
     }
 

@@ -69,5 +69,8 @@ pub(super) fn run(flags: &Bench) -> Result<(), Failed> {
     } else {
         say(report.table().trim_end());
     }
+    if report.ok == 0 {
+        return Err(Failed("not one request was answered well; the errors are in the report".to_owned()));
+    }
     Ok(())
 }
