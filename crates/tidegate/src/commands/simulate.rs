@@ -39,6 +39,7 @@ impl Running {
         truth: SocketAddr,
         flags: [&str; 2],
     ) -> Result<Self, Failed> {
+        let scenario = scenario(name)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failed::because)?;
         let entered = runtime.enter();
         let (api, truth): (TcpListen, TcpListen) = (listen(api, flags[0])?, listen(truth, flags[1])?);
@@ -46,7 +47,7 @@ impl Running {
         let (api_at, truth_at) = (api.local(), truth.local());
         let clock = Clock::real();
         let epoch_s = clock.wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
-        let simulator = SharedSimulator::new(Simulator::new(scenario(name)?, seed, epoch_s));
+        let simulator = SharedSimulator::new(Simulator::new(scenario, seed, epoch_s));
         let (stop, stopped) = oneshot::channel();
         let work = move || {
             runtime.block_on(async {

@@ -6,6 +6,8 @@
 #![allow(clippy::disallowed_methods, reason = "these tests live in real time, on threads of their own")]
 
 mod commands;
+mod faithful;
+mod limits;
 mod process;
 mod smuggling;
 mod upstream;

@@ -28,10 +28,12 @@ use tokio::io::AsyncWrite;
 const PIPELINED_BYTES_MAX: usize = 64 * 1024;
 /// An output buffer larger than this is given back once it is empty.
 const OUT_BYTES_KEPT: usize = 4 * 1024;
-/// What is read and thrown away from a client that was refused in mid-upload, so that our answer
-/// is not lost to a reset: at most so many bytes for at most so long.
-const LINGER_BYTES_MAX: usize = 4 << 20;
-const LINGER_MAX: Duration = Duration::from_secs(2);
+/// What is read and thrown away from a client that was refused in mid-upload. Most clients look for
+/// an answer only once they have sent everything, and a reset would take it from them: so about
+/// twice the largest body the API takes, for as long as bytes keep coming, within bounds.
+const LINGER_BYTES_MAX: usize = 64 << 20;
+const LINGER_SILENCE_MAX: Duration = Duration::from_secs(1);
+const LINGER_MAX: Duration = Duration::from_secs(10);
 
 /// Why there is no (further) request or body.
 #[derive(Debug)]
@@ -268,11 +270,11 @@ impl ServerConn {
             poll_fn(|cx| Pin::new(&mut self.io).poll_shutdown(cx)).await?;
             let mut left = LINGER_BYTES_MAX;
             while left > 0 {
-                let n = poll_fn(|cx| with_scratch(|s| poll_read_once(&mut self.io, cx, s))).await?;
-                if n == 0 {
-                    break;
+                let reading = poll_fn(|cx| with_scratch(|s| poll_read_once(&mut self.io, cx, s)));
+                match clock.within(LINGER_SILENCE_MAX, reading).await {
+                    Some(Ok(n)) if n > 0 => left = left.saturating_sub(n),
+                    _ => break,
                 }
-                left = left.saturating_sub(n);
             }
             io::Result::Ok(())
         };
