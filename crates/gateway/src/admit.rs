@@ -1,4 +1,4 @@
-//! Phase 6, admit: a lease on a quota domain, now, after waiting, or not at all.
+//! Phase 7, admit: a lease on a quota domain, now, after waiting, or not at all.
 //!
 //! This is the host of the pure scheduler: one lock around it, held for microseconds a few times
 //! per request and never per event; a channel for each request that waits; one task that wakes the

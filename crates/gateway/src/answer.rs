@@ -1,4 +1,4 @@
-//! Phase 9, answer: the only table from what went wrong to what the client sees.
+//! Phase 10, answer: the only table from what went wrong to what the client sees.
 //!
 //! Each row says status, API error type, our machine code (`error.details.error_code`), whether
 //! the SDKs should retry, after how long, and a sentence for the client's developer. What the log
@@ -59,6 +59,10 @@ pub(crate) enum Trouble {
     Cancelled,
     /// The answer is over the limit for answers that are held whole.
     AnswerTooLarge { limit: u64 },
+    /// The upstream refused this very request, in words that are not the API's.
+    UpstreamRefused { status: u16 },
+    /// The client is a page in a browser, and no client keys are configured.
+    Origin,
     /// The upstream failed, and not again or not any more.
     Upstream(Box<Failure>),
 }
@@ -83,6 +87,7 @@ pub fn public_codes() -> &'static [&'static str] {
         "unknown_path",
         "method_not_allowed",
         "loopback_only",
+        "origin_not_allowed",
         "missing_key",
         "unknown_key",
         "invalid_header",
@@ -107,6 +112,7 @@ pub fn public_codes() -> &'static [&'static str] {
         "upstream_overloaded",
         "upstream_rate_limited",
         "upstream_key_rejected",
+        "upstream_refused",
     ]
 }
 
@@ -246,6 +252,17 @@ pub(crate) fn answer(trouble: &Trouble) -> Answer {
             ),
         )
         .never_retry(),
+        Trouble::UpstreamRefused { status } => row(
+            ErrorType::of_status(*status),
+            "upstream_refused",
+            format!("the upstream refused the request with status {status} and did not say why in the API's words"),
+        )
+        .status(*status),
+        Trouble::Origin => row(
+            Permission,
+            "origin_not_allowed",
+            "requests from web pages are refused while no client keys are configured; make one with `tidegate key new`",
+        ),
         Trouble::Upstream(failure) => upstream(failure),
     }
 }
@@ -271,8 +288,9 @@ fn upstream(failure: &Failure) -> Answer {
             row(Api, "upstream_broken", failure.public).status(502)
         }
         Cause::ServerError => {
-            let kind = if failure.status == Some(504) { Timeout } else { Api };
-            said(kind, "upstream_error", "the upstream failed").status(failure.status.unwrap_or(500))
+            let status = failure.status.unwrap_or(500);
+            let named = failure.envelope.as_ref().and_then(|e| ErrorType::of_name(&e.kind));
+            said(named.unwrap_or(ErrorType::of_status(status)), "upstream_error", "the upstream failed").status(status)
         }
         Cause::Overloaded => said(Overloaded, "upstream_overloaded", "the upstream is overloaded")
             .after(wait.unwrap_or(Duration::from_secs(5))),

@@ -1,4 +1,4 @@
-//! Phase 7, exchange: the request to the upstream, and the head of its answer.
+//! Phase 8, exchange: the request to the upstream, and the head of its answer.
 //!
 //! What is passed on: every header line but the connection's own, the client's credential, cookies
 //! and our own `tidegate-*`; the body byte for byte. What comes back is sorted into an answer to
@@ -26,6 +26,8 @@ pub(crate) enum Sent {
     Answer(Box<Exchange>),
     /// The upstream refused this very request; the client should see it as it is.
     Said { head: ResponseHead, body: Bytes },
+    /// So it did, but not in the API's words (an edge's page): only its status is of use.
+    Mute { status: u16 },
 }
 
 /// What is sent, the same for every attempt.
@@ -143,14 +145,10 @@ async fn refused(house: &House, mut exchange: Exchange) -> Result<Sent, Box<Fail
         529 => Cause::Overloaded,
         500..=599 => Cause::ServerError,
         400..=499 => {
-            return match ErrorBody::read(&body) {
-                Some(_) => Ok(Sent::Said { head, body }),
-                // A 4xx that is not the API's own (an edge's HTML) says nothing a client could use.
-                None => Err(Box::new(Failure {
-                    status: Some(502),
-                    ..Failure::new(Cause::ServerError, format!("status {} without an API error", head.status))
-                })),
-            };
+            return Ok(match ErrorBody::read(&body) {
+                Some(_) => Sent::Said { head, body },
+                None => Sent::Mute { status: head.status },
+            });
         }
         status => return Err(Box::new(Failure::new(Cause::BadStream, format!("unexpected status {status}")))),
     };

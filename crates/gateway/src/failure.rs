@@ -10,6 +10,8 @@ pub(crate) struct Failure {
     pub(crate) cause: Cause,
     /// The upstream's status, if it gave one.
     pub(crate) status: Option<u16>,
+    /// Whether another attempt would end the same: it concerns the request itself.
+    pub(crate) is_final: bool,
     /// The clock that ran out, if one did.
     pub(crate) clock: Option<&'static str>,
     /// What the upstream asked for.
@@ -27,6 +29,7 @@ impl Failure {
         Failure {
             cause,
             status: None,
+            is_final: false,
             clock: None,
             retry_after: None,
             envelope: None,

@@ -70,6 +70,10 @@ pub(crate) fn identify(keys: &Keys, head: &RequestHead, from_loopback: bool, now
         if !from_loopback {
             return Err(Trouble::LoopbackOnly);
         }
+        // A web page that a person on this machine looks at can post here; it has no business to.
+        if headers.has("origin") {
+            return Err(Trouble::Origin);
+        }
         "default".into()
     } else {
         let key = credential(headers).filter(|k| !k.is_empty()).ok_or(Trouble::KeyMissing)?;
@@ -148,6 +152,9 @@ mod tests {
     fn without_keys_only_this_machine_is_served() {
         assert_eq!(&*check(&Keys::new(&[]), &[], true).unwrap().tenant, "default");
         assert!(matches!(check(&Keys::new(&[]), &[("x-api-key", "x")], false), Err(Trouble::LoopbackOnly)));
+        assert!(matches!(check(&Keys::new(&[]), &[("Origin", "https://evil.example")], true), Err(Trouble::Origin)));
+        let key = [("origin", "https://app.example"), ("x-api-key", "tg_secret")];
+        assert!(check(&one_key(), &key, false).is_ok());
     }
 
     #[test]

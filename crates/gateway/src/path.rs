@@ -209,7 +209,7 @@ async fn attempts(plane: &Plane, reply: &mut Reply<'_>, plan: &Plan<'_>, account
         if failure.cause == Cause::KeyRejected {
             tracing::error!(target: "tidegate::upstream", key = house.lane_label(lane), "the upstream rejects this key; it is put aside and tried again later");
         }
-        let repeatable = !(reply.content || plan.server_tools && failed.content_seen);
+        let repeatable = !(failure.is_final || reply.content || plan.server_tools && failed.content_seen);
         if !repeatable {
             return Err(Trouble::Upstream(failure).into());
         }
@@ -284,6 +284,7 @@ async fn attempt(
     let sent = reply.attend(exchange(plane, house.lane_index(lane), &plan.request, &live)).await?;
     let mut answer = match sent {
         Ok(Sent::Answer(answer)) => answer,
+        Ok(Sent::Mute { status }) => return Err(Trouble::UpstreamRefused { status }.into()),
         Ok(Sent::Said { head, body }) => {
             account.first_byte_at.get_or_insert(house.clock.now());
             said(reply, plan, &head, &body);
@@ -305,7 +306,7 @@ async fn attempt(
     let failed = |failure| Ok(Attempt::Failed(Failed { failure, content_seen }));
     match relayed? {
         Relayed::Failed(failure) => failed(failure),
-        Relayed::TooLarge => Err(Trouble::AnswerTooLarge { limit: house.settings.limits.answer_bytes }.into()),
+        Relayed::TooLarge(trouble) => Err(trouble.into()),
         Relayed::Whole => {
             if plan.assembles() {
                 let json = match relay.assembled() {

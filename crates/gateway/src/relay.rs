@@ -1,4 +1,4 @@
-//! Phase 8, relay: the answer, event by event.
+//! Phase 9, relay: the answer, event by event.
 //!
 //! The upstream is read whenever it has something; whole events go on at once, half ones wait for
 //! their end. A tap sees each event go by: when content begins, what usage says, whether the end
@@ -6,6 +6,7 @@
 //! watches the client. A stream that ends without `message_stop` is broken, whatever its framing
 //! says.
 
+use crate::answer::Trouble;
 use crate::failure::Failure;
 use crate::house::House;
 use crate::reply::{Interrupt, Reply};
@@ -34,8 +35,8 @@ pub(crate) enum Relayed {
     Whole,
     /// The upstream failed.
     Failed(Box<Failure>),
-    /// The answer is over the limit for answers held whole.
-    TooLarge,
+    /// The answer cannot be held whole.
+    TooLarge(Trouble),
 }
 
 /// One answer on its way through.
@@ -58,7 +59,7 @@ pub(crate) struct Relay<'a> {
     last_progress: Moment,
     progress_span: Duration,
     failure: Option<Box<Failure>>,
-    too_large: bool,
+    too_large: Option<Trouble>,
 }
 
 impl<'a> Relay<'a> {
@@ -86,7 +87,7 @@ impl<'a> Relay<'a> {
             last_progress: now,
             progress_span: if thinks_unseen { clocks.progress_unseen } else { clocks.progress },
             failure: None,
-            too_large: false,
+            too_large: None,
         }
     }
 
@@ -109,8 +110,8 @@ impl<'a> Relay<'a> {
         if let Poll::Ready(why) = reply.poll_watch(cx, now, due, progresses) {
             return Poll::Ready(Err(why));
         }
-        if self.too_large {
-            return Poll::Ready(Ok(Relayed::TooLarge));
+        if let Some(trouble) = self.too_large.take() {
+            return Poll::Ready(Ok(Relayed::TooLarge(trouble)));
         }
         if let Some(failure) = self.failure.take() {
             return Poll::Ready(Ok(Relayed::Failed(failure)));
@@ -142,10 +143,13 @@ impl<'a> Relay<'a> {
                 self.take(piece, reply);
             }) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(false)) if self.failure.is_none() && !self.too_large => {}
+                Poll::Ready(Ok(false)) if self.failure.is_none() && self.too_large.is_none() => {}
                 Poll::Ready(Ok(_)) => return Poll::Ready(()),
                 Poll::Ready(Err(e)) => {
-                    self.fail(broken(&e));
+                    // What breaks after the message has ended breaks nothing of it.
+                    if !self.tap.stopped {
+                        self.fail(broken(&e));
+                    }
                     return Poll::Ready(());
                 }
             }
@@ -199,7 +203,12 @@ impl<'a> Relay<'a> {
                     return self.fail(failure.telling("the upstream's stream makes no message"));
                 }
                 let bytes = assembler.bytes() as u64;
-                self.too_large = bytes > self.house.settings.limits.answer_bytes || !self.lease.resize(bytes);
+                let limit = self.house.settings.limits.answer_bytes;
+                if bytes > limit {
+                    self.too_large = Some(Trouble::AnswerTooLarge { limit });
+                } else if !self.lease.resize(bytes) {
+                    self.too_large = Some(Trouble::BacklogBudget);
+                }
             }
             None => self.pass(kind, event, reply),
         }
@@ -235,7 +244,13 @@ impl<'a> Relay<'a> {
             ErrorType::RateLimit => Cause::Throttled,
             _ => Cause::ServerError,
         };
-        Failure { status: Some(kind.status()), envelope, ..Failure::new(cause, format!("error event {}", kind.name())) }
+        let is_final = kind.status() < 500 && kind != ErrorType::RateLimit;
+        Failure {
+            status: Some(kind.status()),
+            is_final,
+            envelope,
+            ..Failure::new(cause, format!("error event {}", kind.name()))
+        }
     }
 
     /// When the first of the upstream's clocks runs out.

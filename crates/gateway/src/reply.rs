@@ -233,9 +233,10 @@ impl<'c> Reply<'c> {
     }
 
     fn heartbeat(&mut self, now: Moment) {
-        self.begin_stream(None);
         // A client that does not even take what is there needs no heartbeat.
-        if self.backlog.is_empty() && self.conn.unwritten() == 0 {
+        let idle = self.backlog.is_empty() && self.conn.unwritten() == 0;
+        self.begin_stream(None);
+        if idle {
             sse::write(&mut self.backlog, "ping", b"{\"type\": \"ping\"}");
         }
         self.last_sent = now;

@@ -1,4 +1,4 @@
-//! Phase 10, settle: the one exit of every request.
+//! Phase 11, settle: the one exit of every request.
 //!
 //! Usage to the metrics, the gaps of its stream, one record to the log. A request whose task
 //! vanishes (a panic, a runtime that stops) still leaves the table, by [`Life`]'s drop, which

@@ -67,13 +67,18 @@ struct CauseOf {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ClockOf {
-    clock: &'static str,
+struct CodeOf {
+    code: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct BudgetOf {
     budget: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ClockOf {
+    clock: &'static str,
 }
 
 /// Whose tokens, of which model and kind.
@@ -150,7 +155,7 @@ pub struct Metrics {
     gaps: GapHistogram,
     retries: Family<CauseOf, Counter>,
     clocks: Family<ClockOf, Counter>,
-    refusals: Family<CauseOf, Counter>,
+    refusals: Family<CodeOf, Counter>,
     tokens: Family<TokenLabels, Counter>,
     lanes: Family<LaneState, Gauge>,
     connects: Family<LaneState, Counter>,
@@ -205,7 +210,7 @@ impl Metrics {
         r.register("streams_open", "Answers being produced now", m.streams_open.clone());
         r.register_with_unit(
             "first_byte",
-            "From the request's last byte to the answer's first",
+            "From a request's head to its answer's first byte",
             Unit::Seconds,
             m.first_byte.clone(),
         );
@@ -217,7 +222,7 @@ impl Metrics {
         );
         r.register("retries", "Attempts that were repeated, by cause", m.retries.clone());
         r.register("clock_expired", "Times each clock ran out", m.clocks.clone());
-        r.register("refusals", "Requests refused by Tidegate itself, by error code", m.refusals.clone());
+        r.register("refusals", "Errors told to clients in Tidegate's own words, by error code", m.refusals.clone());
         r.register("tokens", "Tokens as the upstream reported them", m.tokens.clone());
         r.register("upstream_connections", "Connections to upstreams by lane and state", m.lanes.clone());
         r.register("upstream_connects", "Connection attempts by lane and result", m.connects.clone());
@@ -302,7 +307,7 @@ impl Metrics {
 
     /// Tidegate refused a request.
     pub fn refused(&self, code: &'static str) {
-        self.refusals.get_or_create(&CauseOf { cause: code }).inc();
+        self.refusals.get_or_create(&CodeOf { code }).inc();
     }
 
     /// Tokens used by an answer.

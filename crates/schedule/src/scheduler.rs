@@ -266,10 +266,10 @@ impl Scheduler {
         if !queued_before && let Some(lease) = self.take(now, &ask) {
             return Verdict::Go(lease);
         }
-        let opens = self.opens_at(ask.class);
-        if opens == Moment::NEVER {
+        if self.no_key(now) {
             return Verdict::Refuse(Refusal::NoKey);
         }
+        let opens = self.opens_at(ask.class);
         let until = ask.latest.min(now + self.rules.wait_max[ask.band as usize]);
         if opens > until {
             return Verdict::Refuse(Refusal::TooLong { retry_after: now.until(opens) });
@@ -302,6 +302,8 @@ impl Scheduler {
             while let Some(waiting) = self.queues[band].pop() {
                 if let Some(lease) = self.take(now, &waiting.ask) {
                     answers.push((waiting.ticket, Verdict::Go(lease)));
+                } else if self.no_key(now) {
+                    answers.push((waiting.ticket, Verdict::Refuse(Refusal::NoKey)));
                 } else if now >= waiting.until {
                     let retry_after = now.until(self.opens_at(waiting.ask.class)).max(Duration::from_secs(1));
                     answers.push((waiting.ticket, Verdict::Refuse(Refusal::TooLong { retry_after })));
@@ -347,6 +349,11 @@ impl Scheduler {
             }
             Outcome::Failed | Outcome::KeyRejected { .. } => {}
         }
+    }
+
+    /// Whether no key is accepted anywhere at `now`: waiting would not help.
+    fn no_key(&self, now: Moment) -> bool {
+        self.lanes.values().all(|lane| lane.closed_until > now)
     }
 
     /// The earliest moment at which a lane for `class` is open: the past if one is open now (and
@@ -454,6 +461,18 @@ mod tests {
         s.settle(at(0), a, Outcome::KeyRejected { retry_after: Duration::from_secs(60) });
         assert!((0..3).all(|_| go(&mut s, at(1)).lane().key == 1));
         assert_eq!(go(&mut s, at(60_000)).lane().key, 0);
+    }
+
+    #[test]
+    fn when_every_key_is_rejected_nobody_is_kept_waiting() {
+        let mut s = Scheduler::new(&[1], QueueRules::default());
+        let (a, b) = (go(&mut s, at(0)), go(&mut s, at(0)));
+        s.settle(at(0), a, throttled(1_000));
+        let Verdict::Wait(waiting) = s.ask(at(0), ask(Band::Normal)) else { panic!("should wait") };
+        s.settle(at(1), b, Outcome::KeyRejected { retry_after: Duration::from_secs(60) });
+        assert_eq!(s.advance(at(1)), [(waiting, Verdict::Refuse(Refusal::NoKey))]);
+        assert_eq!(s.ask(at(2), ask(Band::Background)), Verdict::Refuse(Refusal::NoKey));
+        go(&mut s, at(60_001));
     }
 
     #[test]

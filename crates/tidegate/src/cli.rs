@@ -156,8 +156,8 @@ pub struct Bench {
     /// How many requests to send.
     #[arg(long)]
     pub requests: Option<u64>,
-    /// Key, sent as x-api-key.
-    #[arg(long, env = "ANTHROPIC_API_KEY", hide_env_values = true)]
+    /// Key, sent as x-api-key. Never taken from the environment: the URL may be anybody's.
+    #[arg(long)]
     pub key: Option<String>,
     /// Model to ask.
     #[arg(long, default_value = "claude-haiku-5-5")]

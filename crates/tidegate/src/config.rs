@@ -411,7 +411,7 @@ fn organisation(
         let key = match source {
             KeySource::Value(key) => key.clone(),
             KeySource::Env(name) => {
-                env(name).ok_or_else(|| wrong("keys", &format!("the environment variable {name} is not set")))?
+                env(name).ok_or_else(|| wrong("keys", &format!("the environment variable {name} is not set; set it, or take the key from a file with {{ file = \"...\" }}")))?
             }
             KeySource::File(path) => std::fs::read_to_string(path)
                 .map_err(|e| wrong("keys", &format!("the key file {} cannot be read: {e}", path.display())))?

@@ -36,6 +36,10 @@ impl fmt::Display for NotARequest {
 
 impl std::error::Error for NotARequest {}
 
+/// The longest model name taken, bytes; it becomes part of logs, metrics and quota classes.
+/// Names in November 2026 have up to 30.
+const MODEL_BYTES_MAX: usize = 256;
+
 /// Tools that run at the provider, by the beginning of their `type`.
 const SERVER_TOOLS: [&str; 5] = ["web_search_", "web_fetch_", "code_execution_", "tool_search_tool_", "mcp_toolset"];
 
@@ -55,6 +59,9 @@ impl MessagesRequest {
                 object.parse("model").ok_or_else(|| NotARequest("model: Input should be a valid string".into()))?
             }
         };
+        if model.len() > MODEL_BYTES_MAX {
+            return Err(NotARequest(format!("model: String should have at most {MODEL_BYTES_MAX} characters")));
+        }
         let stream = match object.get("stream").map(|v| v.get()) {
             None | Some("null" | "false") => false,
             Some("true") => true,
@@ -146,6 +153,10 @@ mod tests {
         assert_eq!(wrong("{}"), "model: Field required");
         assert_eq!(wrong(r#"{"model":1}"#), "model: Input should be a valid string");
         assert_eq!(wrong(r#"{"model":"m","stream":"yes"}"#), "stream: Input should be a valid boolean");
+        assert!(
+            wrong(&format!(r#"{{"model":"{}"}}"#, "m".repeat(257)))
+                .starts_with("model: String should have at most 256")
+        );
         assert!(wrong("{\"model\":\"\u{0}\"}").contains("control character"));
     }
 

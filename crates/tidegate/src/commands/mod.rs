@@ -52,7 +52,8 @@ pub fn run(cli: Cli) -> Result<(), Failed> {
         Command::Simulate(flags) => simulate::run(&flags),
         Command::Bench(flags) => bench::run(&flags),
         Command::CheckConfig { file } => {
-            let config = Config::load(&file, &env).and_then(|c| c.check().map(|()| c)).map_err(Failed::because)?;
+            let config = Config::load(&file, &env).map_err(Failed::because)?;
+            config.check().map_err(|e| Failed(format!("{}: {e}", file.display())))?;
             let keys: usize = config.settings.organisations.iter().map(|o| o.lanes.len()).sum();
             say(format_args!("{}: good", file.display()));
             say(format_args!("  listens on {}, operators on {}", config.listen, config.admin));

@@ -21,7 +21,9 @@ const ADMIN: TaskKind =
 /// Flags over file over environment over defaults.
 fn configure(flags: &Serve) -> Result<Config, Failed> {
     let mut config = match &flags.config {
-        Some(path) => Config::load(path, &env).map_err(Failed::because)?,
+        // With the simulator behind it, the file's organisations and their keys are not used.
+        Some(path) => Config::load(path, &|name| env(name).or_else(|| flags.simulate.then(|| "unused".to_owned())))
+            .map_err(Failed::because)?,
         None => Config::default(),
     };
     config.listen = flags.listen.unwrap_or(config.listen);
@@ -146,14 +148,15 @@ fn greet(gateway: SocketAddr, admin: SocketAddr, simulator: Option<&Running>, op
         say("No client keys are configured: any key is taken, and only clients on this machine are served.");
         say("");
     }
+    let key = if open { "any" } else { "YOUR_KEY" };
     say("Try it:");
     say(format_args!(
-        "  curl -N http://{gateway}/v1/messages -H 'content-type: application/json' -H 'x-api-key: any' -H 'anthropic-version: 2023-06-01' -d '{{\"model\":\"claude-haiku-5-5\",\"max_tokens\":200,\"stream\":true,\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'"
+        "  curl -N http://{gateway}/v1/messages -H 'content-type: application/json' -H 'x-api-key: {key}' -H 'anthropic-version: 2023-06-01' -d '{{\"model\":\"claude-haiku-5-5\",\"max_tokens\":200,\"stream\":true,\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'"
     ));
     say("Python:");
-    say(format_args!("  client = anthropic.Anthropic(base_url=\"http://{gateway}\", api_key=\"any\")"));
+    say(format_args!("  client = anthropic.Anthropic(base_url=\"http://{gateway}\", api_key=\"{key}\")"));
     say("TypeScript:");
-    say(format_args!("  const client = new Anthropic({{ baseURL: \"http://{gateway}\", apiKey: \"any\" }});"));
+    say(format_args!("  const client = new Anthropic({{ baseURL: \"http://{gateway}\", apiKey: \"{key}\" }});"));
     say("Look inside:");
     say(format_args!("  curl http://{admin}/metrics    curl http://{admin}/streams"));
     say("");
