@@ -27,7 +27,9 @@ use std::fmt::Write as _;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use world::checks::Tally;
-use world::run::run;
+use world::plan::Request;
+use world::run::{run, run_scene};
+use world::scene::Scene;
 
 const SEEDS_DEFAULT: u64 = 1_000;
 /// One seed in so many is run twice.
@@ -101,4 +103,28 @@ fn whatever_fails_the_promises_hold() {
         numbers.join(" "),
         told.join("\n")
     );
+}
+
+/// Bugs that seeds have found, each as the smallest world that shows it.
+fn check(faults: &[&str], once: bool, request: Request, counted: &str) {
+    let outcome = run_scene(&Scene::small(faults, once, request));
+    assert_eq!(outcome.broken, Vec::<String>::new());
+    assert_eq!(outcome.tally.0.get(counted), Some(&1), "{:?}", outcome.tally);
+}
+
+#[test]
+fn half_a_json_answer_is_tried_again() {
+    check(&["garbage-at:0"], true, Request::message("short", false), "good after a retry");
+}
+
+#[test]
+fn pings_before_the_message_do_not_keep_the_client_in_silence() {
+    let pings = "pings-at:event-0:40s";
+    check(&[pings], false, Request::message("late", true), "Message 200 message_stop");
+}
+
+#[test]
+fn what_breaks_after_the_end_of_a_message_breaks_nothing() {
+    let faults = ["duplicate-at:before-stop", "reset-at:before-stop"];
+    check(&faults, false, Request::message("over", true), "Message 200 message_stop");
 }

@@ -41,6 +41,8 @@ pub(crate) struct Reading {
     pub(crate) body: Vec<u8>,
     /// When the body had grown to so many bytes.
     pub(crate) marks: Vec<(Moment, usize)>,
+    /// When anything came.
+    pub(crate) heard: Vec<Moment>,
     /// Bytes of any kind that came.
     pub(crate) came: usize,
     pub(crate) broken: Option<String>,
@@ -56,6 +58,7 @@ impl Reading {
             head: None,
             body: Vec::new(),
             marks: Vec::new(),
+            heard: Vec::new(),
             broken: None,
         }
     }
@@ -81,6 +84,7 @@ impl Reading {
 
     pub(crate) fn feed(&mut self, bytes: &[u8], now: Moment) {
         self.came += bytes.len();
+        self.heard.push(now);
         self.unread.extend_from_slice(bytes);
         while self.is_open() && self.step() {}
         if self.marks.last().is_none_or(|(_, len)| *len != self.body.len()) {
@@ -88,11 +92,11 @@ impl Reading {
         }
     }
 
-    /// The server closed.
-    pub(crate) fn closed(&mut self) {
+    /// The server closed, in order or by a reset.
+    pub(crate) fn closed(&mut self, in_order: bool) {
         match self.part {
             Part::Whole => {}
-            Part::UntilClose => self.part = Part::Whole,
+            Part::UntilClose if in_order => self.part = Part::Whole,
             part => {
                 let (head, body) = (self.head.as_ref().map(|h| h.status), self.body.len());
                 self.broken.get_or_insert(format!(

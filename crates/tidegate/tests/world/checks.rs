@@ -48,6 +48,8 @@ struct Case<'a> {
     /// The API's records of its attempts, oldest first; without those that were refused before an
     /// answer was composed, unless the model's name tells them apart.
     records: Vec<&'a Record>,
+    /// Attempts that had been given up when the API took them up.
+    abandoned: Vec<&'a Record>,
     story: Option<Story>,
     json: Option<Value>,
 }
@@ -104,13 +106,13 @@ impl<'a> Case<'a> {
         let of_id = |r: &&Record| r.reply.as_ref().is_some_and(|reply| Some(reply.id.as_str()) == id);
         let records =
             over.records.iter().filter(|r| r.model == request.model && request.model.starts_with("echo") || of_id(r));
-        let records = records.collect();
+        let (abandoned, records) = records.partition(|r| r.left == Some(r.began));
         let head = seen.reading.head.as_ref();
         let kind = head.and_then(|h| h.get("content-type")).unwrap_or_default();
         let is_story = kind.starts_with("text/event-stream");
         let story = is_story.then(|| Story::read(&seen.reading.body).ok()).flatten();
         let json = kind.starts_with("application/json").then(|| serde_json::from_slice(&seen.reading.body).ok());
-        Case { over, seen, request, good, records, story, json: json.flatten() }
+        Case { over, seen, request, good, records, abandoned, story, json: json.flatten() }
     }
 
     fn status(&self) -> u16 {
@@ -209,6 +211,9 @@ const OF_A_REQUEST: &[OfARequest] = &[
     ("no more attempts than the rules allow", attempts_bounded),
     ("a deadline is kept", deadline_kept),
     ("whoever vanishes takes the upstream stream along", vanished_clients_close_upstream),
+    ("nothing is held up on the way", nothing_held_up),
+    ("a waiting stream hears something", silence_is_broken),
+    ("nobody gives up early", nobody_gives_up_early),
     ("in a calm world everything succeeds", calm_succeeds),
 ];
 
@@ -235,11 +240,11 @@ fn documented_statuses(case: &Case<'_>) -> Verdict {
     let allowed: &[u16] = match case.request.what {
         What::Message => upstream_says,
         What::CountTokens | What::Models | What::OneModel => &[200, 500, 502, 504, 529],
-        What::Root => &[200],
+        What::Root | What::RootHead => &[200],
         What::UnknownPath => &[404],
         What::WrongMethod => &[405],
         What::StrangeKey => &[401],
-        What::StrangeHeader | What::GarbageHead => &[400],
+        What::StrangeHeader | What::GarbageHead | What::TwoFrames => &[400],
         What::BadJson | What::NoModel => &[400, 529],
         What::TooLarge => &[413, 529],
         What::SlowBody => &[408, 529],
@@ -299,7 +304,7 @@ fn errors_in_the_envelope(case: &Case<'_>) -> Verdict {
 
 fn answers_are_named(case: &Case<'_>) -> Verdict {
     let named = |name| case.head(name).is_some_and(|id| id.starts_with("req_"));
-    let unnamed = case.request.what == What::Root;
+    let unnamed = matches!(case.request.what, What::Root | What::RootHead);
     if case.status() == 0 || unnamed || named("request-id") && named("tidegate-request-id") {
         return Ok(());
     }
@@ -421,8 +426,7 @@ fn no_retry_after_content(case: &Case<'_>) -> Verdict {
     let Some(from) = from else { return Ok(()) };
     let slow = !matches!(case.request.reader, Reader::Eager);
     let Some((at, _)) = body.marks.iter().find(|(_, len)| *len >= from) else { return Ok(()) };
-    // What the API takes up late and finds abandoned was sent before.
-    match case.records.iter().find(|r| r.began > *at && r.left != Some(r.began)) {
+    match case.records.iter().find(|r| r.began > *at) {
         Some(late) if !slow => Err(format!("attempt {} began after content was read at {at}", late.ordinal)),
         _ => Ok(()),
     }
@@ -449,7 +453,7 @@ fn vanished_clients_close_upstream(case: &Case<'_>) -> Verdict {
         return Ok(());
     }
     let left = case.seen.ended;
-    for record in &case.records {
+    for record in case.records.iter().chain(&case.abandoned) {
         let ended = record.ended.ok_or("an attempt never ended")?;
         let from = record.began.max(left);
         if ended > from && ended.since(from) > CLOSING_MAX {
@@ -457,6 +461,63 @@ fn vanished_clients_close_upstream(case: &Case<'_>) -> Verdict {
         }
     }
     Ok(())
+}
+
+/// Whether the client did all it could to be served quickly.
+fn is_swift(case: &Case<'_>) -> bool {
+    let alone = case.over.scene.settings.limits.connections > 1_000;
+    let request = case.request;
+    let swift = request.reader == Reader::Eager && request.upload == Upload::Whole && request.leave.is_none();
+    alone && swift && case.seen.end == End::Answered && request.what == What::Message
+}
+
+fn nothing_held_up(case: &Case<'_>) -> Verdict {
+    let good = case.status() == 200 && case.story.as_ref().is_none_or(|story| story.stopped);
+    let Some(ended) = case.records.last().and_then(|r| r.ended) else { return Ok(()) };
+    let late = case.seen.ended.since(ended.max(case.seen.began));
+    // A pipelined answer waits for the one before it.
+    if is_swift(case) && good && late > TICK { Err(format!("{late:?} after the API had said all")) } else { Ok(()) }
+}
+
+fn silence_is_broken(case: &Case<'_>) -> Verdict {
+    let Some(story) = &case.story else { return Ok(()) };
+    if !is_swift(case) || !story.ended() {
+        return Ok(());
+    }
+    let mut last = case.seen.sent;
+    for at in case.seen.reading.heard.iter().copied() {
+        let silence = at.since(last);
+        if silence > case.over.scene.settings.clocks.heartbeat + TICK {
+            return Err(format!("nothing from {last} to {at}, {silence:?}"));
+        }
+        last = at;
+    }
+    Ok(())
+}
+
+fn nobody_gives_up_early(case: &Case<'_>) -> Verdict {
+    let scene = case.over.scene;
+    let broken = ["upstream_broken", "upstream_error", "upstream_overloaded", "upstream_timeout"];
+    let gave_up = case.error_code().is_some_and(|code| broken.contains(&code));
+    let content = case.story.as_ref().is_some_and(|story| story.content_from.is_some());
+    // Only where every attempt is known, and nothing but the number of attempts ends them.
+    let slow_connect = |f: &tidegate_simulator::Fault| matches!(f, tidegate_simulator::Fault::SlowConnect(_));
+    let known = case.request.model.starts_with("echo")
+        && !scene.scenario.faults.iter().flat_map(|rule| &rule.faults).any(slow_connect)
+        && !scene.settings.organisations.iter().any(|org| org.name == "gone");
+    let rules = scene.settings.retry;
+    let rich = rules.budget as usize >= 14 * over_all_attempts(case.over);
+    let took = case.seen.ended.since(case.seen.began);
+    let in_time = case.request.deadline.is_none() && took + rules.cap < scene.settings.clocks.whole;
+    let attempts = case.records.len();
+    if gave_up && !content && known && rich && in_time && attempts < rules.attempts_max as usize {
+        return Err(format!("after {attempts} attempts of {}", rules.attempts_max));
+    }
+    Ok(())
+}
+
+fn over_all_attempts(over: &Over<'_>) -> usize {
+    over.records.len()
 }
 
 fn calm_succeeds(case: &Case<'_>) -> Verdict {

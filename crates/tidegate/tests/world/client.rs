@@ -17,6 +17,9 @@ const HANG: Duration = Duration::from_secs(3_000);
 /// How long a client that does not read any more keeps its connection.
 const HOLD: Duration = Duration::from_secs(150);
 
+/// A request and the close of an idle connection may cross; whoever waits longer was not served.
+const CROSSING: Duration = Duration::from_millis(10);
+
 /// How one request came out, seen from the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
@@ -76,10 +79,11 @@ pub(crate) struct Street {
     pub(crate) body_limit: u64,
 }
 
-/// A connection and what was read of it too early.
+/// A connection, what was read of it too early, and whether the next request was sent already.
 struct Conn {
     io: BoxIo,
     early: Vec<u8>,
+    ahead: bool,
 }
 
 impl Street {
@@ -87,12 +91,14 @@ impl Street {
     pub(crate) async fn play(self, client: Client) -> Vec<Seen> {
         let mut conn = None;
         let mut seen = Vec::new();
-        for request in client.requests {
+        let following = client.requests.iter().skip(1).cloned().map(Some).chain([None]).collect::<Vec<_>>();
+        for (request, next) in client.requests.into_iter().zip(following) {
+            let next = next.filter(|_| request.pipelined);
             self.clock.sleep_until(self.clock.now() + request.pause).await;
             let began = self.clock.now();
             let mut reading = Reading::new(false, Vec::new());
             let mut sent = began;
-            let exchange = self.exchange(&mut conn, &request, &mut reading, &mut sent);
+            let exchange = self.exchange(&mut conn, &request, next.as_ref(), &mut reading, &mut sent);
             let end = self.clock.within(HANG, exchange).await.unwrap_or(End::Hung);
             let ended = self.clock.now();
             self.note(&request, format!("{end:?}").as_bytes());
@@ -111,6 +117,9 @@ impl Street {
     async fn connection(&self, kept: Option<Conn>) -> Option<(Conn, bool)> {
         if let Some(mut conn) = kept {
             let mut byte = [0; 64];
+            if conn.ahead {
+                return Some((conn, true));
+            }
             match self.clock.within(Duration::ZERO, conn.io.read(&mut byte)).await {
                 None => return Some((conn, true)),
                 Some(Ok(n)) if n > 0 => {
@@ -120,26 +129,32 @@ impl Street {
                 Some(_) => {}
             }
         }
-        Some((Conn { io: self.network.connect(GATEWAY).ok()?, early: Vec::new() }, false))
+        Some((Conn { io: self.network.connect(GATEWAY).ok()?, early: Vec::new(), ahead: false }, false))
     }
 
     async fn exchange(
         &self,
         kept: &mut Option<Conn>,
         request: &Request,
+        next: Option<&Request>,
         reading: &mut Reading,
         sent: &mut Moment,
     ) -> End {
         loop {
             let Some((mut conn, reused)) = self.connection(kept.take()).await else { return End::Unserved };
-            *reading = Reading::new(false, std::mem::take(&mut conn.early));
-            let end = self.once(&mut conn.io, request, reading, sent).await;
+            *reading = Reading::new(request.what == What::RootHead, std::mem::take(&mut conn.early));
+            let ahead = conn.ahead;
+            let vanished = !ahead && self.send(&mut conn.io, request, next).await;
+            *sent = self.clock.now();
+            let end = if vanished { End::Left } else { self.read(&mut conn.io, request, reading).await };
+            let at_once = self.clock.now().since(*sent) < CROSSING;
             match end {
                 // It was closed while the request was on its way, as any idle connection may be.
-                End::Cut if reused && reading.came == 0 => continue,
+                End::Cut if reused && reading.came == 0 && at_once => continue,
                 End::Cut if reading.came == 0 => return End::Unserved,
                 End::Answered if !request.close && !reading.closes() => {
-                    *kept = Some(Conn { early: reading.rest(), io: conn.io });
+                    let ahead = next.is_some() && !ahead;
+                    *kept = Some(Conn { early: reading.rest(), io: conn.io, ahead });
                 }
                 End::Left if request.resets => conn.io.reset_on_drop(),
                 _ => {}
@@ -148,9 +163,14 @@ impl Street {
         }
     }
 
-    async fn once(&self, io: &mut BoxIo, request: &Request, reading: &mut Reading, sent: &mut Moment) -> End {
+    /// Sends a request and what is pipelined after it; true if the client vanishes meanwhile.
+    async fn send(&self, io: &mut BoxIo, request: &Request, next: Option<&Request>) -> bool {
         let (head, body) = request.bytes(self.body_limit);
         let mut bytes = [head, body].concat();
+        if let Some(next) = next {
+            let (head, body) = next.bytes(self.body_limit);
+            bytes.extend([head, body].concat());
+        }
         let vanishes = match request.leave {
             Some(Leave::Sending(share)) => {
                 bytes.truncate(bytes.len() * share as usize / 1000);
@@ -174,11 +194,7 @@ impl Street {
                 self.clock.sleep_until(self.clock.now() + pause).await;
             }
         }
-        *sent = self.clock.now();
-        if vanishes {
-            return End::Left;
-        }
-        self.read(io, request, reading).await
+        vanishes
     }
 
     async fn read(&self, io: &mut BoxIo, request: &Request, reading: &mut Reading) -> End {
@@ -195,6 +211,7 @@ impl Street {
             Reader::Slow(most, pause) => (most, pause),
             _ => (buffer.len(), Duration::ZERO),
         };
+        reading.feed(&[], self.clock.now());
         while reading.is_open() {
             if reading.came >= most_before_leaving {
                 return End::Left;
@@ -215,7 +232,7 @@ impl Street {
                     self.note(request, &buffer[..n]);
                 }
                 Some(end) => {
-                    reading.closed();
+                    reading.closed(end.is_ok());
                     self.note(request, if end.is_ok() { b"end" } else { b"reset" });
                 }
             }

@@ -20,6 +20,8 @@ pub(crate) enum What {
     Models,
     OneModel,
     Root,
+    /// Its head only.
+    RootHead,
     /// Paths, methods, keys and headers that are refused before the body.
     UnknownPath,
     WrongMethod,
@@ -35,6 +37,8 @@ pub(crate) enum What {
     GarbageHead,
     HugeHead,
     SlowHead,
+    /// A body framed twice, which is how requests are smuggled.
+    TwoFrames,
 }
 
 /// How the request is sent.
@@ -82,6 +86,10 @@ pub(crate) struct Request {
     pub(crate) body: Value,
     pub(crate) deadline: Option<Duration>,
     pub(crate) close: bool,
+    /// The client speaks HTTP/1.0: its stream ends with the connection.
+    pub(crate) http10: bool,
+    /// The next request is sent together with this one, before there is an answer.
+    pub(crate) pipelined: bool,
     pub(crate) upload: Upload,
     pub(crate) reader: Reader,
     pub(crate) leave: Option<Leave>,
@@ -90,9 +98,39 @@ pub(crate) struct Request {
 }
 
 impl Request {
+    /// A message of an echo model that says `text`, from a client that waits for it.
+    pub(crate) fn message(text: &str, stream: bool) -> Request {
+        let model = "echo-00000001".to_owned();
+        Request {
+            number: 1,
+            what: What::Message,
+            pause: Duration::ZERO,
+            stream,
+            body: json!({"model": model, "max_tokens": 1000, "stream": stream,
+                "messages": [{"role": "user", "content": text}]}),
+            model,
+            key: "whatever".to_owned(),
+            lines: Vec::new(),
+            deadline: None,
+            close: false,
+            http10: false,
+            pipelined: false,
+            upload: Upload::Whole,
+            reader: Reader::Eager,
+            leave: None,
+            resets: false,
+        }
+    }
+
     /// Whether the client waits for the whole answer and reads it as it comes.
     pub(crate) fn stays(&self) -> bool {
         self.leave.is_none() && !matches!(self.reader, Reader::Stops(_))
+    }
+
+    /// Whether it is sent at once, is answered at length and leaves the connection open.
+    fn is_plain(&self) -> bool {
+        let answered = matches!(self.what, What::Message | What::CountTokens | What::Models | What::OneModel);
+        answered && self.stays() && self.upload == Upload::Whole && !self.close && !self.http10
     }
 
     pub(crate) fn max_tokens(&self) -> u64 {
@@ -106,6 +144,7 @@ impl Request {
             What::Models => ("GET", "/v1/models?limit=3"),
             What::OneModel => ("GET", "/v1/models/claude-sonnet-5-5"),
             What::Root => ("GET", "/"),
+            What::RootHead => ("HEAD", "/"),
             What::UnknownPath => ("POST", "/v1/complete"),
             What::WrongMethod => ("PUT", "/v1/messages"),
             _ if self.number.is_multiple_of(3) => ("POST", "/v1/messages?beta=true"),
@@ -121,7 +160,8 @@ impl Request {
             _ => {}
         }
         let (method, target) = self.line();
-        let mut head = format!("{method} {target} HTTP/1.1\r\nhost: gateway.test\r\n");
+        let version = if self.http10 { "1.0" } else { "1.1" };
+        let mut head = format!("{method} {target} HTTP/{version}\r\nhost: gateway.test\r\n");
         if self.number.is_multiple_of(2) {
             head += &format!("x-api-key: {}\r\n", self.key);
         } else {
@@ -137,8 +177,11 @@ impl Request {
         if self.close {
             head += "connection: close\r\n";
         }
+        if self.what == What::TwoFrames {
+            head += "transfer-encoding: chunked\r\n";
+        }
         let body = match self.what {
-            What::Models | What::OneModel | What::Root => Vec::new(),
+            What::Models | What::OneModel | What::Root | What::RootHead => Vec::new(),
             What::BadJson => b"{\"model\": \"claude-sonnet-5-5\", \"messages\": [".to_vec(),
             What::TooLarge => vec![b' '; body_limit as usize + 1 + self.number as usize * 997],
             _ => self.body.to_string().into_bytes(),
@@ -180,7 +223,11 @@ pub(crate) fn plan_clients(calm: bool, settings: &Settings, prng: &Prng) -> Vec<
             request.pause += std::mem::take(&mut first);
             request
         });
-        Client { requests: requests.collect() }
+        let mut requests: Vec<_> = requests.collect();
+        for n in 1..requests.len() {
+            requests[n - 1].pipelined = requests[n - 1].is_plain() && requests[n].is_plain() && dice.chance(0.2);
+        }
+        Client { requests }
     };
     (0..clients).map(plan).collect()
 }
@@ -198,13 +245,15 @@ fn what(settings: &Settings, prng: &mut Prng) -> What {
         GarbageHead,
         HugeHead,
         SlowHead,
+        TwoFrames,
     ];
     match prng.below(100) {
         0..80 => Message,
         80..84 => CountTokens,
         84..86 => Models,
         86..88 => OneModel,
-        88 => Root,
+        88 if prng.chance(0.5) => Root,
+        88 => RootHead,
         89 if !settings.keys.is_empty() => StrangeKey,
         _ => rare[prng.below(rare.len() as u64) as usize],
     }
@@ -218,8 +267,14 @@ fn request(number: u64, calm: bool, key: &str, settings: &Settings, prng: &mut P
         6..8 => "claude-sonnet-5-5".to_owned(),
         _ => "claude-haiku-4-5".to_owned(),
     };
+    let reader = match prng.below(20) {
+        0 | 1 => Reader::Slow(prng.between(50, 3_000) as usize, ms(prng, 5, 400)),
+        2 => Reader::Stops(prng.below(6_000) as usize),
+        _ => Reader::Eager,
+    };
     let mut lines = Vec::new();
-    let body = body(number, what, &model, stream, &mut lines, prng);
+    let long = prng.chance(if reader == Reader::Eager { 0.02 } else { 0.3 });
+    let body = body(number, what, &model, stream, long, &mut lines, prng);
     if what == What::StrangeHeader {
         lines.push(("tidegate-typo", "1".to_owned()));
     }
@@ -234,11 +289,6 @@ fn request(number: u64, calm: bool, key: &str, settings: &Settings, prng: &mut P
         }
         None => {}
     }
-    let reader = match prng.below(20) {
-        0 | 1 => Reader::Slow(prng.between(50, 3_000) as usize, ms(prng, 5, 400)),
-        2 => Reader::Stops(prng.below(6_000) as usize),
-        _ => Reader::Eager,
-    };
     let upload = match prng.below(20) {
         0 => Upload::Pieces(prng.between(20, 400) as usize, ms(prng, 1, 200)),
         1 | 2 => Upload::Chunks(prng.between(7, 5_000) as usize),
@@ -251,6 +301,9 @@ fn request(number: u64, calm: bool, key: &str, settings: &Settings, prng: &mut P
         4 | 5 => Some(Leave::AtBytes(prng.below(4_000) as usize)),
         _ => None,
     };
+    if matches!(upload, Upload::Pieces(..)) && prng.chance(0.5) {
+        lines.push(("expect", "100-continue".to_owned()));
+    }
     let pause_max = if prng.chance(0.1) { 70_000 } else { 2_000 };
     let pause = ms(prng, 0, pause_max);
     Request {
@@ -264,6 +317,8 @@ fn request(number: u64, calm: bool, key: &str, settings: &Settings, prng: &mut P
         body,
         deadline,
         close: prng.chance(0.2),
+        http10: upload == Upload::Whole && prng.chance(0.04),
+        pipelined: false,
         upload,
         reader,
         leave,
@@ -295,10 +350,10 @@ fn body(
     what: What,
     model: &str,
     stream: bool,
+    long: bool,
     lines: &mut Vec<(&'static str, String)>,
     prng: &mut Prng,
 ) -> Value {
-    let long = prng.chance(0.04);
     let echoes = model.starts_with("echo");
     let count = if long && echoes { prng.between(3_000, 9_000) } else { prng.between(1, 150) };
     let words: Vec<_> = (0..count).filter_map(|_| prng.pick(&WORDS).copied()).collect();

@@ -71,13 +71,17 @@ fn watch_panics() {
 
 /// Runs the world of `seed` and checks it.
 pub(crate) fn run(seed: u64) -> Outcome {
+    run_scene(&Scene::of(seed))
+}
+
+/// Runs this world and checks it.
+pub(crate) fn run_scene(scene: &Scene) -> Outcome {
     watch_panics();
     PANICS.take();
-    let scene = Scene::of(seed);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let runtime = runtime.expect("a runtime for the world");
     let trace = Trace::new();
-    let over = runtime.block_on(live(&scene, trace.clone()));
+    let over = runtime.block_on(live(scene, trace.clone()));
     let mut broken = Vec::new();
     let tally = checks::check(over, &mut broken);
     drop(runtime);

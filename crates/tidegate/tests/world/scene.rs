@@ -4,7 +4,7 @@
 //! the world runs. A fifth of the worlds are *calm*: no faults, no limits, no hurry, and there every
 //! request has to succeed.
 
-use crate::world::plan::{Client, plan_clients};
+use crate::world::plan::{Client, Request, plan_clients};
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_base::{Prng, Secret};
@@ -50,6 +50,19 @@ impl Scene {
         cancels.sort();
         let clients = plan_clients(calm, &settings, &prng.fork("clients"));
         Scene { seed, calm, settings, scenario, clients, drain_at, cancels }
+    }
+
+    /// A world of one request that meets `faults`: once if `once`, else at every attempt.
+    pub(crate) fn small(faults: &[&str], once: bool, request: Request) -> Scene {
+        let mut settings = Settings::default();
+        let lanes = vec![lane("org0/0".to_owned(), "api.test", "sk-ant-org0-0")];
+        settings.organisations.push(Organisation { name: "org0".to_owned(), lanes });
+        let faults = faults.iter().map(|f| f.parse().expect("a fault as documented")).collect();
+        let until = once.then_some(Duration::from_millis(1));
+        let rule = Rule { until, ..Rule::always(faults) };
+        let scenario = Scenario { tier: Tier::Unlimited, faults: vec![rule], ..Scenario::calm() };
+        let clients = vec![Client { requests: vec![request] }];
+        Scene { seed: 0, calm: false, settings, scenario, clients, drain_at: None, cancels: Vec::new() }
     }
 
     /// The same API in a good mood: what it would have said to each request.
@@ -208,7 +221,7 @@ fn rule(prng: &mut Prng) -> Rule {
 fn fault(prng: &mut Prng) -> String {
     let place = match prng.below(8) {
         0 => prng.below(5_000).to_string(),
-        1 => format!("event-{}", prng.below(4)),
+        1 => format!("event-{}", prng.below(3)),
         2 => format!("event-{}", prng.below(40)),
         3 => "in-utf8".to_owned(),
         4 => "in-tool".to_owned(),
@@ -220,7 +233,7 @@ fn fault(prng: &mut Prng) -> String {
     let kind = ["overloaded_error", "api_error", "timeout_error", "rate_limit_error", "invalid_request_error"];
     let kind = kind[prng.below(5) as usize];
     let status = [400, 401, 403, 404, 413, 429, 500, 500, 502, 503, 504, 529, 529][prng.below(13) as usize];
-    match prng.below(17) {
+    match prng.below(18) {
         0 => format!("slow-connect:{span}ms"),
         1 => format!("slow-head:{span}ms"),
         2 | 3 => format!("status:{status}"),
@@ -231,7 +244,7 @@ fn fault(prng: &mut Prng) -> String {
         8 => format!("close-at:{place}"),
         9 => format!("end-at:{place}"),
         10 => format!("stall-at:{place}:{span}ms"),
-        11 => format!("pings-at:{place}:{span}ms"),
+        11 | 17 => format!("pings-at:{place}:{span}ms"),
         12 => format!("error-at:{place}:{kind}"),
         13 => format!("garbage-at:{place}"),
         14 => format!("unknown-at:{place}"),
