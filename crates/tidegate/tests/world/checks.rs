@@ -59,15 +59,25 @@ pub(crate) fn check(mut over: Over<'_>, broken: &mut Vec<String>) -> Tally {
     let mut tally = Tally::default();
     let seen = std::mem::take(&mut over.seen);
     let mut judge = over.judge.clone();
+    let mut used = (0, 0);
     for one in &seen {
         let good = (one.request.what == What::Message).then(|| good_answer(&mut judge, &one.request));
         let case = Case::new(&over, one, good);
         case.tally(&mut tally);
+        if let Some(usage) = case.usage() {
+            used.0 += usage["input_tokens"].as_u64().unwrap_or(0);
+            used.1 += usage["output_tokens"].as_u64().unwrap_or(0);
+        }
         for (name, check) in OF_A_REQUEST {
             if let Err(why) = check(&case) {
                 broken.push(format!("{name}: {why}\n{}", case.describe()));
             }
         }
+    }
+    let metrics = over.gateway.metrics().text();
+    tally.0.insert("backlogs merged".to_owned(), sum(&metrics, "backlog_merges_total", ""));
+    if let Err(why) = tokens_are_counted(&over, &metrics, used) {
+        broken.push(format!("tokens are counted once: {why}"));
     }
     for (name, check) in OF_THE_WORLD {
         if let Err(why) = check(&over) {
@@ -126,6 +136,17 @@ impl<'a> Case<'a> {
     fn error_code(&self) -> Option<&str> {
         let envelope = self.story.as_ref().and_then(|s| s.error.as_ref()).or(self.json.as_ref())?;
         envelope["error"]["details"]["error_code"].as_str()
+    }
+
+    /// What a good answer said it cost.
+    fn usage(&self) -> Option<&Value> {
+        if self.seen.end != End::Answered || self.request.what != What::Message || self.status() != 200 {
+            return None;
+        }
+        match &self.story {
+            Some(story) => story.stopped.then_some(&story.usage),
+            None => self.json.as_ref().map(|json| &json["usage"]),
+        }
     }
 
     fn drained_by(&self, moment: Moment) -> bool {
@@ -223,8 +244,8 @@ fn one_whole_answer(case: &Case<'_>) -> Verdict {
         End::Hung => Err("it hangs".to_owned()),
         End::Answered | End::Left | End::Stopped => Ok(()),
         End::Unserved if case.drained_by(seen.ended) => Ok(()),
-        // A slow reader is cut off when its backlog is over the limit.
-        End::Cut if matches!(case.request.reader, Reader::Slow(..)) && !case.over.scene.calm => Ok(()),
+        // A slow reader is cut off when its backlog is over the limit, or when it stands still.
+        End::Cut if case.request.reader != Reader::Eager && !case.over.scene.calm => Ok(()),
         End::Cut if case.request.leave.is_some() || matches!(case.request.reader, Reader::Stops(_)) => Ok(()),
         // It was never a request, and the gateway was going down or idle for too long.
         End::Cut | End::Unserved => Err(format!("{:?}: {:?}", seen.end, seen.reading.broken)),
@@ -540,6 +561,23 @@ const OF_THE_WORLD: &[OfTheWorld] = &[
     ("the API is left alone at rest", api_is_left),
     ("a drain ends in time", drain_ends),
 ];
+
+/// The sum of a metric's values over all lines with `label`.
+fn sum(metrics: &str, name: &str, label: &str) -> u64 {
+    let lines = metrics.lines().filter(|line| !line.starts_with('#') && line.contains(name) && line.contains(label));
+    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+}
+
+/// At least what good answers said, at most what the API composed; attempts cut short lie between.
+fn tokens_are_counted(over: &Over<'_>, metrics: &str, (input, output): (u64, u64)) -> Verdict {
+    let counted = |kind| sum(metrics, "tokens_total", kind);
+    let (counted_input, counted_output) = (counted("kind=\"input\""), counted("kind=\"output\""));
+    let replies = || over.records.iter().filter_map(|r| r.reply.as_deref());
+    let most = (replies().map(|r| r.input_tokens).sum::<u64>(), replies().map(|r| r.output_tokens).sum::<u64>());
+    let holds = (input..=most.0).contains(&counted_input) && (output..=most.1).contains(&counted_output);
+    let told = format!("{counted_input} and {counted_output}, good answers {input} and {output}, composed {most:?}");
+    if holds { Ok(()) } else { Err(told) }
+}
 
 fn nothing_panics(over: &Over<'_>) -> Verdict {
     if over.panics.is_empty() { Ok(()) } else { Err(over.panics.join("; ")) }

@@ -207,6 +207,7 @@ impl Street {
             _ => usize::MAX,
         };
         let mut buffer = vec![0; 16 * 1024];
+        let mut paused = false;
         let (most, pause) = match request.reader {
             Reader::Slow(most, pause) => (most, pause),
             _ => (buffer.len(), Duration::ZERO),
@@ -221,7 +222,12 @@ impl Street {
                     self.clock.sleep_until(self.clock.now() + HOLD).await;
                     return End::Stopped;
                 }
-                Reader::Stops(after) => most.min(after - reading.came),
+                Reader::Pauses(after, span) if !paused && reading.came >= after => {
+                    paused = true;
+                    self.clock.sleep_until(self.clock.now() + span).await;
+                    most
+                }
+                Reader::Stops(after) | Reader::Pauses(after, _) if !paused => most.min(after - reading.came),
                 _ => most,
             };
             let room = room.min(most_before_leaving - reading.came);

@@ -57,6 +57,8 @@ pub(crate) enum Reader {
     Eager,
     /// So many bytes, then a pause.
     Slow(usize, Duration),
+    /// Not for a while after so many bytes, then eagerly.
+    Pauses(usize, Duration),
     /// Not any more after so many bytes, for good.
     Stops(usize),
 }
@@ -270,6 +272,7 @@ fn request(number: u64, calm: bool, key: &str, settings: &Settings, prng: &mut P
     let reader = match prng.below(20) {
         0 | 1 => Reader::Slow(prng.between(50, 3_000) as usize, ms(prng, 5, 400)),
         2 => Reader::Stops(prng.below(6_000) as usize),
+        3 => Reader::Pauses(prng.below(6_000) as usize, ms(prng, 1_000, 25_000)),
         _ => Reader::Eager,
     };
     let mut lines = Vec::new();
