@@ -31,16 +31,17 @@ pub struct Splitter {
     tail: Vec<u8>,
     /// Where its last line begins.
     line: usize,
+    /// Up to where it was looked through: a long line that comes in many pieces is read once.
+    seen: usize,
     /// Whether anything was seen (a byte-order mark stands only at the very beginning).
     begun: bool,
     /// Whether the last piece ended in a CR that ended an event: an LF that follows belongs to it.
     after_return: bool,
 }
 
-/// The end of the first event in `bytes`, given that its current line begins at `line`. Otherwise
-/// where the last line begins.
-fn event_end(bytes: &[u8], mut line: usize) -> Result<usize, usize> {
-    let mut from = line;
+/// The end of the first event in `bytes`, given that its current line begins at `line` and nothing
+/// ends that line before `from`. Otherwise where the last line begins and where to look on.
+fn event_end(bytes: &[u8], mut line: usize, mut from: usize) -> Result<usize, (usize, usize)> {
     while let Some(found) = memchr::memchr2(b'\n', b'\r', &bytes[from..]) {
         let at = from + found;
         let next = match bytes[at] {
@@ -48,7 +49,7 @@ fn event_end(bytes: &[u8], mut line: usize) -> Result<usize, usize> {
             _ if bytes.get(at + 1) == Some(&b'\n') => at + 2,
             // A CR at the very end may be half of a CR LF. If its line is empty the event has
             // ended either way; if not, wait for what follows.
-            _ if at + 1 == bytes.len() && at != line => return Err(line),
+            _ if at + 1 == bytes.len() && at != line => return Err((line, at)),
             _ => at + 1,
         };
         if at == line {
@@ -57,7 +58,7 @@ fn event_end(bytes: &[u8], mut line: usize) -> Result<usize, usize> {
         line = next;
         from = next;
     }
-    Err(line)
+    Err((line, bytes.len()))
 }
 
 impl Splitter {
@@ -90,33 +91,32 @@ impl Splitter {
             }
             let old = self.tail.len();
             self.tail.extend_from_slice(piece);
-            match event_end(&self.tail, self.line) {
+            match event_end(&self.tail, self.line, self.seen) {
                 Ok(end) => {
                     each(&self.tail[..end]);
                     self.after_return = end == self.tail.len() && self.tail.last() == Some(&b'\r');
                     piece = &piece[end - old..];
                     self.tail = Vec::new();
-                    self.line = 0;
                 }
-                Err(line) => {
-                    self.line = line;
+                Err(at) => {
+                    (self.line, self.seen) = at;
                     return Ok(());
                 }
             }
         }
         loop {
-            match event_end(piece, 0) {
+            match event_end(piece, 0, 0) {
                 Ok(end) => {
                     each(&piece[..end]);
                     self.after_return = end == piece.len() && piece[end - 1] == b'\r';
                     piece = &piece[end..];
                 }
-                Err(line) => {
+                Err(at) => {
                     if piece.len() > EVENT_BYTES_MAX {
                         return Err(EventTooLarge);
                     }
                     self.tail.extend_from_slice(piece);
-                    self.line = line;
+                    (self.line, self.seen) = at;
                     return Ok(());
                 }
             }
@@ -218,6 +218,17 @@ mod tests {
         let piece = vec![b'x'; 1 << 20];
         let end = (0..20).find_map(|_| splitter.feed(&piece, |_| {}).err());
         assert_eq!(end, Some(EventTooLarge));
+    }
+
+    #[test]
+    fn a_long_line_in_small_pieces_is_looked_through_once() {
+        // Looked through anew with every piece this is 2 TB of reading; once, it is 2 MiB.
+        let mut splitter = Splitter::new();
+        let mut whole = 0;
+        for piece in [&[b'x'; 1][..]].repeat(2 << 20).into_iter().chain([&b"\n\n"[..]]) {
+            splitter.feed(piece, |e| whole = e.len()).unwrap();
+        }
+        assert_eq!(whole, (2 << 20) + 2);
     }
 
     proptest::proptest! {
