@@ -83,7 +83,10 @@ impl Assembler {
                 block.add(&delta)?;
                 self.bytes += data.len();
             }
-            "message_delta" => self.message_delta(&object)?,
+            "message_delta" => {
+                self.message_delta(&object)?;
+                self.bytes += data.len();
+            }
             _ => {}
         }
         Ok(())
@@ -239,6 +242,19 @@ mod tests {
         let answer = check(&[START, delta, r#"{"type":"message_stop"}"#]).unwrap();
         let usage = r#""usage":{"input_tokens":12,"output_tokens":1,"service_tier":"standard","server_tool_use":null}"#;
         assert!(answer.contains(usage), "{answer}");
+    }
+
+    #[test]
+    fn whatever_is_kept_is_counted() {
+        let mut assembler = Assembler::new();
+        let mut before = 0;
+        for data in [START, DELTA, r#"{"type":"message_delta","delta":{"new":"field"}}"#] {
+            let mut event = Vec::new();
+            sse::write(&mut event, "x", data.as_bytes());
+            assembler.add(&event).unwrap();
+            assert!(assembler.bytes() > before, "{data}");
+            before = assembler.bytes();
+        }
     }
 
     #[test]
