@@ -64,11 +64,18 @@ fn route(method: &str, path: &str) -> Result<&'static Door, Trouble> {
         "/v1/models" => &MODELS,
         "/" => &ROOT,
         _ => match path.strip_prefix("/v1/models/") {
-            Some(id) if !id.is_empty() && !id.contains('/') => &MODELS,
+            Some(id) if is_model_id(id) => &MODELS,
             _ => return Err(Trouble::PathUnknown),
         },
     };
     if door.methods.contains(&method) { Ok(door) } else { Err(Trouble::Method { allowed: door.allowed }) }
+}
+
+/// Whether `id` can be a model's. It goes upstream as it is, under our own key, so nothing that
+/// somebody on the way could read as a path (`..\files`, `..%2Ffiles`) may hide in it.
+fn is_model_id(id: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b':' | b'@');
+    !matches!(id, "" | "." | "..") && id.bytes().all(plain)
 }
 
 /// What becomes of a connection after a request.
@@ -180,7 +187,16 @@ mod tests {
         assert_eq!(check("HEAD", "/").unwrap(), "root");
         assert!(matches!(check("GET", "/v1/messages"), Err(Trouble::Method { allowed: "POST" })));
         assert!(matches!(check("post", "/v1/messages"), Err(Trouble::Method { .. })));
-        for path in ["/v1/messages/", "/v1/complete", "/v1/models/a/b", "/v1/models/", "//v1/messages", "*"] {
+        for path in [
+            "/v1/messages/",
+            "/v1/complete",
+            "/v1/models/a/b",
+            "/v1/models/",
+            "/v1/models/..",
+            "/v1/models/a%2Fb",
+            "//v1/messages",
+            "*",
+        ] {
             assert!(matches!(check("POST", path), Err(Trouble::PathUnknown)), "{path}");
         }
     }

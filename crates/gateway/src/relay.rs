@@ -256,7 +256,8 @@ impl<'a> Relay<'a> {
     /// When the first of the upstream's clocks runs out.
     fn due(&self) -> Moment {
         if self.tap.stopped {
-            return self.last_byte + END_LAG_MAX;
+            // From `message_stop` on, the last progress there was: later bytes buy no time.
+            return self.last_progress + END_LAG_MAX;
         }
         (self.last_byte + self.house.settings.clocks.gap).min(self.last_progress + self.progress_span)
     }

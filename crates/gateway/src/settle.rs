@@ -90,10 +90,12 @@ pub(crate) struct Account {
 impl Account {
     /// Adds what one attempt used: every attempt is billed, each once.
     pub(crate) fn used(&mut self, usage: &Usage) {
-        self.usage.input += usage.input;
-        self.usage.cache_creation += usage.cache_creation;
-        self.usage.cache_read += usage.cache_read;
-        self.usage.output += usage.output;
+        // The numbers are the upstream's word, and may be absurd.
+        let add = |sum: &mut u64, n: u64| *sum = sum.saturating_add(n);
+        add(&mut self.usage.input, usage.input);
+        add(&mut self.usage.cache_creation, usage.cache_creation);
+        add(&mut self.usage.cache_read, usage.cache_read);
+        add(&mut self.usage.output, usage.output);
     }
 }
 
