@@ -30,6 +30,7 @@ use crate::relay::{Relay, Relayed};
 use crate::reply::{Interrupt, Reply};
 use crate::settle::{Account, End, Life, settle};
 use bytes::Bytes;
+use std::future::poll_fn;
 use std::time::Duration;
 use tidegate_base::Deadline;
 use tidegate_observe::{LiveRequest, Phase};
@@ -117,7 +118,13 @@ async fn walk(
     }
 
     reply.live().enter(Phase::Decode);
-    let body = match decode(house, reply.conn(), head).await {
+    let live = reply.live().clone();
+    let decoded = tokio::select! {
+        biased;
+        () = poll_fn(|cx| live.poll_cancelled(cx)) => return Err(Interrupt::Cancelled.into()),
+        decoded = decode(house, reply.conn(), head) => decoded,
+    };
+    let body = match decoded {
         Ok(body) => body,
         Err(DecodeEnd::Trouble(trouble)) => return Err(trouble.into()),
         Err(DecodeEnd::Left) => return Err(Interrupt::ClientLeft.into()),
