@@ -82,6 +82,69 @@ async fn connections_are_used_again_and_stale_ones_replaced_without_an_error() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_whose_answer_had_begun_is_not_sent_again() {
+    let scene = scene();
+    scene.serve(|a| async move {
+        let mut conn = ServerConn::new(a.open().unwrap());
+        for answer in ["HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", "HTTP/1.1 200 O"] {
+            conn.read_head().await.unwrap();
+            while conn.read_body(&mut BytesMut::new()).await.unwrap() > 0 {}
+            conn.push_raw(answer.as_bytes());
+            conn.flush().await.unwrap();
+        }
+        conn.abort();
+    });
+    let mut exchange = scene.ask(5).await.unwrap();
+    assert_eq!(exchange.read_body(10).await.unwrap(), "ok");
+    exchange.finish(scene.clock.now());
+    assert!(matches!(scene.ask(5).await, Err(ExchangeError::Broken(_))));
+    assert!(scene.count("tidegate_upstream_connects_total{lane=\"main/0\",state=\"opened\"} 1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interim_answer_in_the_middle_of_an_upload_does_not_end_it() {
+    let scene = scene();
+    scene.serve(|a| async move {
+        let mut conn = ServerConn::new(a.open().unwrap());
+        loop {
+            conn.read_head().await.unwrap();
+            for part in ["HTTP/1.1 100 Continue\r\n\r\nHTTP", "/1.1 10", "3 Early Hints\r\nlink: <x>\r\n\r\n"] {
+                conn.push_raw(part.as_bytes());
+                conn.flush().await.unwrap();
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            while conn.read_body(&mut BytesMut::new()).await.unwrap() > 0 {}
+            conn.respond(200, Some(2), false, |_| {});
+            conn.push(b"ok");
+            conn.flush().await.unwrap();
+        }
+    });
+    for _ in 0..2 {
+        let mut exchange = scene.ask(1 << 20).await.unwrap();
+        assert_eq!((exchange.head.status, &exchange.read_body(10).await.unwrap()[..]), (200, &b"ok"[..]));
+        exchange.finish(scene.clock.now());
+    }
+    assert!(scene.count("tidegate_upstream_connects_total{lane=\"main/0\",state=\"opened\"} 1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_switched_protocols_is_not_used_again() {
+    let scene = scene();
+    scene.serve(|a| async move {
+        let mut conn = ServerConn::new(a.open().unwrap());
+        conn.read_head().await.unwrap();
+        while conn.read_body(&mut BytesMut::new()).await.unwrap() > 0 {}
+        conn.push_raw(b"HTTP/1.1 101 Switching Protocols\r\n\r\n");
+        conn.flush().await.unwrap();
+        std::future::pending::<()>().await
+    });
+    let mut exchange = scene.ask(5).await.unwrap();
+    assert_eq!(exchange.read_body(10).await.unwrap(), "");
+    exchange.finish(scene.clock.now());
+    assert!(scene.count("tidegate_upstream_connections{lane=\"main/0\",state=\"idle\"} 0"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_silent_upstream_runs_into_the_first_byte_clock() {
     let scene = scene();
     scene.serve(|a| async move {

@@ -138,7 +138,11 @@ impl ClientConn {
                         }
                         Poll::Pending => {
                             return match self.poll_fill(cx) {
-                                Poll::Ready(Ok(n)) if n > 0 => Poll::Ready(Ok(SendEnd::AnsweredEarly)),
+                                Poll::Ready(Ok(n)) if n > 0 => match self.drop_interim() {
+                                    Ok(true) => continue,
+                                    Ok(false) => Poll::Ready(Ok(SendEnd::AnsweredEarly)),
+                                    Err(e) => Poll::Ready(Err(ClientError::Head(e))),
+                                },
                                 Poll::Ready(Ok(_)) => Poll::Ready(Err(ClientError::ClosedEarly { any: false })),
                                 Poll::Ready(Err(e)) => Poll::Ready(Err(e)),
                                 Poll::Pending => Poll::Pending,
@@ -150,6 +154,19 @@ impl ClientConn {
             Pin::new(&mut self.io).poll_flush(cx).map_ok(|()| SendEnd::Whole).map_err(ClientError::Io)
         })
         .await
+    }
+
+    /// Drops the interim (1xx) answers at the front of what was read; true if there was nothing
+    /// else. A peer may send one in the middle of an upload, and waits for the rest of it.
+    fn drop_interim(&mut self) -> Result<bool, HeadError> {
+        const INTERIM: &[u8] = b"HTTP/1.1 1";
+        const SWITCHING: &[u8] = b"HTTP/1.1 101";
+        while self.read.starts_with(INTERIM) && !self.read.starts_with(SWITCHING) {
+            if parse_response(&mut self.read, false)?.is_none() {
+                return Ok(true);
+            }
+        }
+        Ok(INTERIM.starts_with(&self.read))
     }
 
     /// Reads the answer's head and prepares for its body. `to_head` says the request was `HEAD`;
@@ -166,13 +183,16 @@ impl ClientConn {
                     continue;
                 }
                 self.body = BodyDecoder::new(head.framing);
-                self.keeps_alive = sent_whole && head.keeps_alive();
+                // After a 101 the peer speaks something else.
+                self.keeps_alive = sent_whole && head.status != 101 && head.keeps_alive();
                 return Ok(head);
             }
             let any = !self.read.is_empty();
             match poll_fn(|cx| self.poll_fill(cx)).await {
                 Ok(0) => return Err(ClientError::ClosedEarly { any }),
                 Ok(_) => {}
+                // A part of an answer came: nobody may take this for a request that never arrived.
+                Err(ClientError::Io(_)) if any => return Err(ClientError::ClosedEarly { any }),
                 Err(e) => return Err(e),
             }
         }
