@@ -56,6 +56,9 @@ async fn connection(gateway: Gateway, accepted: Accepted) {
         let close = !head.keeps_alive() || !conn.body_read();
         conn.respond(page.status, Some(page.body.len() as u64), close, |h| {
             h.header("content-type", page.kind.as_bytes()).header("cache-control", b"no-store");
+            if let Some(methods) = page.allow {
+                h.header("allow", methods.as_bytes());
+            }
         });
         if head.method() != "HEAD" {
             conn.push(&page.body);
@@ -73,19 +76,20 @@ struct Page {
     status: u16,
     kind: &'static str,
     body: Vec<u8>,
+    allow: Option<&'static str>,
 }
 
 fn text(status: u16, body: impl Into<Vec<u8>>) -> Page {
-    Page { status, kind: "text/plain; charset=utf-8", body: body.into() }
+    Page { status, kind: "text/plain; charset=utf-8", body: body.into(), allow: None }
 }
 
 fn json_page(status: u16, value: &serde_json::Value) -> Page {
-    Page { status, kind: "application/json", body: format!("{value}\n").into_bytes() }
+    Page { status, kind: "application/json", body: format!("{value}\n").into_bytes(), allow: None }
 }
 
 fn trouble(trouble: &Trouble) -> Page {
     let row = answer(trouble);
-    Page { status: row.status, kind: "application/json", body: row.body.envelope(None) }
+    Page { status: row.status, kind: "application/json", body: row.body.envelope(None), allow: row.allow }
 }
 
 fn page(gateway: &Gateway, head: &RequestHead) -> Page {
@@ -115,7 +119,7 @@ fn page(gateway: &Gateway, head: &RequestHead) -> Page {
             let message =
                 "the admin port has /metrics, /healthz, /readyz, /streams, /snapshot and DELETE /streams/{id}";
             let body = ErrorBody::new(ErrorType::NotFound, "unknown_path", message).envelope(None);
-            Page { status: 404, kind: "application/json", body }
+            Page { status: 404, kind: "application/json", body, allow: None }
         }
     }
 }
@@ -126,7 +130,7 @@ fn cancel(house: &House, id: &str) -> Page {
     } else {
         let message = "no live stream has this id; it may have ended";
         let body = ErrorBody::new(ErrorType::NotFound, "unknown_path", message).envelope(None);
-        Page { status: 404, kind: "application/json", body }
+        Page { status: 404, kind: "application/json", body, allow: None }
     }
 }
 

@@ -83,15 +83,23 @@ pub(crate) async fn serve(
         Err(Stop::Trouble(trouble)) => (tell(&mut reply, &trouble, &mut account), true),
         Err(Stop::Interrupt(why)) => interrupted(house, why, &mut reply, &mut account),
     };
-    let reusable = told && reply.finish().await;
+    let (end, after) = if told { finish(&mut reply, end).await } else { (end, After::Abort) };
     account.status = reply.status;
     account.events = reply.events;
     account.bytes = reply.bytes();
     settle(house, &life, &account, end);
-    match (told, reusable) {
-        (true, true) => After::KeepAlive,
-        (true, false) => After::Close,
-        (false, _) => After::Abort,
+    after
+}
+
+/// Waits until the client has its answer. One that was whole here and did not arrive ended for the
+/// client's reason; what had failed before stays what it was.
+async fn finish(reply: &mut Reply<'_>, end: End) -> (End, After) {
+    match (reply.finish().await, end) {
+        (Ok(true), _) => (end, After::KeepAlive),
+        (Ok(false), _) => (end, After::Close),
+        (Err(Interrupt::SlowReader), End::Answered | End::Said) => (End::SlowReader, After::Abort),
+        (Err(Interrupt::ClientLeft), End::Answered | End::Said) => (End::ClientLeft, After::Abort),
+        (Err(_), _) => (end, After::Abort),
     }
 }
 
@@ -360,8 +368,6 @@ async fn pass_whole(
             return Ok(Attempt::Failed(Failed { failure: Box::new(failure), content_seen: true }));
         }
     };
-    let is_json =
-        answer.head.headers.text("content-type").is_some_and(|t| t.trim_start().starts_with("application/json"));
     match tidegate_wire::raw::RawObject::read(&body) {
         Ok(object) => {
             let mut usage = Usage::default();
@@ -370,13 +376,13 @@ async fn pass_whole(
             }
             account.stop_reason = object.parse::<String>("stop_reason").map(Into::into);
         }
-        // A client's parser would stumble over it, and nothing was passed on yet.
-        Err(_) if is_json => {
-            let failure = Failure::new(Cause::BadStream, "the answer is not valid JSON");
-            let failure = Box::new(failure.telling("the upstream sent an answer that is not valid JSON"));
+        // Every door answers with an object. A client's parser would stumble over anything else (an
+        // edge's HTML page with status 200), and nothing was passed on yet.
+        Err(_) => {
+            let failure = Failure::new(Cause::BadStream, "the answer is not a JSON object");
+            let failure = Box::new(failure.telling("the upstream sent an answer that is not a JSON object"));
             return Ok(Attempt::Failed(Failed { failure, content_seen: true }));
         }
-        Err(_) => {}
     }
     reply.whole(&answer.head, &[], &[], &body);
     answer.finish(house.clock.now());

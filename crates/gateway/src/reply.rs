@@ -336,25 +336,28 @@ impl<'c> Reply<'c> {
         row.code
     }
 
-    /// Ends the answer and waits until the client has it. False if the connection cannot be used
-    /// again.
-    pub(crate) async fn finish(&mut self) -> bool {
+    /// Ends the answer and waits until the client has it: whether the connection can be used again,
+    /// or what kept the client from having it all.
+    pub(crate) async fn finish(&mut self) -> Result<bool, Interrupt> {
         self.finishing = true;
         let flushed = |reply: &mut Self, cx: &mut Context<'_>| {
             let now = reply.house.clock.now();
             if reply.poll_flush(cx).is_err() {
-                return Poll::Ready(false);
+                return Poll::Ready(Err(Interrupt::ClientLeft));
             }
             if reply.conn.unwritten() == 0 && reply.backlog.is_empty() {
-                return Poll::Ready(true);
+                return Poll::Ready(Ok(()));
             }
-            reply.poll_watch(cx, now, Moment::NEVER, true).map(|_| false)
+            reply.poll_watch(cx, now, Moment::NEVER, true).map(Err)
         };
-        if !poll_fn(|cx| flushed(self, cx)).await {
-            return false;
-        }
+        poll_fn(|cx| flushed(self, cx)).await?;
         let reusable = self.conn.end();
-        poll_fn(|cx| flushed(self, cx)).await && reusable && !self.close
+        match poll_fn(|cx| flushed(self, cx)).await {
+            Ok(()) => Ok(reusable && !self.close),
+            // Only the frame that ends the body is missing: some clients leave on `message_stop`.
+            Err(Interrupt::ClientLeft) => Ok(false),
+            Err(why) => Err(why),
+        }
     }
 }
 

@@ -5,10 +5,17 @@
 #![allow(clippy::unwrap_used, reason = "what cannot be read fails the test")]
 #![allow(clippy::disallowed_methods, reason = "these tests live in real time, on threads of their own")]
 
+mod buffered;
 mod commands;
+mod crowd;
+mod drain;
+mod failures;
 mod faithful;
+mod leaving;
 mod limits;
+mod operators;
 mod process;
+mod secrets;
 mod smuggling;
 mod upstream;
 mod wire;
