@@ -9,7 +9,7 @@
 //! a second) and each success widens it by one, so that a queue released by `retry-after` does not
 //! run into the same wall at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tidegate_base::{Bounded, Full, Moment};
 
@@ -297,22 +297,29 @@ impl Scheduler {
     /// [`Scheduler::wake_at`].
     pub fn advance(&mut self, now: Moment) -> Vec<(Ticket, Verdict)> {
         let mut answers = Vec::new();
+        let no_key = self.no_key(now);
+        // What one request of a class did not get, no later one gets: the queue may be long.
+        let mut full = BTreeSet::new();
         for band in 0..self.queues.len() {
-            let mut kept = Bounded::new(self.rules.waiting_max);
-            while let Some(waiting) = self.queues[band].pop() {
-                if let Some(lease) = self.take(now, &waiting.ask) {
+            for _ in 0..self.queues[band].len() {
+                let Some(waiting) = self.queues[band].pop() else { break };
+                let class = waiting.ask.class;
+                let lease = if full.contains(&class) { None } else { self.take(now, &waiting.ask) };
+                if let Some(lease) = lease {
                     answers.push((waiting.ticket, Verdict::Go(lease)));
-                } else if self.no_key(now) {
+                    continue;
+                }
+                full.insert(class);
+                if no_key {
                     answers.push((waiting.ticket, Verdict::Refuse(Refusal::NoKey)));
                 } else if now >= waiting.until {
-                    let retry_after = now.until(self.opens_at(waiting.ask.class)).max(Duration::from_secs(1));
+                    let retry_after = now.until(self.opens_at(class)).max(Duration::from_secs(1));
                     answers.push((waiting.ticket, Verdict::Refuse(Refusal::TooLong { retry_after })));
                 } else {
-                    // Cannot be full: it holds a part of what this very queue held.
-                    let _ = kept.push(waiting);
+                    // Cannot be full: this one has just left it.
+                    let _ = self.queues[band].push(waiting);
                 }
             }
-            self.queues[band] = kept;
         }
         answers
     }
@@ -321,7 +328,8 @@ impl Scheduler {
     pub fn wake_at(&self, now: Moment) -> Option<Moment> {
         let waiting = || self.queues.iter().flat_map(Bounded::iter);
         let give_up = waiting().map(|w| w.until).min()?;
-        let opens = waiting().map(|w| self.opens_at(w.ask.class)).filter(|at| *at > now).min();
+        let classes: BTreeSet<ClassId> = waiting().map(|w| w.ask.class).collect();
+        let opens = classes.into_iter().map(|class| self.opens_at(class)).filter(|at| *at > now).min();
         Some(opens.map_or(give_up, |at| at.min(give_up)))
     }
 
@@ -492,6 +500,24 @@ mod tests {
         assert!(matches!(s.ask(at(0), ask(Band::Normal)), Verdict::Refuse(Refusal::QueueFull { .. })));
         s.cancel(ticket);
         assert!(matches!(s.ask(at(0), ask(Band::Normal)), Verdict::Wait(_)));
+    }
+
+    #[test]
+    fn a_long_queue_costs_little_per_answer() {
+        let mut s = Scheduler::new(&[8; 8], QueueRules { waiting_max: 20_000, ..QueueRules::default() });
+        let first: Vec<Lease> = (0..8).map(|_| go(&mut s, at(0))).collect();
+        first.into_iter().for_each(|lease| s.settle(at(0), lease, throttled(1)));
+        let mut held: Vec<Lease> = (0..8).map(|_| go(&mut s, at(2))).collect();
+        (0..10_000).for_each(|_| assert!(matches!(s.ask(at(2), ask(Band::Background)), Verdict::Wait(_))));
+        // Asking every lane for every request in the queue at every look takes 20 s here.
+        for _ in 0..1000 {
+            s.settle(at(2), held.remove(0), Outcome::Failed);
+            let mut answers = s.advance(at(2));
+            assert!(s.wake_at(at(2)).is_some());
+            let Some((_, Verdict::Go(lease))) = answers.pop() else { panic!("somebody's turn") };
+            held.push(lease);
+        }
+        assert_eq!((s.waiting(), s.leased()), ([0, 0, 9_000], 8));
     }
 
     #[test]
