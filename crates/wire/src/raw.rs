@@ -4,12 +4,16 @@
 //! parsed into a tree and written again. [`RawObject`] borrows from the text and knows where each
 //! value stands in it; [`Fields`] is the same thing owned, for putting an answer together.
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
+
+/// The most fields one object may have. The API's have some thirty; a body of nothing but fields
+/// would take ten times its size to list.
+const FIELDS_MAX: usize = 10_000;
 
 /// An object's fields in order, values unparsed. A repeated key counts by its last value, as the
 /// usual parsers have it.
@@ -28,6 +32,9 @@ impl<'de: 'a, 'a> Visitor<'de> for Shallow<'a> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawObject<'a>, A::Error> {
         let mut fields = Vec::new();
         while let Some(Key(key)) = map.next_key()? {
+            if fields.len() == FIELDS_MAX {
+                return Err(A::Error::custom(format_args!("an object with more than {FIELDS_MAX} fields")));
+            }
             fields.push((key, map.next_value()?));
         }
         Ok(RawObject(fields))
@@ -154,6 +161,15 @@ mod tests {
         assert_eq!(object.get("bc").unwrap().get(), r#"{"z":[1, 2]}"#);
         assert_eq!(&text[object.place("bc", text).unwrap()], br#"{"z":[1, 2]}"#);
         assert_eq!(object.parse::<String>("a").as_deref(), Some("last"));
+    }
+
+    #[test]
+    fn an_object_has_only_so_many_fields() {
+        let object = |fields: usize| format!("{{{}\"a\":0}}", "\"\":0,".repeat(fields - 1));
+        assert_eq!(RawObject::read(object(FIELDS_MAX).as_bytes()).unwrap().len(), FIELDS_MAX);
+        assert!(
+            RawObject::read(object(FIELDS_MAX + 1).as_bytes()).unwrap_err().to_string().contains("more than 10000")
+        );
     }
 
     #[test]

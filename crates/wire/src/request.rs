@@ -3,6 +3,7 @@
 use crate::models;
 use crate::raw::RawObject;
 use bytes::{Bytes, BytesMut};
+use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 use std::fmt;
 use std::ops::Range;
 
@@ -100,10 +101,13 @@ impl MessagesRequest {
 fn not_json(e: &serde_json::Error) -> NotARequest {
     let text = e.to_string();
     let what = text.split(" at line ").next().unwrap_or(&text);
-    if e.is_data() {
+    if e.is_data() && text.starts_with("invalid type") {
         return NotARequest(
             "the request body is JSON but not an object; send an object with model, max_tokens and messages".into(),
         );
+    }
+    if e.is_data() {
+        return NotARequest(format!("the request body is {what}"));
     }
     NotARequest(format!("the request body is not valid JSON: {what}, at line {} column {}", e.line(), e.column()))
 }
@@ -119,11 +123,32 @@ fn thinks_unseen(object: &RawObject<'_>, model: &str) -> bool {
 }
 
 fn has_server_tools(object: &RawObject<'_>) -> bool {
-    let tools: Vec<RawObject<'_>> = object.parse("tools").unwrap_or_default();
-    let of_server = |t: &RawObject<'_>| {
-        t.parse::<String>("type").is_some_and(|name| SERVER_TOOLS.iter().any(|prefix| name.starts_with(prefix)))
-    };
-    tools.iter().any(of_server) || object.get("mcp_servers").is_some_and(|v| !matches!(v.get(), "null" | "[]"))
+    object.parse("tools").is_some_and(|ServerTools(any)| any)
+        || object.get("mcp_servers").is_some_and(|v| !matches!(v.get(), "null" | "[]"))
+}
+
+/// Whether a list of tools has one of the server's. It is read in passing, however long it is.
+struct ServerTools(bool);
+
+impl<'de> Deserialize<'de> for ServerTools {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct List;
+        impl<'de> Visitor<'de> for List {
+            type Value = ServerTools;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of tools")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<ServerTools, A::Error> {
+                let mut any = false;
+                while let Some(tool) = list.next_element::<RawObject<'de>>()? {
+                    let name = tool.parse::<String>("type").unwrap_or_default();
+                    any |= SERVER_TOOLS.iter().any(|prefix| name.starts_with(prefix));
+                }
+                Ok(ServerTools(any))
+            }
+        }
+        d.deserialize_seq(List)
+    }
 }
 
 #[cfg(test)]
@@ -149,6 +174,11 @@ mod tests {
             "the request body is not valid JSON: expected value, at line 2 column 7"
         );
         assert!(wrong("[1]").contains("not an object"));
+        let fields = "\"\":0,".repeat(10_000);
+        assert_eq!(
+            wrong(&format!(r#"{{{fields}"model":"m"}}"#)),
+            "the request body is an object with more than 10000 fields"
+        );
         assert!(wrong("").contains("no body"));
         assert_eq!(wrong("{}"), "model: Field required");
         assert_eq!(wrong(r#"{"model":1}"#), "model: Input should be a valid string");
