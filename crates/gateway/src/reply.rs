@@ -341,14 +341,12 @@ impl<'c> Reply<'c> {
     pub(crate) async fn finish(&mut self) -> Result<bool, Interrupt> {
         self.finishing = true;
         let flushed = |reply: &mut Self, cx: &mut Context<'_>| {
-            let now = reply.house.clock.now();
-            if reply.poll_flush(cx).is_err() {
-                return Poll::Ready(Err(Interrupt::ClientLeft));
-            }
+            // This writes. Whether all is written is asked after it: once it is, nobody wakes us.
+            let why = reply.poll_watch(cx, reply.house.clock.now(), Moment::NEVER, true);
             if reply.conn.unwritten() == 0 && reply.backlog.is_empty() {
                 return Poll::Ready(Ok(()));
             }
-            reply.poll_watch(cx, now, Moment::NEVER, true).map(Err)
+            why.map(Err)
         };
         poll_fn(|cx| flushed(self, cx)).await?;
         let reusable = self.conn.end();

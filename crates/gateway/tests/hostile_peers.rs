@@ -155,3 +155,32 @@ async fn an_operator_can_cancel_an_upload() {
     drop(client);
     scene.assert_at_rest();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_reads_slowly_gets_all_of_it_and_keeps_its_connection() {
+    let text = format!("{{\"text\":\"{}\"}}", "x".repeat(300_000));
+    let scene = scene(move |mut conn| {
+        let text = text.clone();
+        async move {
+            conn.respond(200, Some(text.len() as u64), true, |h| {
+                h.header("content-type", b"application/json");
+            });
+            conn.push(text.as_bytes());
+            let _ = conn.flush().await;
+        }
+    });
+    let mut client = scene.client(&message(false).replace("connection: close\r\n", "")).await;
+    let (mut answer, mut piece) = (Vec::new(), [0; 7000]);
+    let began = scene.clock.now();
+    while !answer.ends_with(b"x\"}") {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let n = client.read(&mut piece).await.unwrap();
+        answer.extend_from_slice(&piece[..n]);
+    }
+    assert!(scene.clock.now().since(began) < Duration::from_secs(60));
+    client.write_all(b"GET / HTTP/1.1\r\nhost: g\r\nconnection: close\r\n\r\n").await.unwrap();
+    answer.clear();
+    client.read_to_end(&mut answer).await.unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 200 "));
+    scene.assert_at_rest();
+}
