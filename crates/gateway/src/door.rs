@@ -105,7 +105,8 @@ pub(crate) async fn connection(
         match one(&plane, &mut conn, from_loopback).await {
             After::KeepAlive => {}
             After::Close => return conn.close(clock).await,
-            After::Abort => return,
+            // By a reset: to a client of HTTP/1.0 an orderly close would be the answer's end.
+            After::Abort => return conn.abort(),
         }
     }
 }
