@@ -26,8 +26,9 @@ mod world {
 use std::fmt::Write as _;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use world::checks::Tally;
-use world::plan::Request;
+use world::plan::{Reader, Request};
 use world::run::{run, run_scene};
 use world::scene::Scene;
 
@@ -127,4 +128,12 @@ fn pings_before_the_message_do_not_keep_the_client_in_silence() {
 fn what_breaks_after_the_end_of_a_message_breaks_nothing() {
     let faults = ["duplicate-at:before-stop", "reset-at:before-stop"];
     check(&faults, false, Request::message("over", true), "Message 200 message_stop");
+}
+
+#[test]
+fn an_answer_that_is_cut_ends_in_a_reset_even_where_a_close_would_end_it() {
+    let mut request = Request::message(&"word ".repeat(20_000), true);
+    request.body["max_tokens"] = 60_000.into();
+    (request.http10, request.reader) = (true, Reader::Pauses(1_000, Duration::from_secs(60)));
+    check(&[], false, request, "Message Cut 200");
 }

@@ -116,7 +116,8 @@ impl<'a> Case<'a> {
         let of_id = |r: &&Record| r.reply.as_ref().is_some_and(|reply| Some(reply.id.as_str()) == id);
         let records =
             over.records.iter().filter(|r| r.model == request.model && request.model.starts_with("echo") || of_id(r));
-        let (abandoned, records) = records.partition(|r| r.left == Some(r.began));
+        let given_up = |r: &&Record| r.progress.body_bytes == 0 || r.began > seen.ended;
+        let (abandoned, records) = records.partition(|r| r.left == Some(r.began) && given_up(r));
         let head = seen.reading.head.as_ref();
         let kind = head.and_then(|h| h.get("content-type")).unwrap_or_default();
         let is_story = kind.starts_with("text/event-stream");
@@ -281,6 +282,14 @@ fn documented_statuses(case: &Case<'_>) -> Verdict {
                 && faults().any(|f| matches!(f, tidegate_simulator::Fault::ErrorEvent(_, "invalid_request_error")))
     };
     let large = case.request.body.to_string().len() as u64 > case.over.scene.settings.limits.body_bytes;
+    let told_by_us = match case.error_code() {
+        Some("cancelled_by_operator") => status == 500 && !case.over.scene.cancels.is_empty(),
+        Some("draining") => status == 529 && case.drained_by(case.seen.ended),
+        _ => false,
+    };
+    if told_by_us {
+        return Ok(());
+    }
     let dribbles = matches!(case.request.upload, Upload::Pieces(..));
     if status == 413 && large || status == 408 && dribbles {
         return Ok(());
@@ -519,7 +528,8 @@ fn silence_is_broken(case: &Case<'_>) -> Verdict {
 fn nobody_gives_up_early(case: &Case<'_>) -> Verdict {
     let scene = case.over.scene;
     let broken = ["upstream_broken", "upstream_error", "upstream_overloaded", "upstream_timeout"];
-    let gave_up = case.error_code().is_some_and(|code| broken.contains(&code));
+    // What the API calls the client's mistake stays one.
+    let gave_up = case.error_code().is_some_and(|code| broken.contains(&code)) && case.status() != 400;
     let content = case.story.as_ref().is_some_and(|story| story.content_from.is_some());
     // Only where every attempt is known, and nothing but the number of attempts ends them.
     let slow_connect = |f: &tidegate_simulator::Fault| matches!(f, tidegate_simulator::Fault::SlowConnect(_));
@@ -527,7 +537,7 @@ fn nobody_gives_up_early(case: &Case<'_>) -> Verdict {
         && !scene.scenario.faults.iter().flat_map(|rule| &rule.faults).any(slow_connect)
         && !scene.settings.organisations.iter().any(|org| org.name == "gone");
     let rules = scene.settings.retry;
-    let rich = rules.budget as usize >= 14 * over_all_attempts(case.over);
+    let rich = rules.budget as usize >= 14 * case.over.records.len();
     let took = case.seen.ended.since(case.seen.began);
     let in_time = case.request.deadline.is_none() && took + rules.cap < scene.settings.clocks.whole;
     let attempts = case.records.len();
@@ -537,13 +547,11 @@ fn nobody_gives_up_early(case: &Case<'_>) -> Verdict {
     Ok(())
 }
 
-fn over_all_attempts(over: &Over<'_>) -> usize {
-    over.records.len()
-}
-
 fn calm_succeeds(case: &Case<'_>) -> Verdict {
     let concerned = case.over.scene.calm && case.request.stays() && case.request.what == What::Message;
-    if !concerned {
+    // An answer may be longer than the client's patience.
+    let impatient = case.request.lines.iter().any(|(name, _)| *name == "x-stainless-timeout");
+    if !concerned || impatient && case.error_code() == Some("deadline_passed") {
         return Ok(());
     }
     let stopped = case.story.as_ref().is_none_or(|story| story.stopped);

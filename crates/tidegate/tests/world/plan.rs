@@ -129,10 +129,15 @@ impl Request {
         self.leave.is_none() && !matches!(self.reader, Reader::Stops(_))
     }
 
-    /// Whether it is sent at once, is answered at length and leaves the connection open.
+    /// Whether it is sent at once, read at once, answered at length and leaves the connection open.
     fn is_plain(&self) -> bool {
         let answered = matches!(self.what, What::Message | What::CountTokens | What::Models | What::OneModel);
-        answered && self.stays() && self.upload == Upload::Whole && !self.close && !self.http10
+        answered
+            && self.leave.is_none()
+            && self.reader == Reader::Eager
+            && self.upload == Upload::Whole
+            && !self.close
+            && !self.http10
     }
 
     pub(crate) fn max_tokens(&self) -> u64 {

@@ -84,6 +84,9 @@ fn settings(seed: u64, calm: bool, prng: &mut Prng) -> Settings {
     }
     let limits = &mut settings.limits;
     limits.body_bytes = prng.between(60_000, 200_000);
+    if calm {
+        limits.body_bytes = 200_000;
+    }
     limits.passthrough_tokens = *prng.pick(&[16, 64, 200, 1024]).unwrap_or(&1024);
     if calm {
         return settings;
