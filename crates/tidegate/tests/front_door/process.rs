@@ -236,5 +236,8 @@ impl Drop for Tidegate {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if std::thread::panicking() {
+            println!("{}", self.output());
+        }
     }
 }

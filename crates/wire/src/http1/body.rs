@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   Length(n) ──data──▶ Length(n-k) ─▶ Done
-//!   Size ──"1f;ext\r\n"──▶ Data(31) ──data──▶ DataEnd ──"\r\n"──▶ Size
+//!   Size ──"1f ;ext\r\n"─▶ Data(31) ──data──▶ DataEnd ──"\r\n"──▶ Size
 //!     └──"0\r\n"──▶ Trailer ──"x: y\r\n"──▶ Trailer ──"\r\n"──▶ Done
 //!   UntilClose ──data──▶ UntilClose
 //! ```
@@ -21,13 +21,15 @@ const LINE_BYTES_MAX: u32 = 8 * 1024;
 enum State {
     Length(u64),
     SizeDigits { size: u64, digits: u8 },
+    SizeSpace { size: u64 },
     SizeExtension { size: u64 },
     SizeLineFeed { size: u64 },
     Data(u64),
     DataReturn,
     DataLineFeed,
     TrailerStart,
-    TrailerLine,
+    TrailerName,
+    TrailerValue,
     TrailerLineFeed,
     EndLineFeed,
     UntilClose,
@@ -145,10 +147,12 @@ impl BodyDecoder {
                 State::SizeDigits { size: size << 4 | digit, digits: digits + 1 }
             }
             (State::SizeDigits { digits: 0, .. }, _) => return Err(BodyError::Chunk),
-            (State::SizeDigits { size, .. }, b'\r') => State::SizeLineFeed { size },
-            (State::SizeDigits { size, .. }, b';' | b' ' | b'\t') => State::SizeExtension { size },
-            (State::SizeExtension { size }, b'\r') => State::SizeLineFeed { size },
-            (State::SizeExtension { size }, b) if b != b'\n' && b != 0 => State::SizeExtension { size },
+            (State::SizeDigits { size, .. } | State::SizeSpace { size }, b' ' | b'\t') => State::SizeSpace { size },
+            (State::SizeDigits { size, .. } | State::SizeSpace { size }, b';') => State::SizeExtension { size },
+            (State::SizeDigits { size, .. } | State::SizeSpace { size } | State::SizeExtension { size }, b'\r') => {
+                State::SizeLineFeed { size }
+            }
+            (State::SizeExtension { size }, b) if is_text(b) => State::SizeExtension { size },
             (State::SizeLineFeed { size: 0 }, b'\n') => State::TrailerStart,
             (State::SizeLineFeed { size }, b'\n') => {
                 self.line = 0;
@@ -160,14 +164,26 @@ impl BodyDecoder {
                 State::SizeDigits { size: 0, digits: 0 }
             }
             (State::TrailerStart, b'\r') => State::EndLineFeed,
-            (State::TrailerStart | State::TrailerLine, b) if b != b'\r' && b != b'\n' && b != 0 => State::TrailerLine,
-            (State::TrailerLine, b'\r') => State::TrailerLineFeed,
+            (State::TrailerStart | State::TrailerName, b) if is_name(b) => State::TrailerName,
+            (State::TrailerName, b':') => State::TrailerValue,
+            (State::TrailerValue, b'\r') => State::TrailerLineFeed,
+            (State::TrailerValue, b) if is_text(b) => State::TrailerValue,
             (State::TrailerLineFeed, b'\n') => State::TrailerStart,
             (State::EndLineFeed, b'\n') => State::Done,
             _ => return Err(BodyError::Chunk),
         };
         Ok(())
     }
+}
+
+/// Whether a header's name may have this byte (a token, RFC 9110 section 5.6.2).
+fn is_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// Whether a header's value may have this byte; controls, among them both line ends, may not.
+fn is_text(byte: u8) -> bool {
+    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
 
 #[cfg(test)]
@@ -226,6 +242,13 @@ mod tests {
             "1000000000000000\r\n",
             "0x5\r\n",
             "5;\n\r\n",
+            "5;\x01\r\n",
+            "5 x\r\n",
+            "0\r\nno colon\r\n\r\n",
+            "0\r\n: y\r\n\r\n",
+            "0\r\nx : y\r\n\r\n",
+            "0\r\n x: y\r\n\r\n",
+            "0\r\nx: \x01\r\n\r\n",
         ] {
             assert_eq!(check(Framing::Chunked, wire.as_bytes(), 64), Err(BodyError::Chunk), "{wire:?}");
         }

@@ -151,11 +151,10 @@ impl ResponseHead {
     }
 }
 
+/// `close` goes before anything else the sides say (RFC 9112 section 9.3).
 fn keeps_alive(version: Version, headers: &Headers) -> bool {
-    match version {
-        Version::Http11 => !headers.lists("connection", "close"),
-        Version::Http10 => headers.lists("connection", "keep-alive"),
-    }
+    let by_default = version == Version::Http11;
+    !headers.lists("connection", "close") && (by_default || headers.lists("connection", "keep-alive"))
 }
 
 /// Where the head in `read` ends, if its blank line has come.
