@@ -269,6 +269,11 @@ pub(crate) fn answer(trouble: &Trouble) -> Answer {
 
 /// The rows for an upstream that failed.
 fn upstream(failure: &Failure) -> Answer {
+    let row = upstream_row(failure);
+    if failure.is_final { row.never_retry() } else { row }
+}
+
+fn upstream_row(failure: &Failure) -> Answer {
     use ErrorType::*;
     let said = |kind, code, ours: &'static str| {
         let mut row = row(kind, code, ours);
@@ -326,5 +331,11 @@ mod tests {
     fn no_upstream_429_leaves_as_a_429() {
         let failure = Failure::new(Cause::Throttled, "429");
         assert_eq!(answer(&Trouble::Upstream(Box::new(failure))).status, 529);
+    }
+
+    #[test]
+    fn what_the_upstream_says_will_never_do_is_not_worth_a_retry() {
+        let failure = Failure { is_final: true, ..Failure::new(Cause::Throttled, "429, spend cap") };
+        assert_eq!(answer(&Trouble::Upstream(Box::new(failure))).should_retry, Some(false));
     }
 }

@@ -155,6 +155,7 @@ async fn refused(house: &House, mut exchange: Exchange) -> Result<Sent, Box<Fail
     Err(Box::new(Failure {
         status: Some(head.status),
         retry_after: retry_after(&head.headers, house.clock.wall()),
+        is_final: head.headers.text("x-should-retry").is_some_and(|v| v.trim() == "false"),
         envelope: ErrorBody::read(&body),
         ..Failure::new(cause, format!("status {}", head.status))
     }))
