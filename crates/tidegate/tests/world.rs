@@ -108,9 +108,14 @@ fn whatever_fails_the_promises_hold() {
 
 /// Bugs that seeds have found, each as the smallest world that shows it.
 fn check(faults: &[&str], once: bool, request: Request, counted: &str) {
-    let outcome = run_scene(&Scene::small(faults, once, request));
+    check_all(faults, once, vec![request], counted);
+}
+
+fn check_all(faults: &[&str], once: bool, requests: Vec<Request>, counted: &str) {
+    let times = requests.len() as u64;
+    let outcome = run_scene(&Scene::small(faults, once, requests));
     assert_eq!(outcome.broken, Vec::<String>::new());
-    assert_eq!(outcome.tally.0.get(counted), Some(&1), "{:?}", outcome.tally);
+    assert_eq!(outcome.tally.0.get(counted), Some(&times), "{:?}", outcome.tally);
 }
 
 #[test]
@@ -136,4 +141,11 @@ fn an_answer_that_is_cut_ends_in_a_reset_even_where_a_close_would_end_it() {
     request.body["max_tokens"] = 60_000.into();
     (request.http10, request.reader) = (true, Reader::Pauses(1_000, Duration::from_secs(60)));
     check(&[], false, request, "Message Cut 200");
+}
+
+#[test]
+fn what_comes_late_on_a_connection_is_nobody_elses_answer() {
+    let faults = ["duplicate-at:before-stop", "stall-at:before-stop:1500ms"];
+    let requests = (1..=4).map(|number| Request::message("one of four", true).numbered(number));
+    check_all(&faults, false, requests.collect(), "Message 200 message_stop");
 }

@@ -235,6 +235,8 @@ const OF_A_REQUEST: &[OfARequest] = &[
     ("whoever vanishes takes the upstream stream along", vanished_clients_close_upstream),
     ("nothing is held up on the way", nothing_held_up),
     ("a waiting stream hears something", silence_is_broken),
+    ("a model that stands still is given up in time", progress_clock_holds),
+    ("a cancel takes effect at once", cancels_at_once),
     ("nobody gives up early", nobody_gives_up_early),
     ("in a calm world everything succeeds", calm_succeeds),
 ];
@@ -497,15 +499,17 @@ fn vanished_clients_close_upstream(case: &Case<'_>) -> Verdict {
 fn is_swift(case: &Case<'_>) -> bool {
     let alone = case.over.scene.settings.limits.connections > 1_000;
     let request = case.request;
-    let swift = request.reader == Reader::Eager && request.upload == Upload::Whole && request.leave.is_none();
+    let swift = request.reader == Reader::Eager
+        && request.upload == Upload::Whole
+        && request.leave.is_none()
+        && !request.follows;
     alone && swift && case.seen.end == End::Answered && request.what == What::Message
 }
 
 fn nothing_held_up(case: &Case<'_>) -> Verdict {
     let good = case.status() == 200 && case.story.as_ref().is_none_or(|story| story.stopped);
     let Some(ended) = case.records.last().and_then(|r| r.ended) else { return Ok(()) };
-    let late = case.seen.ended.since(ended.max(case.seen.began));
-    // A pipelined answer waits for the one before it.
+    let late = case.seen.ended.since(ended);
     if is_swift(case) && good && late > TICK { Err(format!("{late:?} after the API had said all")) } else { Ok(()) }
 }
 
@@ -523,6 +527,30 @@ fn silence_is_broken(case: &Case<'_>) -> Verdict {
         last = at;
     }
     Ok(())
+}
+
+fn progress_clock_holds(case: &Case<'_>) -> Verdict {
+    let Some(story) = &case.story else { return Ok(()) };
+    let clocks = &case.over.scene.settings.clocks;
+    let most = clocks.progress.max(clocks.progress_unseen) + TICK;
+    let marks = &case.seen.reading.marks;
+    let came = story.progress.iter().filter_map(|end| marks.iter().find(|(_, len)| len >= end).map(|(at, _)| *at));
+    // Before content, attempts may follow each other.
+    let came: Vec<Moment> = came.skip(1).collect();
+    match came.windows(2).find(|pair| pair[1].since(pair[0]) > most) {
+        Some(pair) if is_swift(case) => Err(format!("nothing but pings from {} to {}", pair[0], pair[1])),
+        _ => Ok(()),
+    }
+}
+
+fn cancels_at_once(case: &Case<'_>) -> Verdict {
+    let prompt =
+        |at: &Duration| case.seen.ended.since(Moment::ZERO + *at) <= TICK && case.seen.ended >= Moment::ZERO + *at;
+    let cancelled = case.error_code() == Some("cancelled_by_operator") && is_swift(case);
+    if !cancelled || case.over.scene.cancels.iter().any(|(at, _)| prompt(at)) {
+        return Ok(());
+    }
+    Err(format!("told at {}, cancels at {:?}", case.seen.ended, case.over.scene.cancels))
 }
 
 fn nobody_gives_up_early(case: &Case<'_>) -> Verdict {

@@ -92,6 +92,8 @@ pub(crate) struct Request {
     pub(crate) http10: bool,
     /// The next request is sent together with this one, before there is an answer.
     pub(crate) pipelined: bool,
+    /// It was sent together with the one before it.
+    pub(crate) follows: bool,
     pub(crate) upload: Upload,
     pub(crate) reader: Reader,
     pub(crate) leave: Option<Leave>,
@@ -117,11 +119,20 @@ impl Request {
             close: false,
             http10: false,
             pipelined: false,
+            follows: false,
             upload: Upload::Whole,
             reader: Reader::Eager,
             leave: None,
             resets: false,
         }
+    }
+
+    /// The same as the `number`th request of its world.
+    pub(crate) fn numbered(mut self, number: u64) -> Request {
+        self.number = number;
+        self.model = format!("echo-{number:08}");
+        self.body["model"] = json!(self.model);
+        self
     }
 
     /// Whether the client waits for the whole answer and reads it as it comes.
@@ -233,6 +244,7 @@ pub(crate) fn plan_clients(calm: bool, settings: &Settings, prng: &Prng) -> Vec<
         let mut requests: Vec<_> = requests.collect();
         for n in 1..requests.len() {
             requests[n - 1].pipelined = requests[n - 1].is_plain() && requests[n].is_plain() && dice.chance(0.2);
+            requests[n].follows = requests[n - 1].pipelined;
         }
         Client { requests }
     };
@@ -327,6 +339,7 @@ fn request(number: u64, calm: bool, key: &str, settings: &Settings, prng: &mut P
         close: prng.chance(0.2),
         http10: upload == Upload::Whole && prng.chance(0.04),
         pipelined: false,
+        follows: false,
         upload,
         reader,
         leave,

@@ -52,8 +52,8 @@ impl Scene {
         Scene { seed, calm, settings, scenario, clients, drain_at, cancels }
     }
 
-    /// A world of one request that meets `faults`: once if `once`, else at every attempt.
-    pub(crate) fn small(faults: &[&str], once: bool, request: Request) -> Scene {
+    /// A world of one client whose requests meet `faults`: once if `once`, else at every attempt.
+    pub(crate) fn small(faults: &[&str], once: bool, requests: Vec<Request>) -> Scene {
         let mut settings = Settings::default();
         let lanes = vec![lane("org0/0".to_owned(), "api.test", "sk-ant-org0-0")];
         settings.organisations.push(Organisation { name: "org0".to_owned(), lanes });
@@ -61,7 +61,7 @@ impl Scene {
         let until = once.then_some(Duration::from_millis(1));
         let rule = Rule { until, ..Rule::always(faults) };
         let scenario = Scenario { tier: Tier::Unlimited, faults: vec![rule], ..Scenario::calm() };
-        let clients = vec![Client { requests: vec![request] }];
+        let clients = vec![Client { requests }];
         Scene { seed: 0, calm: false, settings, scenario, clients, drain_at: None, cancels: Vec::new() }
     }
 

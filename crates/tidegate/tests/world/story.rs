@@ -31,6 +31,8 @@ pub(crate) struct Story {
     pub(crate) stopped: bool,
     /// Where in the body the first content event ended.
     pub(crate) content_from: Option<usize>,
+    /// Where in the body each event ended that shows progress of the model.
+    pub(crate) progress: Vec<usize>,
     /// Bytes after the last whole event.
     pub(crate) rest: usize,
 }
@@ -74,6 +76,9 @@ impl Story {
             return Err("an event's name is not its type".to_owned());
         }
         let begun = self.start.is_some();
+        if name != "ping" {
+            self.progress.push(end);
+        }
         match name {
             "ping" => return Ok(()),
             "error" => {
