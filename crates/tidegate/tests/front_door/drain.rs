@@ -18,7 +18,7 @@ fn a_running_stream_ends_whole_and_nobody_new_is_let_in() {
     idle.send(get("/", &[]));
     assert_eq!(idle.answer().status, 200);
     streaming.until("content_block_delta").unwrap();
-    assert_eq!(tidegate.streams().len(), 2);
+    eventually("both run", SECOND * 2, || (tidegate.streams().len() == 2).then_some(()));
     tidegate.signal("TERM");
     eventually("not ready any more", SECOND * 2, || (tidegate.admin("/readyz").status == 503).then_some(()));
     assert_eq!(tidegate.admin("/healthz").status, 200);
@@ -42,6 +42,7 @@ fn a_stream_longer_than_the_drain_ends_in_an_error_event() {
     streaming.send(post(&[slow], message(true, 4000, "x")));
     waiting.send(post(&[slow], message(false, 30_000, "x")));
     streaming.until("content_block_delta").unwrap();
+    eventually("both run", SECOND * 2, || (tidegate.streams().len() == 2).then_some(()));
     let began = Instant::now();
     tidegate.signal("TERM");
     let (rest, _) = streaming.rest();

@@ -156,7 +156,7 @@ fn keys_made_by_the_command_open_the_door_and_others_do_not() {
     let tidegate = Tidegate::before(upstream.at, THEIRS, lines);
     let body = "{\"model\":\"m\",\"max_tokens\":1}";
     let bearer = format!("Bearer {key}");
-    let wrong = format!("{}x", &key[..key.len() - 1]);
+    let wrong = format!("{}1", &key[..key.len() - 1]); // a digit no key has
     for (lines, code) in [
         (vec![], "missing_key"),
         (vec![("x-api-key", wrong.as_str())], "unknown_key"),

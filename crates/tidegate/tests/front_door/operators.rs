@@ -25,6 +25,7 @@ fn health_readiness_and_metrics_are_there() {
         assert_eq!((tidegate.admin(path).status, tidegate.admin(path).text().as_str()), (200, text));
     }
     assert_eq!(tidegate.ask(post(&[crate::wire::QUICK], message(true, 100, "x"))).status, 200);
+    tidegate.comes_to_rest();
     let page = tidegate.admin("/metrics");
     assert!(page.header("content-type").unwrap().starts_with("application/openmetrics-text"));
     let text = page.text();

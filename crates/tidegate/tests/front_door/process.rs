@@ -234,10 +234,10 @@ fn keep(from: impl Read + Send + 'static, into: &Arc<Mutex<String>>) {
 
 impl Drop for Tidegate {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("{:?} {}", self.child.try_wait(), self.output());
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
-        if std::thread::panicking() {
-            println!("{}", self.output());
-        }
     }
 }

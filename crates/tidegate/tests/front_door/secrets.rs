@@ -1,10 +1,11 @@
 //! What must never be written down: keys and what people say to the model. The worst paths are
 //! walked with marked keys and texts, then everything that was written is searched.
 
-use crate::process::{Tidegate, finished};
+use crate::process::{Tidegate, eventually, finished};
 use crate::upstream::{BEGIN, END, FINISH, Upstream, chunk, plain, stream_head};
 use crate::wire::{get, message, post};
 use std::io::Write;
+use std::time::Duration;
 
 const THEIRS: &str = "sk-ant-UPSTREAMMARK";
 const MARKS: [&str; 5] = ["UPSTREAMMARK", "CLIENTMARK", "TEXTMARK", "ANSWERMARK", "COOKIEMARK"];
@@ -103,18 +104,26 @@ fn no_key_and_no_text_is_written_down_on_any_path() {
 #[test]
 fn one_record_for_each_request_says_how_it_ended() {
     let tidegate = Tidegate::simulated_with("[log]\nformat = \"json\"\n", &[]);
-    tidegate.ask(post(&[crate::wire::QUICK], message(true, 100, "x")));
-    tidegate.ask(post(&[("simulate", "fault=status:404")], message(false, 100, "x")));
-    tidegate.ask(post(&[], "{}"));
+    // Over one connection, so that they are settled in this order.
+    let mut wire = tidegate.client();
+    for request in [
+        post(&[crate::wire::QUICK], message(true, 100, "x")),
+        post(&[("simulate", "fault=status:404")], message(false, 100, "x")),
+        post(&[], "{}"),
+    ] {
+        wire.send(request);
+        wire.answer();
+    }
+    drop(wire);
     tidegate.comes_to_rest();
-    let log = tidegate.output();
-    let records: Vec<serde_json::Value> = log
-        .lines()
-        .filter_map(|l| serde_json::from_str(l).ok())
-        .filter(|v: &serde_json::Value| v["target"] == "tidegate::request")
-        .collect();
+    let records: Vec<serde_json::Value> = eventually("three records", Duration::from_secs(5), || {
+        let log = tidegate.output();
+        let records = log.lines().filter_map(|l| serde_json::from_str(l).ok());
+        let records: Vec<_> = records.filter(|v: &serde_json::Value| v["target"] == "tidegate::request").collect();
+        (records.len() >= 3).then_some(records)
+    });
     let ends: Vec<_> = records.iter().map(|r| (r["end"].as_str().unwrap(), r["status"].as_u64().unwrap())).collect();
-    assert_eq!(ends, [("answered", 200), ("upstream_refused", 404), ("refused", 400)], "{log}");
+    assert_eq!(ends, [("answered", 200), ("upstream_refused", 404), ("refused", 400)]);
     let first = &records[0];
     assert_eq!((&first["attempts"], &first["output_tokens"]), (&1.into(), &20.into()), "{first}");
     assert!(first["request"].as_str().unwrap().starts_with("req_"), "{first}");

@@ -129,7 +129,11 @@ impl Wire {
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                 panic!("silence for {SILENCE_MAX:?} after {:?}", String::from_utf8_lossy(&self.read));
             }
-            Err(_) => self.ended = true,
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) => {
+                println!("the connection broke: {e}");
+                self.ended = true;
+            }
         }
         !self.ended
     }
