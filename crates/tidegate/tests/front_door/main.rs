@@ -3,6 +3,7 @@
 //! Each file is one side of what a stranger, a client, an upstream or an operator can do to it.
 //! Nothing here waits without a limit, and every process is ended by whoever started it.
 #![allow(clippy::unwrap_used, reason = "what cannot be read fails the test")]
+#![allow(clippy::print_stdout, reason = "what a failing test saw, kept by the harness")]
 #![allow(clippy::disallowed_methods, reason = "these tests live in real time, on threads of their own")]
 
 mod buffered;
