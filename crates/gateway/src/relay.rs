@@ -108,7 +108,9 @@ impl<'a> Relay<'a> {
         // The client's side first: what has just been read is written before anything is judged.
         let progresses = self.tap.started() && now < self.last_progress + self.progress_span;
         if let Poll::Ready(why) = reply.poll_watch(cx, now, due, progresses) {
-            return Poll::Ready(Err(why));
+            // Of a message that has ended nothing is left to be cancelled or late.
+            let told = self.tap.stopped && matches!(why, Interrupt::Cancelled | Interrupt::Deadline);
+            return Poll::Ready(if told { Ok(Relayed::Whole) } else { Err(why) });
         }
         if let Some(trouble) = self.too_large.take() {
             return Poll::Ready(Ok(Relayed::TooLarge(trouble)));
