@@ -149,3 +149,11 @@ fn what_comes_late_on_a_connection_is_nobody_elses_answer() {
     let requests = (1..=4).map(|number| Request::message("one of four", true).numbered(number));
     check_all(&faults, false, requests.collect(), "Message 200 message_stop");
 }
+
+#[test]
+fn a_deadline_or_a_cancel_after_the_end_of_a_message_changes_nothing() {
+    let faults = ["duplicate-at:before-stop", "stall-at:before-stop:900ms"];
+    let mut request = Request::message("over", true);
+    request.lines.push(("tidegate-deadline-ms", "800".to_owned()));
+    check(&faults, false, request, "Message 200 message_stop");
+}

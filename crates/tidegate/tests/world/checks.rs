@@ -116,7 +116,9 @@ impl<'a> Case<'a> {
         let of_id = |r: &&Record| r.reply.as_ref().is_some_and(|reply| Some(reply.id.as_str()) == id);
         let records =
             over.records.iter().filter(|r| r.model == request.model && request.model.starts_with("echo") || of_id(r));
-        let given_up = |r: &&Record| r.progress.body_bytes == 0 || r.began > seen.ended;
+        let taken_up_late = |f: &tidegate_simulator::Fault| matches!(f, tidegate_simulator::Fault::SlowConnect(_));
+        let late = over.scene.scenario.faults.iter().flat_map(|rule| &rule.faults).any(taken_up_late);
+        let given_up = |r: &&Record| late || r.progress.body_bytes == 0 || r.began > seen.ended;
         let (abandoned, records) = records.partition(|r| r.left == Some(r.began) && given_up(r));
         let head = seen.reading.head.as_ref();
         let kind = head.and_then(|h| h.get("content-type")).unwrap_or_default();
@@ -134,9 +136,16 @@ impl<'a> Case<'a> {
         self.seen.reading.head.as_ref()?.get(name)
     }
 
+    fn error(&self) -> Option<&Value> {
+        Some(&self.story.as_ref().and_then(|s| s.error.as_ref()).or(self.json.as_ref())?["error"])
+    }
+
     fn error_code(&self) -> Option<&str> {
-        let envelope = self.story.as_ref().and_then(|s| s.error.as_ref()).or(self.json.as_ref())?;
-        envelope["error"]["details"]["error_code"].as_str()
+        self.error()?["details"]["error_code"].as_str()
+    }
+
+    fn is_clients_mistake(&self) -> bool {
+        self.error().is_some_and(|error| error["type"] == "invalid_request_error")
     }
 
     /// What a good answer said it cost.
@@ -198,7 +207,7 @@ impl<'a> Case<'a> {
         let body = String::from_utf8_lossy(&reading.body);
         let tail: String = body.chars().rev().take(600).collect::<Vec<_>>().into_iter().rev().collect();
         text += &format!("  body of {} bytes, its end: {tail}\n", reading.body.len());
-        for r in &self.records {
+        for r in self.records.iter().chain(&self.abandoned) {
             text += &format!(
                 "  attempt {} {} status {} refusal {:?} faults {:?} struck {} began {} left {:?} ended {:?} body {} content {}\n",
                 r.ordinal,
@@ -287,6 +296,8 @@ fn documented_statuses(case: &Case<'_>) -> Verdict {
     let told_by_us = match case.error_code() {
         Some("cancelled_by_operator") => status == 500 && !case.over.scene.cancels.is_empty(),
         Some("draining") => status == 529 && case.drained_by(case.seen.ended),
+        // Of an answer that was not read to its end only the status is known.
+        None => matches!(status, 500 | 529) && case.seen.end != End::Answered,
         _ => false,
     };
     if told_by_us {
@@ -557,12 +568,13 @@ fn nobody_gives_up_early(case: &Case<'_>) -> Verdict {
     let scene = case.over.scene;
     let broken = ["upstream_broken", "upstream_error", "upstream_overloaded", "upstream_timeout"];
     // What the API calls the client's mistake stays one.
-    let gave_up = case.error_code().is_some_and(|code| broken.contains(&code)) && case.status() != 400;
+    let gave_up = case.error_code().is_some_and(|code| broken.contains(&code)) && !case.is_clients_mistake();
     let content = case.story.as_ref().is_some_and(|story| story.content_from.is_some());
     // Only where every attempt is known, and nothing but the number of attempts ends them.
     let slow_connect = |f: &tidegate_simulator::Fault| matches!(f, tidegate_simulator::Fault::SlowConnect(_));
     let known = case.request.model.starts_with("echo")
         && !scene.scenario.faults.iter().flat_map(|rule| &rule.faults).any(slow_connect)
+        && scene.scenario.organisations.iter().all(|org| org.revoked.is_empty())
         && !scene.settings.organisations.iter().any(|org| org.name == "gone");
     let rules = scene.settings.retry;
     let rich = rules.budget as usize >= 14 * case.over.records.len();

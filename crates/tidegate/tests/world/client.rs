@@ -179,7 +179,7 @@ impl Street {
             _ => false,
         };
         if request.what == What::SlowBody {
-            bytes.truncate(bytes.len() - 5);
+            bytes.truncate(bytes.len().saturating_sub(5));
         }
         let (piece, pause) = match request.upload {
             Upload::Pieces(piece, pause) => (piece, pause),
@@ -227,7 +227,9 @@ impl Street {
                     self.clock.sleep_until(self.clock.now() + span).await;
                     most
                 }
-                Reader::Stops(after) | Reader::Pauses(after, _) if !paused => most.min(after - reading.came),
+                Reader::Stops(after) | Reader::Pauses(after, _) if !paused => {
+                    most.min(after.saturating_sub(reading.came).max(1))
+                }
                 _ => most,
             };
             let room = room.min(most_before_leaving - reading.came);

@@ -245,6 +245,9 @@ pub(crate) fn plan_clients(calm: bool, settings: &Settings, prng: &Prng) -> Vec<
         for n in 1..requests.len() {
             requests[n - 1].pipelined = requests[n - 1].is_plain() && requests[n].is_plain() && dice.chance(0.2);
             requests[n].follows = requests[n - 1].pipelined;
+            if requests[n].follows {
+                requests[n].pause = Duration::ZERO;
+            }
         }
         Client { requests }
     };
