@@ -118,8 +118,11 @@ impl<'a> Case<'a> {
             over.records.iter().filter(|r| r.model == request.model && request.model.starts_with("echo") || of_id(r));
         let taken_up_late = |f: &tidegate_simulator::Fault| matches!(f, tidegate_simulator::Fault::SlowConnect(_));
         let late = over.scene.scenario.faults.iter().flat_map(|rule| &rule.faults).any(taken_up_late);
-        let given_up = |r: &&Record| late || r.progress.body_bytes == 0 || r.began > seen.ended;
-        let (abandoned, records) = records.partition(|r| r.left == Some(r.began) && given_up(r));
+        let given_up = |r: &&Record| match r.left {
+            Some(left) => left == r.began && (late || r.progress.body_bytes == 0 || r.began > seen.ended),
+            None => late && r.status == 0 && r.ended == Some(r.began),
+        };
+        let (abandoned, records) = records.partition(given_up);
         let head = seen.reading.head.as_ref();
         let kind = head.and_then(|h| h.get("content-type")).unwrap_or_default();
         let is_story = kind.starts_with("text/event-stream");
