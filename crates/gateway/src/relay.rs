@@ -145,7 +145,11 @@ impl<'a> Relay<'a> {
                 self.take(piece, reply);
             }) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(false)) if self.failure.is_none() && self.too_large.is_none() => {}
+                Poll::Ready(Ok(false)) if self.failure.is_none() && self.too_large.is_none() => {
+                    if reply.wants_flush() {
+                        break;
+                    }
+                }
                 Poll::Ready(Ok(_)) => return Poll::Ready(()),
                 Poll::Ready(Err(e)) => {
                     // What breaks after the message has ended breaks nothing of it.

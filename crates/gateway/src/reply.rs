@@ -28,6 +28,8 @@ use tokio::time::Sleep;
 /// Backlogs up to this size are not counted against the shared budget: they come and go with every
 /// wake-up, and ten thousand of them are 40 MiB.
 const UNCOUNTED_BYTES: usize = 4 * 1024;
+/// From this size on a backlog is offered to the client before the upstream is read again.
+const BURST_BYTES: usize = 64 * 1024;
 
 /// What ends a request from the client's side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -270,12 +272,20 @@ impl<'c> Reply<'c> {
         self.last_sent = now;
         self.backlog.extend_from_slice(event);
         if self.backlog.len() > UNCOUNTED_BYTES {
-            self.bound_backlog();
+            self.bound_backlog(event.len());
         }
     }
 
-    /// Merges a backlog that has grown, and gives the stream up when that no longer helps.
-    fn bound_backlog(&mut self) {
+    /// Whether so much is there to be sent that it should be offered to the client before more is
+    /// read: a burst is not the reader's slowness.
+    pub(crate) fn wants_flush(&self) -> bool {
+        self.backlog.len() >= BURST_BYTES
+    }
+
+    /// Merges a backlog that has grown, and gives the stream up when that no longer helps. `newest`
+    /// is the length of the event just added, which alone never breaks the limit: a tool's result
+    /// can be megabytes in one event.
+    fn bound_backlog(&mut self, newest: usize) {
         let limits = &self.house.settings.limits;
         // Merged again only once it has doubled: a backlog that will not shrink costs little.
         let worthwhile =
@@ -286,8 +296,7 @@ impl<'c> Reply<'c> {
             self.house.metrics.backlog_merged();
         }
         let held = self.backlog.len() as u64;
-        // One read can bring more than the limit; only what the client leaves there counts.
-        let over = held > limits.backlog_bytes && self.conn.unwritten() > 0;
+        let over = held > limits.backlog_bytes + newest as u64 && self.conn.unwritten() > 0;
         if over || !self.lease.resize(held) {
             self.overrun = true;
         }

@@ -133,7 +133,7 @@ impl Default for Limits {
             body_bytes: 32 << 20,
             bodies_bytes: 512 << 20,
             large_body_bytes: 400 << 10,
-            backlog_bytes: 256 << 10,
+            backlog_bytes: 1 << 20,
             backlog_merge_bytes: 16 << 10,
             backlogs_bytes: 256 << 20,
             answer_bytes: 32 << 20,

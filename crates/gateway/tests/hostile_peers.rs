@@ -184,3 +184,32 @@ async fn a_client_that_reads_slowly_gets_all_of_it_and_keeps_its_connection() {
     assert!(answer.starts_with(b"HTTP/1.1 200 "));
     scene.assert_at_rest();
 }
+
+/// Two results of 700 KB each, one right after the other, to a reader that never pauses: more than
+/// the backlog's limit, and nothing that could be merged.
+#[tokio::test(start_paused = true)]
+async fn a_burst_of_large_events_is_not_taken_for_a_slow_reader() {
+    let result = |index: u32| {
+        let text = "x".repeat(700_000);
+        format!(
+            "event: content_block_start\ndata: {{\"type\":\"content_block_start\",\"index\":{index},\"content_block\":{{\"type\":\"web_search_tool_result\",\"content\":\"{text}\"}}}}\n\n"
+        )
+    };
+    let body = [START.to_owned(), result(0), result(1), STOP.to_owned()].concat();
+    let sent = body.clone();
+    let scene = scene(move |mut conn| {
+        let body = body.clone();
+        async move {
+            conn.respond(200, None, true, |h| {
+                h.header("content-type", b"text/event-stream");
+            });
+            conn.push(body.as_bytes());
+            conn.end();
+            conn.flush().await.unwrap();
+        }
+    });
+    let answer = scene.ask(&message(true)).await;
+    assert!(answer.contains("message_stop") && !answer.contains("event: error"));
+    assert!(answer.len() > sent.len());
+    scene.assert_at_rest();
+}
