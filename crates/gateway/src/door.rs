@@ -120,6 +120,9 @@ async fn one(plane: &Plane, conn: &mut ServerConn, from_loopback: bool) -> After
         came = clock.within(clocks.client_idle, conn.wait_byte()) => came,
         () = house.drain_begun() => return After::Close,
     };
+    if came.is_none() {
+        house.metrics.clock_expired("client_idle");
+    }
     if !matches!(came, Some(Ok(true))) {
         return After::Close;
     }

@@ -180,6 +180,7 @@ impl Gateway {
         if clock.within(self.house.settings.clocks.drain, self.connections.all_ended()).await.is_some() {
             return Drained { cut: 0 };
         }
+        self.house.metrics.clock_expired("drain");
         let cut = self.house.live.len();
         self.house.live.cancel_all();
         clock.within(CANCELLED_GRACE, self.connections.all_ended()).await;

@@ -34,7 +34,7 @@ use std::future::poll_fn;
 use std::time::Duration;
 use tidegate_base::Deadline;
 use tidegate_observe::{LiveRequest, Phase};
-use tidegate_schedule::{Ask, Backoff, Cause, ClassId, LaneId, Outcome, Retry};
+use tidegate_schedule::{Ask, Backoff, Cause, ClassId, LaneId, Outcome, Refusal, Retry};
 use tidegate_transport::http1::{ClientError, ServerConn};
 use tidegate_upstream::Exchange;
 use tidegate_wire::http1::{RequestHead, ResponseHead};
@@ -255,7 +255,12 @@ async fn admit(
     let ask = Ask { class: plan.class, band: plan.caller.band, latest: reply.deadline.at(), avoid };
     let lease = reply.attend(house.admission.lease(ask)).await;
     account.waited += house.clock.now().since(asked);
-    let lease = lease?.map_err(Trouble::Refused)?;
+    let lease = lease?.map_err(|refusal| {
+        if matches!(refusal, Refusal::TooLong { .. }) {
+            house.metrics.clock_expired("queue_wait");
+        }
+        Trouble::Refused(refusal)
+    })?;
     reply.live().attempt(house.lane_label(lease.lane()));
     Ok(lease)
 }

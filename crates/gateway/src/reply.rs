@@ -237,6 +237,7 @@ impl<'c> Reply<'c> {
     fn heartbeat(&mut self, now: Moment) {
         // A client that does not even take what is there needs no heartbeat.
         let idle = self.backlog.is_empty() && self.conn.unwritten() == 0;
+        self.house.metrics.clock_expired("heartbeat");
         self.begin_stream(None);
         if idle {
             sse::write(&mut self.backlog, "ping", b"{\"type\": \"ping\"}");
