@@ -4,7 +4,7 @@ use crate::names;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use tidegate_transport::http1::ClientError;
-use tidegate_wire::http1::BodyError;
+use tidegate_wire::http::BodyError;
 
 /// Why one request did not get its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use bytes::{Bytes, BytesMut};
 use serde_json::json;
 use tidegate_base::Prng;
 use tidegate_transport::Target;
-use tidegate_wire::http1::{HeadWriter, is_hop_by_hop};
+use tidegate_wire::http::{HeadWriter, is_hop_by_hop};
 
 const API_VERSION: &[u8] = b"2023-06-01";
 const PATH: &str = "/v1/messages";
@@ -138,7 +138,7 @@ fn prompt(bytes: usize, seed: u64) -> String {
 mod tests {
     use super::*;
     use tidegate_base::Secret;
-    use tidegate_wire::http1::parse_request;
+    use tidegate_wire::http::parse_request;
 
     fn check(url: &str) -> Result<(String, u16, bool, String), String> {
         let (target, _, path) = address(url).map_err(|e| e.to_string())?;

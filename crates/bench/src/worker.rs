@@ -24,7 +24,7 @@ use tidegate_base::Moment;
 use tidegate_transport::http1::{ClientConn, ClientError, SendEnd};
 use tidegate_transport::{Clock, Dial};
 use tidegate_wire::error::ErrorBody;
-use tidegate_wire::http1::{BodyError, ResponseHead};
+use tidegate_wire::http::{BodyError, ResponseHead};
 use tidegate_wire::raw::RawObject;
 use tidegate_wire::usage::Usage;
 

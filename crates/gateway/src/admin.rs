@@ -13,7 +13,7 @@ use tidegate_base::StreamId;
 use tidegate_transport::http1::ServerConn;
 use tidegate_transport::{Accepted, Listen, TaskKind, Tasks};
 use tidegate_wire::error::{ErrorBody, ErrorType};
-use tidegate_wire::http1::RequestHead;
+use tidegate_wire::http::RequestHead;
 
 /// Connections an operator's tools may hold at once.
 const CONNECTIONS_MAX: usize = 64;

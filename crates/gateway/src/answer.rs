@@ -11,7 +11,7 @@ use std::time::Duration;
 use tidegate_base::ByteSize;
 use tidegate_schedule::{Cause, Refusal};
 use tidegate_wire::error::{ErrorBody, ErrorType};
-use tidegate_wire::http1::{BodyError, HeadError, HeadWriter};
+use tidegate_wire::http::{BodyError, HeadError, HeadWriter};
 use tidegate_wire::request::NotARequest;
 
 /// Everything that can keep a request from being answered by the model.

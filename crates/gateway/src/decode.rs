@@ -12,7 +12,7 @@ use flate2::bufread::{GzDecoder, ZlibDecoder};
 use std::io::Read;
 use tidegate_base::ByteLease;
 use tidegate_transport::http1::{HeadEnd, ServerConn};
-use tidegate_wire::http1::{Framing, RequestHead};
+use tidegate_wire::http::{Framing, RequestHead};
 
 /// Steps in which a body of unknown length is leased, bytes.
 const LEASE_STEP: u64 = 64 * 1024;

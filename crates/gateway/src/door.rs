@@ -17,7 +17,7 @@ use std::sync::Arc;
 use tidegate_base::RequestId;
 use tidegate_transport::Accepted;
 use tidegate_transport::http1::{HeadEnd, ServerConn};
-use tidegate_wire::http1::RequestHead;
+use tidegate_wire::http::RequestHead;
 use tokio::sync::OwnedSemaphorePermit;
 
 /// A way in.

@@ -14,7 +14,7 @@ use tidegate_schedule::Cause;
 use tidegate_transport::http1::ClientError;
 use tidegate_upstream::{Exchange, ExchangeClocks, ExchangeError, Outgoing, Stage};
 use tidegate_wire::error::ErrorBody;
-use tidegate_wire::http1::{HeadWriter, RequestHead, ResponseHead, is_hop_by_hop};
+use tidegate_wire::http::{HeadWriter, RequestHead, ResponseHead, is_hop_by_hop};
 use tidegate_wire::ratelimit::retry_after;
 
 /// The most bytes of an upstream's error body that are read.

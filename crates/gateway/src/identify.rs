@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tidegate_base::{Deadline, Moment};
 use tidegate_schedule::Band;
-use tidegate_wire::http1::{Headers, RequestHead};
+use tidegate_wire::http::{Headers, RequestHead};
 
 /// The keys that are known, by the first bytes of their hashes.
 #[derive(Debug, Default)]
@@ -128,7 +128,7 @@ mod tests {
             text += &format!("{name}: {value}\r\n");
         }
         let mut read = bytes::BytesMut::from((text + "\r\n").as_str());
-        let head = tidegate_wire::http1::parse_request(&mut read).unwrap().unwrap();
+        let head = tidegate_wire::http::parse_request(&mut read).unwrap().unwrap();
         identify(keys, &head, from_loopback, Moment::ZERO)
     }
 

@@ -37,7 +37,7 @@ use tidegate_observe::{LiveRequest, Phase};
 use tidegate_schedule::{Ask, Backoff, Cause, ClassId, LaneId, Outcome, Refusal, Retry};
 use tidegate_transport::http1::{ClientError, ServerConn};
 use tidegate_upstream::Exchange;
-use tidegate_wire::http1::{RequestHead, ResponseHead};
+use tidegate_wire::http::{RequestHead, ResponseHead};
 use tidegate_wire::request::MessagesRequest;
 use tidegate_wire::usage::Usage;
 
@@ -365,7 +365,7 @@ async fn pass_whole(
     let read = reply.attend(answer.read_body(limit as usize)).await?;
     let body = match read {
         Ok(body) => body,
-        Err(ClientError::Body(tidegate_wire::http1::BodyError::TooLarge)) => {
+        Err(ClientError::Body(tidegate_wire::http::BodyError::TooLarge)) => {
             return Err(Trouble::AnswerTooLarge { limit }.into());
         }
         Err(e) => {

@@ -21,7 +21,7 @@ use tidegate_upstream::Exchange;
 use tidegate_wire::assemble::Assembler;
 use tidegate_wire::error::ErrorType;
 use tidegate_wire::event::{Kind, Rotten, Tap};
-use tidegate_wire::http1::ResponseHead;
+use tidegate_wire::http::ResponseHead;
 use tidegate_wire::sse::Splitter;
 
 /// Reads of one upstream in a row before other streams of the thread get their turn.

@@ -21,7 +21,7 @@ use std::task::{Context, Poll};
 use tidegate_base::{ByteLease, Deadline, Moment, RequestId};
 use tidegate_observe::LiveRequest;
 use tidegate_transport::http1::ServerConn;
-use tidegate_wire::http1::{HeadWriter, ResponseHead, is_hop_by_hop};
+use tidegate_wire::http::{HeadWriter, ResponseHead, is_hop_by_hop};
 use tidegate_wire::{merge, sse};
 use tokio::time::Sleep;
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tidegate_simulator::Bare;
 use tidegate_transport::http1::ServerConn;
 use tidegate_transport::{BoxIo, Clock};
-use tidegate_wire::http1::{HeadWriter, chunk_end, chunk_start, last_chunk};
+use tidegate_wire::http::{HeadWriter, chunk_end, chunk_start, last_chunk};
 
 /// Body bytes a bare request may have; what is more ends the connection.
 const BODY_BYTES_MAX: usize = 32_000_000;

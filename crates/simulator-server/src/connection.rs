@@ -12,7 +12,7 @@ use std::time::Duration;
 use tidegate_simulator::{BODY_BYTES_MAX, RequestFacts};
 use tidegate_transport::http1::{HeadEnd, ServerConn};
 use tidegate_transport::{BoxIo, Clock};
-use tidegate_wire::http1::{Framing, RequestHead};
+use tidegate_wire::http::{Framing, RequestHead};
 
 /// An idle connection is kept longer than any client keeps it, so that closing it is the client's.
 const IDLE_MAX: Duration = Duration::from_secs(300);

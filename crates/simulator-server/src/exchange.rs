@@ -14,7 +14,7 @@ use tidegate_base::Moment;
 use tidegate_simulator::{Action, Exchange, Opening};
 use tidegate_transport::Clock;
 use tidegate_transport::http1::ServerConn;
-use tidegate_wire::http1::{RequestHead, Version, chunk_end, chunk_start};
+use tidegate_wire::http::{RequestHead, Version, chunk_end, chunk_start};
 use tokio::time::Sleep;
 
 /// Steps that are due together are written out when they are this many bytes, so that an answer
@@ -61,7 +61,7 @@ pub(crate) async fn play(
 ) -> Ending {
     let one_byte = exchange.one_byte_packets;
     let mut stage = Stage { conn, simulator, clock, sleep: None, chunked: false, one_byte };
-    stage.play(exchange, head.version == Version::Http11, keep).await.unwrap_or(Ending::ClientLeft)
+    stage.play(exchange, head.version != Version::Http10, keep).await.unwrap_or(Ending::ClientLeft)
 }
 
 impl Stage<'_> {

@@ -14,6 +14,7 @@
 mod clock;
 mod dial;
 pub mod http1;
+pub mod http2;
 mod io;
 mod listen;
 mod memory;

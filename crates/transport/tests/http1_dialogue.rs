@@ -7,7 +7,7 @@ use std::future::poll_fn;
 use std::time::Duration;
 use tidegate_transport::http1::{ClientConn, ClientError, HeadEnd, SendEnd, ServerConn};
 use tidegate_transport::{Clock, Listen, MemoryNetwork};
-use tidegate_wire::http1::{BodyError, HeadWriter};
+use tidegate_wire::http::{BodyError, HeadWriter};
 
 async fn pair() -> (ClientConn, ServerConn) {
     let network = MemoryNetwork::new();

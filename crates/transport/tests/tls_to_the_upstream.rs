@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tidegate_transport::http1::ClientConn;
 use tidegate_transport::{Clock, Dial, DialClocks, DialStage, Target, TaskKind, Tasks, TcpDial, TlsRoots};
-use tidegate_wire::http1::HeadWriter;
+use tidegate_wire::http::HeadWriter;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;

@@ -16,7 +16,7 @@ use std::time::Duration;
 use tidegate_base::Moment;
 use tidegate_transport::http1::{ClientConn, ClientError};
 use tidegate_transport::{DialError, DialStage};
-use tidegate_wire::http1::ResponseHead;
+use tidegate_wire::http::ResponseHead;
 
 /// How long the parts of an exchange may take; name and TLS clocks are the dialler's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use std::fmt;
 use tidegate_base::Secret;
 use tidegate_transport::Target;
-use tidegate_wire::http1::HeadWriter;
+use tidegate_wire::http::HeadWriter;
 
 /// How the credential is presented.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -19,7 +19,7 @@ use tidegate_base::Moment;
 use tidegate_observe::Metrics;
 use tidegate_transport::http1::{ClientConn, ClientError, SendEnd};
 use tidegate_transport::{Clock, Dial};
-use tidegate_wire::http1::HeadWriter;
+use tidegate_wire::http::HeadWriter;
 
 /// A pool's limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

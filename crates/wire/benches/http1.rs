@@ -6,8 +6,8 @@
 use bytes::BytesMut;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
-use tidegate_wire::http1::{BodyDecoder, BodyStep, Framing, chunk_end, chunk_start, last_chunk};
-use tidegate_wire::http1::{parse_request, parse_response};
+use tidegate_wire::http::{BodyDecoder, BodyStep, Framing, chunk_end, chunk_start, last_chunk};
+use tidegate_wire::http::{parse_request, parse_response};
 
 /// What the Python SDK sends, line for line.
 const REQUEST: &str = "POST /v1/messages HTTP/1.1\r\n\

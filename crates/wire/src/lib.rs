@@ -1,4 +1,4 @@
-//! Everything that has a shape on the wire: HTTP/1.1 heads and bodies, Server-Sent Events, the
+//! Everything that has a shape on the wire: HTTP heads and bodies, Server-Sent Events, the
 //! Messages API's requests, events, errors, usage and rate-limit headers.
 //!
 //! Pure: bytes in, facts out, and back. Nothing here opens a socket, reads a clock or knows a
@@ -7,7 +7,7 @@
 pub mod assemble;
 pub mod error;
 pub mod event;
-pub mod http1;
+pub mod http;
 pub mod merge;
 pub mod models;
 pub mod ratelimit;

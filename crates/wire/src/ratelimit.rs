@@ -4,7 +4,7 @@
 //! full replenishment (protocol page, section 3.2). `retry-after-ms` goes before `retry-after`,
 //! which is seconds (fractions accepted) or an HTTP date.
 
-use crate::http1::Headers;
+use crate::http::Headers;
 use std::time::{Duration, SystemTime};
 
 /// One limiter's numbers.

@@ -17,7 +17,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
-use tidegate_wire::http1::{BodyDecoder, BodyStep, parse_request};
+use tidegate_wire::http::{BodyDecoder, BodyStep, parse_request};
 
 /// A request as one of the two understood it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use tidegate_wire::http1::{BodyDecoder, BodyError, BodyStep, Framing, HeadError, ResponseHead, parse_response};
+use tidegate_wire::http::{BodyDecoder, BodyError, BodyStep, Framing, HeadError, ResponseHead, parse_response};
 use tokio::io::AsyncWrite;
 
 /// Bodies up to this size go out in the same write as the head.

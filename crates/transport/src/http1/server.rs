@@ -18,7 +18,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tidegate_wire::http1::{
+use tidegate_wire::http::{
     BodyDecoder, BodyError, BodyStep, Framing, HeadError, HeadWriter, RequestHead, Version, chunk_end, chunk_start,
     last_chunk, parse_request,
 };

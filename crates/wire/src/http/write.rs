@@ -2,8 +2,10 @@
 //!
 //! Lines are written straight into the connection's buffer. A name or value that could break the
 //! line (CR, LF, NUL) is left out rather than written: nothing that came from elsewhere can add a
-//! header or end a head.
+//! header or end a head. For HTTP/2 the same calls fill a field list instead of a buffer, so that
+//! whoever writes a head need not know which version carries it.
 
+use ::http::{HeaderMap, HeaderName, HeaderValue};
 use bytes::{BufMut, BytesMut};
 
 /// The connection-level headers of RFC 9110 section 7.6.1, which a proxy does not pass on.
@@ -57,9 +59,18 @@ pub fn reason(status: u16) -> &'static str {
     }
 }
 
-/// Writes one head into a buffer, line by line; [`HeadWriter::end`] closes it.
+/// Writes one head, line by line; [`HeadWriter::end`] closes it.
 #[derive(Debug)]
-pub struct HeadWriter<'a>(&'a mut BytesMut);
+pub struct HeadWriter<'a>(Out<'a>);
+
+#[derive(Debug)]
+enum Out<'a> {
+    Lines(&'a mut BytesMut),
+    Fields(&'a mut HeaderMap),
+}
+
+/// Credentials: HTTP/2 must not keep them in its compression tables (RFC 7541 section 7.1.3).
+const SENSITIVE: [&str; 3] = ["x-api-key", "authorization", "cookie"];
 
 impl<'a> HeadWriter<'a> {
     /// Begins a response head.
@@ -73,7 +84,13 @@ impl<'a> HeadWriter<'a> {
         out.put_slice(b" ");
         out.put_slice(reason(status).as_bytes());
         out.put_slice(b"\r\n");
-        HeadWriter(out)
+        HeadWriter(Out::Lines(out))
+    }
+
+    /// Fills the fields of an HTTP/2 head; its pseudo-fields (status, method, path, authority) are
+    /// the caller's.
+    pub fn fields(out: &'a mut HeaderMap) -> Self {
+        HeadWriter(Out::Fields(out))
     }
 
     /// Begins a request head. `method` and `target` come from a parsed head or from our own code.
@@ -82,20 +99,35 @@ impl<'a> HeadWriter<'a> {
         out.put_slice(b" ");
         out.put_slice(target.as_bytes());
         out.put_slice(b" HTTP/1.1\r\n");
-        HeadWriter(out)
+        HeadWriter(Out::Lines(out))
     }
 
-    /// Adds a line, unless it could break out of one.
+    /// Adds a line, unless it could break out of one. HTTP/2 has no lines about the connection,
+    /// so those are left out there.
     pub fn header(&mut self, name: &str, value: &[u8]) -> &mut Self {
+        let lines = match &mut self.0 {
+            Out::Lines(lines) => lines,
+            Out::Fields(fields) => {
+                let pair = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value));
+                if let (Ok(name), Ok(mut value)) = pair
+                    && !is_hop_by_hop(name.as_str())
+                    && name != "host"
+                {
+                    value.set_sensitive(SENSITIVE.contains(&name.as_str()));
+                    fields.append(name, value);
+                }
+                return self;
+            }
+        };
         let breaks = |b: &u8| matches!(*b, b'\r' | b'\n' | 0);
         if name.is_empty() || name.as_bytes().iter().any(breaks) || value.iter().any(breaks) {
             return self;
         }
-        self.0.reserve(name.len() + value.len() + 4);
-        self.0.put_slice(name.as_bytes());
-        self.0.put_slice(b": ");
-        self.0.put_slice(value);
-        self.0.put_slice(b"\r\n");
+        lines.reserve(name.len() + value.len() + 4);
+        lines.put_slice(name.as_bytes());
+        lines.put_slice(b": ");
+        lines.put_slice(value);
+        lines.put_slice(b"\r\n");
         self
     }
 
@@ -116,7 +148,9 @@ impl<'a> HeadWriter<'a> {
 
     /// Ends the head with its blank line.
     pub fn end(&mut self) {
-        self.0.put_slice(b"\r\n");
+        if let Out::Lines(lines) = &mut self.0 {
+            lines.put_slice(b"\r\n");
+        }
     }
 }
 
@@ -163,6 +197,24 @@ mod tests {
             std::str::from_utf8(&out).unwrap(),
             "HTTP/1.1 529 \r\nd: å\r\nn: 0\r\nm: 18446744073709551615\r\n\r\n"
         );
+    }
+
+    #[test]
+    fn the_fields_of_http2_are_lower_case_and_say_nothing_of_the_connection() {
+        let mut fields = HeaderMap::new();
+        HeadWriter::fields(&mut fields)
+            .header("X-Api-Key", b"k")
+            .header("Connection", b"close")
+            .header("transfer-encoding", b"chunked")
+            .header("host", b"h")
+            .header("a", b"x\r\nb: y")
+            .header("twice", b"1")
+            .header("twice", b"2")
+            .number("n", 7)
+            .end();
+        let all: Vec<_> = fields.iter().map(|(n, v)| (n.as_str(), v.as_bytes())).collect();
+        assert_eq!(all, [("x-api-key", &b"k"[..]), ("twice", b"1"), ("twice", b"2"), ("n", b"7")]);
+        assert!(fields["x-api-key"].is_sensitive() && !fields["n"].is_sensitive());
     }
 
     #[test]

@@ -1,5 +1,7 @@
-//! HTTP/1.1 as bytes: heads, body framing, chunks (RFC 9112), without a socket.
+//! HTTP without a socket: heads of both versions in one shape, and HTTP/1.1 (RFC 9112) as bytes.
 //!
+//! The frames of HTTP/2 are the `h2` crate's work; [`http2`] turns its heads into ours. HTTP/1.1 is
+//! our own, heads, body framing and chunks.
 //! Both ends of every connection in this project speak through this module, so it is strict where
 //! two parsers could disagree (request smuggling): a message with both `content-length` and
 //! `transfer-encoding`, two lengths, a length that is not plain digits, any coding but `chunked`,
@@ -9,6 +11,7 @@
 mod body;
 mod head;
 mod headers;
+pub mod http2;
 mod write;
 
 pub use body::{BodyDecoder, BodyError, BodyStep};

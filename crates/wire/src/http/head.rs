@@ -8,13 +8,15 @@ use bytes::{Buf, Bytes, BytesMut};
 use std::fmt;
 use std::mem::MaybeUninit;
 
-/// The minor version of HTTP/1.
+/// The version a message came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
     /// HTTP/1.0: closes after the answer, knows no chunks.
     Http10,
     /// HTTP/1.1.
     Http11,
+    /// HTTP/2.
+    Http2,
 }
 
 /// How the length of a body is known (RFC 9112 section 6.3).
@@ -24,7 +26,7 @@ pub enum Framing {
     Empty,
     /// So many bytes.
     Length(u64),
-    /// In chunks.
+    /// In chunks, or in frames of HTTP/2: known once the last one has come.
     Chunked,
     /// Until the connection closes (responses only).
     UntilClose,
@@ -74,9 +76,9 @@ impl std::error::Error for HeadError {}
 /// A request's first line and headers.
 #[derive(Clone, Debug)]
 pub struct RequestHead {
-    method: Bytes,
-    target: Bytes,
-    /// HTTP/1.0 or 1.1.
+    pub(super) method: Bytes,
+    pub(super) target: Bytes,
+    /// The version it came in.
     pub version: Version,
     /// The header lines.
     pub headers: Headers,
@@ -136,7 +138,7 @@ impl RequestHead {
 pub struct ResponseHead {
     /// The status code.
     pub status: u16,
-    /// HTTP/1.0 or 1.1.
+    /// The version it came in.
     pub version: Version,
     /// The header lines.
     pub headers: Headers,
@@ -153,7 +155,12 @@ impl ResponseHead {
 
 /// `close` goes before anything else the sides say (RFC 9112 section 9.3).
 fn keeps_alive(version: Version, headers: &Headers) -> bool {
-    let by_default = version == Version::Http11;
+    let by_default = match version {
+        Version::Http10 => false,
+        Version::Http11 => true,
+        // Streams come and go; the connection is not theirs to close.
+        Version::Http2 => return true,
+    };
     !headers.lists("connection", "close") && (by_default || headers.lists("connection", "keep-alive"))
 }
 
@@ -184,7 +191,7 @@ fn version(minor: Option<u8>) -> Version {
 }
 
 /// The declared length: digits only, once.
-fn content_length(headers: &Headers) -> Result<Option<u64>, HeadError> {
+pub(super) fn content_length(headers: &Headers) -> Result<Option<u64>, HeadError> {
     let mut values = headers.get_all("content-length");
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() || value.is_empty() || !value.iter().all(u8::is_ascii_digit) {

@@ -1,4 +1,4 @@
-//! TLS towards upstreams: rustls with aws-lc, the provider named explicitly.
+//! TLS towards upstreams: whose certificates are believed.
 //!
 //! Roots: the machine's own store; if it is empty (slim images have none) Mozilla's list that is
 //! compiled in; or a file of the operator's, which then stands alone.
