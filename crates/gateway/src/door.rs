@@ -137,7 +137,8 @@ async fn one(plane: &Plane, conn: &mut ServerConn, from_loopback: bool) -> After
     };
     match route(head.method(), head.path()) {
         Ok(door) if *door == ROOT => root(plane, conn, &head).await,
-        Ok(door) => path::serve(plane, conn, &head, door, from_loopback).await,
+        // Boxed: an idle connection should not hold the room a request needs.
+        Ok(door) => Box::pin(path::serve(plane, conn, &head, door, from_loopback)).await,
         Err(trouble) => refuse(plane, conn, &trouble, head.method() == "HEAD").await,
     }
 }

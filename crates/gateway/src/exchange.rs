@@ -5,6 +5,7 @@
 //! relay, a refusal that concerns the request itself (passed on as it came), and a failure, which
 //! may be tried again.
 
+use crate::decode::Body;
 use crate::failure::Failure;
 use crate::house::House;
 use crate::plane::Plane;
@@ -33,7 +34,8 @@ pub(crate) enum Sent {
 /// What is sent, the same for every attempt.
 pub(crate) struct Request<'a> {
     pub(crate) head: &'a RequestHead,
-    pub(crate) body: Option<Bytes>,
+    /// Given up once the answer's content is passed on: from then on nothing is sent again.
+    pub(crate) body: Option<Body>,
     /// Whether a stream was asked for upstream.
     pub(crate) streams: bool,
 }
@@ -63,7 +65,7 @@ impl Request<'_> {
 
     fn clocks(&self, house: &House) -> ExchangeClocks {
         let clocks = &house.settings.clocks;
-        let large = self.body.as_ref().is_some_and(|b| b.len() as u64 >= house.settings.limits.large_body_bytes);
+        let large = self.body.as_ref().is_some_and(|b| b.bytes.len() as u64 >= house.settings.limits.large_body_bytes);
         let first_byte = if large { clocks.first_byte_large } else { clocks.first_byte };
         ExchangeClocks { upload_stall: clocks.upload_stall, first_byte: self.streams.then_some(first_byte) }
     }
@@ -81,7 +83,7 @@ pub(crate) async fn exchange(
     let outgoing = Outgoing {
         method: request.head.method(),
         target: request.head.path_and_query(),
-        body: request.body.clone(),
+        body: request.body.as_ref().map(|b| b.bytes.clone()),
         lines: &lines,
         clocks: request.clocks(house),
     };

@@ -139,16 +139,14 @@ async fn walk(
     };
     reply.close = close;
     let request = if door.has_model { Some(MessagesRequest::read(&body.bytes).map_err(Trouble::Body)?) } else { None };
-    let plan = Plan::new(plane, head, door, &caller, &body, request.as_ref());
+    let mut plan = Plan::new(plane, head, door, &caller, body, request.as_ref())?;
     account.model = plan.model.to_owned();
     account.stream = plan.client_streams;
     reply.live().is_for(&caller.tenant, plan.model);
     reply.streams = plan.client_streams;
     reply.deadline = caller.deadline(arrived, plan.client_streams, &house.settings.clocks);
 
-    let done = attempts(plane, reply, &plan, account).await;
-    drop(body.lease);
-    done
+    attempts(plane, reply, &mut plan, account).await
 }
 
 /// What is going to be done, decided once.
@@ -169,9 +167,9 @@ impl<'a> Plan<'a> {
         head: &'a RequestHead,
         door: &Door,
         caller: &'a Caller,
-        body: &Body,
+        mut body: Body,
         request: Option<&'a MessagesRequest>,
-    ) -> Self {
+    ) -> Result<Self, Trouble> {
         let limits = &plane.house.settings.limits;
         let model = request.map_or("", |r| r.model.as_str());
         let client_streams = door.can_stream && request.is_some_and(|r| r.stream);
@@ -179,19 +177,23 @@ impl<'a> Plan<'a> {
         // cut under it and the clocks can tell thinking from death.
         let long = |r: &MessagesRequest| r.max_tokens.is_some_and(|n| n > limits.passthrough_tokens);
         let assembles = door.can_stream && !client_streams && request.is_some_and(long);
-        let bytes = match request {
-            Some(request) if assembles => request.with_stream(&body.bytes),
-            _ => body.bytes.clone(),
-        };
-        Plan {
+        if let Some(request) = request
+            && assembles
+        {
+            body.bytes = request.with_stream(&body.bytes);
+            if !body.lease.resize(body.bytes.len() as u64) {
+                return Err(Trouble::BodyBudget);
+            }
+        }
+        Ok(Plan {
             class: plane.house.class(door.name, model),
-            request: Request { head, body: door.has_body.then_some(bytes), streams: client_streams || assembles },
+            request: Request { head, body: door.has_body.then_some(body), streams: client_streams || assembles },
             thinks_unseen: request.is_some_and(|r| r.thinks_unseen),
             server_tools: request.is_some_and(|r| r.server_tools),
             client_streams,
             caller,
             model,
-        }
+        })
     }
 
     fn assembles(&self) -> bool {
@@ -200,7 +202,12 @@ impl<'a> Plan<'a> {
 }
 
 /// The loop of attempts: admit, exchange, relay; again while the rule says so.
-async fn attempts(plane: &Plane, reply: &mut Reply<'_>, plan: &Plan<'_>, account: &mut Account) -> Result<End, Stop> {
+async fn attempts(
+    plane: &Plane,
+    reply: &mut Reply<'_>,
+    plan: &mut Plan<'_>,
+    account: &mut Account,
+) -> Result<End, Stop> {
     let house = &*plane.house;
     let mut backoff = Backoff::new(house.settings.retry);
     let mut avoid = None;
@@ -295,13 +302,14 @@ fn outcome(key_rejected: Duration, attempt: &Result<Attempt, Stop>) -> Outcome {
 async fn attempt(
     plane: &Plane,
     reply: &mut Reply<'_>,
-    plan: &Plan<'_>,
+    plan: &mut Plan<'_>,
     lane: LaneId,
     account: &mut Account,
 ) -> Result<Attempt, Stop> {
     let house = &*plane.house;
     let live = reply.live().clone();
-    let sent = reply.attend(exchange(plane, house.lane_index(lane), &plan.request, &live)).await?;
+    // Boxed: it is over before the answer's first event, and a stream should not hold its room.
+    let sent = reply.attend(Box::pin(exchange(plane, house.lane_index(lane), &plan.request, &live))).await?;
     let mut answer = match sent {
         Ok(Sent::Answer(answer)) => answer,
         Ok(Sent::Mute { status }) => return Err(Trouble::UpstreamRefused { status }.into()),
@@ -317,7 +325,8 @@ async fn attempt(
     if !plan.request.streams {
         return pass_whole(plane, reply, *answer, account).await;
     }
-    let mut relay = Relay::new(house, &live, &answer.head, plan.assembles(), plan.thinks_unseen);
+    let assembles = plan.assembles();
+    let mut relay = Relay::new(house, &live, &answer.head, assembles, plan.thinks_unseen, &mut plan.request.body);
     let relayed = relay.run(&mut answer, reply).await;
     account.used(&relay.tap.usage);
     account.stop_reason = relay.tap.stop_reason.take();
@@ -328,7 +337,7 @@ async fn attempt(
         Relayed::Failed(failure) => failed(failure),
         Relayed::TooLarge(trouble) => Err(trouble.into()),
         Relayed::Whole => {
-            if plan.assembles() {
+            if assembles {
                 let json = match relay.assembled() {
                     Ok(json) => json,
                     Err(failure) => return failed(failure),

@@ -7,6 +7,7 @@
 //! says.
 
 use crate::answer::Trouble;
+use crate::decode::Body;
 use crate::failure::Failure;
 use crate::house::House;
 use crate::reply::{Interrupt, Reply};
@@ -45,6 +46,8 @@ pub(crate) struct Relay<'a> {
     live: &'a LiveRequest,
     /// The upstream's head, sent on with the first event.
     head: ResponseHead,
+    /// The request's body, held as long as it may have to be sent again.
+    body: &'a mut Option<Body>,
     splitter: Splitter,
     /// What was seen of the stream.
     pub(crate) tap: Tap,
@@ -63,13 +66,15 @@ pub(crate) struct Relay<'a> {
 }
 
 impl<'a> Relay<'a> {
-    /// A relay that begins now; `assembles` for a client that asked for no stream.
+    /// A relay that begins now; `assembles` for a client that asked for no stream. `body` is let go
+    /// with the first content that is passed on.
     pub(crate) fn new(
         house: &'a House,
         live: &'a LiveRequest,
         head: &ResponseHead,
         assembles: bool,
         thinks_unseen: bool,
+        body: &'a mut Option<Body>,
     ) -> Self {
         let now = house.clock.now();
         let clocks = &house.settings.clocks;
@@ -77,6 +82,7 @@ impl<'a> Relay<'a> {
             house,
             live,
             head: head.clone(),
+            body,
             splitter: Splitter::new(),
             tap: Tap::new(),
             gaps: GapCounts::default(),
@@ -230,7 +236,10 @@ impl<'a> Relay<'a> {
             Kind::Ping | Kind::Comment if !reply.started => {}
             _ => {
                 reply.started |= kind == Kind::MessageStart;
-                reply.content |= kind.is_content();
+                if kind.is_content() && !reply.content {
+                    reply.content = true;
+                    *self.body = None;
+                }
                 reply.begin_stream(Some(&self.head));
                 reply.push_event(event, self.last_byte);
             }

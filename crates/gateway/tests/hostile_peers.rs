@@ -74,7 +74,11 @@ impl Scene {
 }
 
 fn message(stream: bool) -> String {
-    let body = format!("{{\"model\":\"m\",\"max_tokens\":9,\"stream\":{stream},\"messages\":[]}}");
+    long_message(stream, 9)
+}
+
+fn long_message(stream: bool, max_tokens: u32) -> String {
+    let body = format!("{{\"model\":\"m\",\"max_tokens\":{max_tokens},\"stream\":{stream},\"messages\":[]}}");
     format!(
         "POST /v1/messages HTTP/1.1\r\nhost: g\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
@@ -101,6 +105,34 @@ async fn an_upstream_that_pings_on_after_the_message_holds_nobody_up() {
     let answer = scene.ask(&message(true)).await;
     assert!(answer.ends_with("0\r\n\r\n") && !answer.contains("event: error"), "{answer}");
     assert!(scene.clock.now().since(began) < Duration::from_secs(3), "{:?}", scene.clock.now().since(began));
+    scene.assert_at_rest();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_is_let_go_once_content_was_passed_on_and_not_before() {
+    let scene = scene(async |mut conn| {
+        begin_events(&mut conn);
+        conn.push(START.as_bytes());
+        let _ = conn.flush().await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        conn.push(b"event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\n");
+        conn.push(b"event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"a\"}}\n\n");
+        let _ = conn.flush().await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        conn.push(STOP.as_bytes());
+        conn.end();
+        let _ = conn.flush().await;
+    });
+    for (stream, held_in_the_answer) in [(true, false), (false, true)] {
+        // A long buffered answer is streamed upstream and can be tried again until it is whole.
+        let client = scene.client(&long_message(stream, 90_000)).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(scene.gateway.held().0 > 0, "nothing was passed on yet: it may have to be sent again");
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(scene.gateway.held().0 > 0, held_in_the_answer);
+        drop(client);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
     scene.assert_at_rest();
 }
 

@@ -4,9 +4,12 @@
 //! living by kind, so that drain can wait for them, metrics can show them and a test can prove
 //! that none is left. A task that panics is counted as ended all the same.
 
+use pin_project_lite::pin_project;
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
@@ -48,6 +51,25 @@ impl Drop for Alive {
     }
 }
 
+pin_project! {
+    /// A task and its count. An `async` block around the task would hold it twice, as what it
+    /// captured and as what it awaits: 4.6 KiB more for every connection.
+    struct Counted<F> {
+        // Dropped before the count: who is told that no task lives may rely on it.
+        #[pin]
+        task: F,
+        alive: Alive,
+    }
+}
+
+impl<F: Future> Future for Counted<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        self.project().task.poll(cx)
+    }
+}
+
 /// Spawns and counts tasks. Clones share the count.
 #[derive(Clone, Debug, Default)]
 pub struct Tasks {
@@ -69,10 +91,7 @@ impl Tasks {
     {
         self.living.change(kind.name, 1);
         let alive = Alive(Arc::clone(&self.living), kind.name);
-        tokio::spawn(async move {
-            let _alive = alive;
-            task.await
-        })
+        tokio::spawn(Counted { alive, task })
     }
 
     /// How many tasks live, by kind; kinds that have none left are not listed.
