@@ -137,7 +137,7 @@ impl Default for Limits {
             backlog_merge_bytes: 16 << 10,
             backlogs_bytes: 256 << 20,
             answer_bytes: 32 << 20,
-            connections: 16_384,
+            connections: 32_768,
             passthrough_tokens: 1024,
         }
     }

@@ -7,5 +7,7 @@
 pub mod cli;
 mod commands;
 pub mod config;
+mod log;
+mod process;
 
 pub use commands::{Failed, run};

@@ -7,6 +7,7 @@ mod simulate;
 
 use crate::cli::{Cli, Command, Key};
 use crate::config::Config;
+use crate::process;
 use std::fmt;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -47,8 +48,9 @@ fn listen(address: SocketAddr, flag: &str) -> Result<TcpListen, Failed> {
 
 /// Runs the command.
 pub fn run(cli: Cli) -> Result<(), Failed> {
+    let room = process::prepare().map_err(|e| Failed(format!("this process's limits cannot be set: {e}")))?;
     match cli.command {
-        Command::Serve(flags) => serve::run(&flags),
+        Command::Serve(flags) => serve::run(&flags, room),
         Command::Simulate(flags) => simulate::run(&flags),
         Command::Bench(flags) => bench::run(&flags),
         Command::CheckConfig { file } => {

@@ -8,6 +8,8 @@ use super::simulate::Running;
 use super::{Failed, env, key, listen, say};
 use crate::cli::{LogFormat, Serve};
 use crate::config::{API_URL, Config};
+use crate::log::LogThread;
+use crate::process::Room;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tidegate_gateway::{Gateway, serve_admin};
@@ -42,18 +44,20 @@ fn configure(flags: &Serve) -> Result<Config, Failed> {
     Ok(config)
 }
 
-fn start_log(config: &Config) -> Result<(), Failed> {
+fn start_log(config: &Config) -> Result<LogThread, Failed> {
     let level: LevelFilter = config
         .log_level
         .parse()
         .map_err(|_| Failed(format!("log level `{}`: write error, warn, info or debug", config.log_level)))?;
-    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(level);
+    let thread = LogThread::start(std::io::stderr()).map_err(Failed::because)?;
+    let log = tracing_subscriber::fmt().with_writer(thread.lines()).with_max_level(level);
     let started = if config.log_json {
         log.json().flatten_event(true).try_init()
     } else {
         log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init()
     };
-    started.map_err(Failed::because)
+    started.map_err(Failed::because)?;
+    Ok(thread)
 }
 
 /// Waits for SIGTERM or SIGINT; a second one from then on ends the process at once.
@@ -81,8 +85,10 @@ pub(super) async fn asked_to_stop() -> Result<(), Failed> {
     Ok(())
 }
 
-pub(super) fn run(flags: &Serve) -> Result<(), Failed> {
+pub(super) fn run(flags: &Serve, room: Room) -> Result<(), Failed> {
     let mut config = configure(flags)?;
+    // A permit without a file to go with it would only make the accept fail.
+    config.settings.limits.connections = config.settings.limits.connections.min(room.connections());
     let mut simulator = None;
     if flags.simulate {
         let at = |flag: Option<SocketAddr>, port| flag.unwrap_or(SocketAddr::from(([127, 0, 0, 1], port)));
@@ -94,16 +100,16 @@ pub(super) fn run(flags: &Serve) -> Result<(), Failed> {
         simulator = Some(running);
     }
     config.check().map_err(Failed::because)?;
-    start_log(&config)?;
+    let _log = start_log(&config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failed::because)?;
-    let served = runtime.block_on(serve(config, simulator.as_ref()));
+    let served = runtime.block_on(serve(config, simulator.as_ref(), room));
     if let Some(mut simulator) = simulator {
         simulator.stop();
     }
     served
 }
 
-async fn serve(config: Config, simulator: Option<&Running>) -> Result<(), Failed> {
+async fn serve(config: Config, simulator: Option<&Running>, room: Room) -> Result<(), Failed> {
     let clock = Clock::real();
     let dial = TcpDial::new(clock, config.dial, &config.roots).map_err(Failed::because)?;
     let door = listen(config.listen, "--listen")?;
@@ -124,7 +130,7 @@ async fn serve(config: Config, simulator: Option<&Running>) -> Result<(), Failed
     gateway.serve_on_threads(Box::new(door), threads).map_err(Failed::because)?;
     let tasks = Tasks::new();
     tasks.spawn(&ADMIN, serve_admin(gateway.clone(), Box::new(admin)));
-    greet(gateway_at, admin_at, simulator, open);
+    greet(gateway_at, admin_at, simulator, open, room);
     tracing::info!(target: "tidegate", %gateway_at, %admin_at, threads, upstreams = upstreams.join(", "), "ready");
 
     asked_to_stop().await?;
@@ -135,7 +141,7 @@ async fn serve(config: Config, simulator: Option<&Running>) -> Result<(), Failed
 }
 
 /// What a newcomer needs to see.
-fn greet(gateway: SocketAddr, admin: SocketAddr, simulator: Option<&Running>, open: bool) {
+fn greet(gateway: SocketAddr, admin: SocketAddr, simulator: Option<&Running>, open: bool, room: Room) {
     say(format_args!("Tidegate {}", env!("CARGO_PKG_VERSION")));
     say(format_args!("gateway    http://{gateway}"));
     say(format_args!("admin      http://{admin}"));
@@ -143,6 +149,10 @@ fn greet(gateway: SocketAddr, admin: SocketAddr, simulator: Option<&Running>, op
         say(format_args!("simulator  http://{}", simulator.api));
         say(format_args!("truth      http://{}", simulator.truth));
     }
+    say(format_args!(
+        "room       {} open files: {} streams to an upstream of HTTP/1.1, {} of HTTP/2 (ulimit -n)",
+        room.files, room.streams_http1, room.streams_http2
+    ));
     say("");
     if open {
         say("No client keys are configured: any key is taken, and only clients on this machine are served.");
