@@ -24,18 +24,19 @@ use crate::decode::{Body, DecodeEnd, decode};
 use crate::door::{After, Door};
 use crate::exchange::{Request, Sent, exchange};
 use crate::failure::Failure;
+use crate::house::House;
 use crate::identify::{Caller, identify};
 use crate::plane::Plane;
 use crate::relay::{Relay, Relayed};
-use crate::reply::{Interrupt, Reply};
+use crate::reply::{Interrupt, Reply, UNCOUNTED_BYTES};
 use crate::settle::{Account, End, Life, settle};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use std::future::poll_fn;
 use std::time::Duration;
 use tidegate_base::Deadline;
 use tidegate_observe::{LiveRequest, Phase};
 use tidegate_schedule::{Ask, Backoff, Cause, ClassId, LaneId, Outcome, Refusal, Retry};
-use tidegate_transport::http1::{ClientError, ServerConn};
+use tidegate_transport::http1::ServerConn;
 use tidegate_upstream::Exchange;
 use tidegate_wire::http::{RequestHead, ResponseHead};
 use tidegate_wire::request::MessagesRequest;
@@ -315,7 +316,7 @@ async fn attempt(
         Ok(Sent::Mute { status }) => return Err(Trouble::UpstreamRefused { status }.into()),
         Ok(Sent::Said { head, body }) => {
             account.first_byte_at.get_or_insert(house.clock.now());
-            said(reply, plan, &head, &body);
+            said(house, reply, plan, &head, &body);
             return Ok(Attempt::Ended(End::Said));
         }
         Err(failure) => return Ok(Attempt::Failed(Failed { failure, content_seen: false })),
@@ -326,7 +327,8 @@ async fn attempt(
         return pass_whole(plane, reply, *answer, account).await;
     }
     let assembles = plan.assembles();
-    let mut relay = Relay::new(house, &live, &answer.head, assembles, plan.thinks_unseen, &mut plan.request.body);
+    let head = answer.take_head();
+    let mut relay = Relay::new(house, &live, head, assembles, plan.thinks_unseen, &mut plan.request.body);
     let relayed = relay.run(&mut answer, reply).await;
     account.used(&relay.tap.usage);
     account.stop_reason = relay.tap.stop_reason.take();
@@ -337,13 +339,8 @@ async fn attempt(
         Relayed::Failed(failure) => failed(failure),
         Relayed::TooLarge(trouble) => Err(trouble.into()),
         Relayed::Whole => {
-            if assembles {
-                let json = match relay.assembled() {
-                    Ok(json) => json,
-                    Err(failure) => return failed(failure),
-                };
-                let with: [(&str, &[u8]); 1] = [("content-type", b"application/json")];
-                reply.whole(&answer.head, &["content-type", "cache-control"], &with, &json);
+            if assembles && let Err(failure) = relay.give_assembled(reply) {
+                return failed(failure);
             }
             answer.finish(house.clock.now());
             Ok(Attempt::Ended(End::Answered))
@@ -352,13 +349,14 @@ async fn attempt(
 }
 
 /// Passes a refusal of this very request on as it came.
-fn said(reply: &mut Reply<'_>, plan: &Plan<'_>, head: &ResponseHead, body: &Bytes) {
+fn said(house: &House, reply: &mut Reply<'_>, plan: &Plan<'_>, head: &ResponseHead, body: &Bytes) {
     if reply.head_sent() {
         // The true status can no longer be told; its envelope can, inside the stream.
         debug_assert!(plan.client_streams, "only a stream's head is sent early");
         reply.push_error(body);
     } else {
-        reply.whole(head, &[], &[], body);
+        // At most `ERROR_BYTES_MAX`, and there only until it is written.
+        reply.whole(head, &[], &[], body, house.backlogs.empty_lease());
     }
 }
 
@@ -371,17 +369,24 @@ async fn pass_whole(
 ) -> Result<Attempt, Stop> {
     let house = &*plane.house;
     let limit = house.settings.limits.answer_bytes;
-    let read = reply.attend(answer.read_body(limit as usize)).await?;
-    let body = match read {
-        Ok(body) => body,
-        Err(ClientError::Body(tidegate_wire::http::BodyError::TooLarge)) => {
+    let (mut body, mut lease) = (BytesMut::new(), house.backlogs.empty_lease());
+    loop {
+        let read = reply.attend(poll_fn(|cx| answer.poll_body(cx, &mut |piece| body.extend_from_slice(piece)))).await?;
+        if body.len() as u64 > limit {
             return Err(Trouble::AnswerTooLarge { limit }.into());
         }
-        Err(e) => {
-            let failure = Failure::new(Cause::BadStream, e.to_string());
-            return Ok(Attempt::Failed(Failed { failure: Box::new(failure), content_seen: true }));
+        if body.len() > UNCOUNTED_BYTES && !lease.resize(body.len().next_power_of_two() as u64) {
+            return Err(Trouble::BacklogBudget.into());
         }
-    };
+        match read {
+            Ok(false) => {}
+            Ok(true) => break,
+            Err(e) => {
+                let failure = Failure::new(Cause::BadStream, e.to_string());
+                return Ok(Attempt::Failed(Failed { failure: Box::new(failure), content_seen: true }));
+            }
+        }
+    }
     match tidegate_wire::raw::RawObject::read(&body) {
         Ok(object) => {
             let mut usage = Usage::default();
@@ -398,7 +403,7 @@ async fn pass_whole(
             return Ok(Attempt::Failed(Failed { failure, content_seen: true }));
         }
     }
-    reply.whole(&answer.head, &[], &[], &body);
+    reply.whole(&answer.head, &[], &[], &body, lease);
     answer.finish(house.clock.now());
     Ok(Attempt::Ended(End::Answered))
 }

@@ -44,8 +44,8 @@ pub(crate) enum Relayed {
 pub(crate) struct Relay<'a> {
     house: &'a House,
     live: &'a LiveRequest,
-    /// The upstream's head, sent on with the first event.
-    head: ResponseHead,
+    /// The upstream's head, until it was sent on with the first event or the whole answer.
+    head: Option<ResponseHead>,
     /// The request's body, held as long as it may have to be sent again.
     body: &'a mut Option<Body>,
     splitter: Splitter,
@@ -71,7 +71,7 @@ impl<'a> Relay<'a> {
     pub(crate) fn new(
         house: &'a House,
         live: &'a LiveRequest,
-        head: &ResponseHead,
+        head: ResponseHead,
         assembles: bool,
         thinks_unseen: bool,
         body: &'a mut Option<Body>,
@@ -81,7 +81,7 @@ impl<'a> Relay<'a> {
         Relay {
             house,
             live,
-            head: head.clone(),
+            head: Some(head),
             body,
             splitter: Splitter::new(),
             tap: Tap::new(),
@@ -240,7 +240,9 @@ impl<'a> Relay<'a> {
                     reply.content = true;
                     *self.body = None;
                 }
-                reply.begin_stream(Some(&self.head));
+                if let Some(head) = self.head.take() {
+                    reply.begin_stream(Some(&head));
+                }
                 reply.push_event(event, self.last_byte);
             }
         }
@@ -285,12 +287,16 @@ impl<'a> Relay<'a> {
         Relayed::Failed(Box::new(Failure::by_clock(Cause::Gap, if gap { "gap" } else { "progress" })))
     }
 
-    /// The assembled answer.
-    pub(crate) fn assembled(&mut self) -> Result<Vec<u8>, Box<Failure>> {
-        let assembler = self.assembler.take().unwrap_or_default();
-        assembler.finish().map_err(|e| {
+    /// Gives the client the assembled answer.
+    pub(crate) fn give_assembled(self, reply: &mut Reply<'_>) -> Result<(), Box<Failure>> {
+        let json = self.assembler.unwrap_or_default().finish().map_err(|e| {
             Box::new(Failure::new(Cause::BadStream, e.0).telling("the upstream's stream makes no message"))
-        })
+        })?;
+        if let Some(head) = &self.head {
+            let with: [(&str, &[u8]); 1] = [("content-type", b"application/json")];
+            reply.whole(head, &["content-type", "cache-control"], &with, &json, self.lease);
+        }
+        Ok(())
     }
 }
 

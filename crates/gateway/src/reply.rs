@@ -27,7 +27,7 @@ use tokio::time::Sleep;
 
 /// Backlogs up to this size are not counted against the shared budget: they come and go with every
 /// wake-up, and ten thousand of them are 40 MiB.
-const UNCOUNTED_BYTES: usize = 4 * 1024;
+pub(crate) const UNCOUNTED_BYTES: usize = 4 * 1024;
 /// From this size on a backlog is offered to the client before the upstream is read again.
 const BURST_BYTES: usize = 64 * 1024;
 
@@ -68,7 +68,10 @@ pub(crate) struct Reply<'c> {
     head_sent: bool,
     /// The answer is complete here; only the client's reading is waited for.
     finishing: bool,
+    /// What the client's transport has not been given yet, since it does not take what it has.
     backlog: BytesMut,
+    /// Whether it took less than it was given when that was last tried.
+    blocked: bool,
     lease: ByteLease,
     merged_to: usize,
     overrun: bool,
@@ -93,6 +96,7 @@ impl<'c> Reply<'c> {
             armed: Moment::ZERO,
             lease: house.backlogs.empty_lease(),
             backlog: BytesMut::new(),
+            blocked: false,
             streams: false,
             started: false,
             content: false,
@@ -217,19 +221,21 @@ impl<'c> Reply<'c> {
         loop {
             match self.conn.poll_flush(cx) {
                 Poll::Ready(done) => done?,
-                Poll::Pending => return Ok(()),
+                Poll::Pending => {
+                    self.blocked = true;
+                    return Ok(());
+                }
+            }
+            self.blocked = false;
+            if self.lease.held() > 0 {
+                // Shrinking always succeeds; what moves on now was counted until now.
+                let _ = self.lease.resize(self.backlog.len() as u64);
             }
             if self.backlog.is_empty() {
                 return Ok(());
             }
             self.conn.push(&self.backlog);
-            if self.backlog.len() > UNCOUNTED_BYTES {
-                self.backlog = BytesMut::new();
-                // Shrinking always succeeds.
-                let _ = self.lease.resize(0);
-            } else {
-                self.backlog.clear();
-            }
+            self.backlog = BytesMut::new();
             self.merged_to = 0;
         }
     }
@@ -267,20 +273,30 @@ impl<'c> Reply<'c> {
         });
     }
 
-    /// Passes one whole event on; the heartbeat's clock starts anew.
+    /// Passes one whole event on; the heartbeat's clock starts anew. To a client that keeps up it
+    /// goes straight into its connection's output: one copy from what was read.
     pub(crate) fn push_event(&mut self, event: &[u8], now: Moment) {
         self.events += 1;
         self.last_sent = now;
-        self.backlog.extend_from_slice(event);
-        if self.backlog.len() > UNCOUNTED_BYTES {
+        if self.blocked || !self.backlog.is_empty() {
+            self.backlog.extend_from_slice(event);
+        } else {
+            self.conn.push(event);
+        }
+        if self.held() > UNCOUNTED_BYTES {
             self.bound_backlog(event.len());
         }
+    }
+
+    /// Bytes that are here for the client.
+    fn held(&self) -> usize {
+        self.backlog.len() + self.conn.unwritten()
     }
 
     /// Whether so much is there to be sent that it should be offered to the client before more is
     /// read: a burst is not the reader's slowness.
     pub(crate) fn wants_flush(&self) -> bool {
-        self.backlog.len() >= BURST_BYTES
+        self.held() >= BURST_BYTES
     }
 
     /// Merges a backlog that has grown, and gives the stream up when that no longer helps. `newest`
@@ -291,21 +307,28 @@ impl<'c> Reply<'c> {
         // Merged again only once it has doubled: a backlog that will not shrink costs little.
         let worthwhile =
             self.backlog.len() as u64 >= limits.backlog_merge_bytes && self.backlog.len() >= 2 * self.merged_to;
-        if worthwhile && self.conn.unwritten() > 0 {
+        if worthwhile && self.blocked {
             self.backlog = BytesMut::from(merge::merge(&self.backlog).as_slice());
             self.merged_to = self.backlog.len();
             self.house.metrics.backlog_merged();
         }
-        let held = self.backlog.len() as u64;
-        let over = held > limits.backlog_bytes + newest as u64 && self.conn.unwritten() > 0;
-        if over || !self.lease.resize(held) {
+        let over = self.backlog.len() as u64 > limits.backlog_bytes + newest as u64;
+        if over || !self.lease.resize(self.held() as u64) {
             self.overrun = true;
         }
     }
 
     /// Gives a whole answer; `upstream` has the lines to pass on, `without` those that no longer
-    /// hold.
-    pub(crate) fn whole(&mut self, upstream: &ResponseHead, without: &[&str], with: &[(&str, &[u8])], body: &[u8]) {
+    /// hold. `lease` is what it was read under, kept until the client has it.
+    pub(crate) fn whole(
+        &mut self,
+        upstream: &ResponseHead,
+        without: &[&str],
+        with: &[(&str, &[u8])],
+        body: &[u8],
+        lease: ByteLease,
+    ) {
+        self.lease = lease;
         self.head_sent = true;
         self.status = upstream.status;
         let request = self.live.request;

@@ -104,6 +104,11 @@ pub struct Exchange {
 }
 
 impl Exchange {
+    /// The head, for whoever keeps it longer than the exchange needs it; what stays has no lines.
+    pub fn take_head(&mut self) -> ResponseHead {
+        ResponseHead { headers: std::mem::take(&mut self.head.headers), ..self.head }
+    }
+
     /// Reads once and shows what came of the body to `sink`; true once the body has ended.
     pub fn poll_body(&mut self, cx: &mut Context<'_>, sink: &mut dyn FnMut(&[u8])) -> Poll<Result<bool, ClientError>> {
         self.conn.poll_body(cx, sink)

@@ -4,6 +4,7 @@
 //! nothing is copied or allocated per piece. A connection may be used again only after
 //! [`ClientConn::is_reusable`] says so.
 
+use super::{forget, keep};
 use crate::io::{BoxIo, poll_read_once};
 use crate::scratch::with_scratch;
 use bytes::{Buf, Bytes, BytesMut};
@@ -88,7 +89,7 @@ impl ClientConn {
         }
         let n = ready!(with_scratch(|scratch| {
             let n = ready!(poll_read_once(&mut self.io, cx, scratch)).map_err(ClientError::Io)?;
-            self.read.extend_from_slice(&scratch[..n]);
+            keep(&mut self.read, &scratch[..n]);
             Poll::Ready(Ok(n))
         }))?;
         self.ended = n == 0;
@@ -203,7 +204,7 @@ impl ClientConn {
     pub fn poll_body(&mut self, cx: &mut Context<'_>, sink: &mut dyn FnMut(&[u8])) -> Poll<Result<bool, ClientError>> {
         if !self.read.is_empty() || self.body.is_done() {
             let (used, done) = decode(&mut self.body, &self.read, sink)?;
-            self.read.advance(used);
+            forget(&mut self.read, used);
             return Poll::Ready(Ok(done));
         }
         with_scratch(|scratch| {
@@ -214,7 +215,7 @@ impl ClientConn {
             }
             let (used, done) = decode(&mut self.body, &scratch[..n], sink)?;
             if used < n {
-                self.read.extend_from_slice(&scratch[used..n]);
+                keep(&mut self.read, &scratch[used..n]);
             }
             Poll::Ready(Ok(done))
         })

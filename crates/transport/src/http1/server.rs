@@ -9,10 +9,11 @@
 //! client leaving. Bytes that arrive early (pipelining) are kept up to a limit, past which the
 //! socket is simply not read.
 
+use super::{forget, keep};
 use crate::clock::Clock;
 use crate::io::{BoxIo, poll_read_once, poll_write_all};
 use crate::scratch::with_scratch;
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -27,7 +28,11 @@ use tokio::io::AsyncWrite;
 /// Bytes of a next request that are kept while an answer is under way.
 const PIPELINED_BYTES_MAX: usize = 64 * 1024;
 /// An output buffer larger than this is given back once it is empty.
-const OUT_BYTES_KEPT: usize = 4 * 1024;
+const OUT_BYTES_KEPT: usize = 1024;
+/// The head of a chunk whose length is not known yet, and the most bytes one may have, that head
+/// included: four digits are enough for what leaves in one write.
+const OPEN_CHUNK: &[u8] = b"0000\r\n";
+const OPEN_CHUNK_MAX: usize = 0xffff;
 /// What is read and thrown away from a client that was refused in mid-upload. Most clients look for
 /// an answer only once they have sent everything, and a reset would take it from them: so about
 /// twice the largest body the API takes, for as long as bytes keep coming, within bounds.
@@ -63,6 +68,8 @@ pub struct ServerConn {
     read: BytesMut,
     out: BytesMut,
     written: usize,
+    /// Where in `out` the chunk begins that is still being added to.
+    open_chunk: Option<usize>,
     taken: u64,
     ended: bool,
     body: BodyDecoder,
@@ -78,6 +85,7 @@ impl ServerConn {
             read: BytesMut::new(),
             out: BytesMut::new(),
             written: 0,
+            open_chunk: None,
             taken: 0,
             ended: false,
             body: BodyDecoder::new(Framing::Empty),
@@ -93,7 +101,7 @@ impl ServerConn {
         }
         let n = ready!(with_scratch(|scratch| {
             let n = ready!(poll_read_once(&mut self.io, cx, scratch))?;
-            self.read.extend_from_slice(&scratch[..n]);
+            keep(&mut self.read, &scratch[..n]);
             Poll::Ready(io::Result::Ok(n))
         }))?;
         self.ended = n == 0;
@@ -140,14 +148,14 @@ impl ServerConn {
             match self.body.step(&self.read).map_err(HeadEnd::Body)? {
                 BodyStep::Data(range) => {
                     into.extend_from_slice(&self.read[range.clone()]);
-                    self.read.advance(range.end);
+                    forget(&mut self.read, range.end);
                     return Ok(range.len());
                 }
                 BodyStep::End(n) => {
-                    self.read.advance(n);
+                    forget(&mut self.read, n);
                     return Ok(0);
                 }
-                BodyStep::More => self.read.clear(),
+                BodyStep::More => self.read = BytesMut::new(),
             }
             match poll_fn(|cx| self.poll_fill(cx)).await {
                 Ok(0) => return Err(cut()),
@@ -201,22 +209,38 @@ impl ServerConn {
         head.end();
     }
 
-    /// Appends a piece of the answer's body.
+    /// Appends a piece of the answer's body. Pieces that leave together leave in one chunk.
     pub fn push(&mut self, data: &[u8]) {
-        if data.is_empty() {
-            return;
+        if self.answer == Answer::Chunked && !data.is_empty() {
+            let room = self.open_chunk.map_or(0, |at| OPEN_CHUNK_MAX.saturating_sub(self.out.len() - at));
+            if data.len() > room {
+                self.close_chunk();
+                if data.len() > OPEN_CHUNK_MAX {
+                    chunk_start(&mut self.out, data.len());
+                    self.out.extend_from_slice(data);
+                    chunk_end(&mut self.out);
+                    return;
+                }
+                self.open_chunk = Some(self.out.len());
+                self.out.extend_from_slice(OPEN_CHUNK);
+            }
         }
-        if self.answer == Answer::Chunked {
-            chunk_start(&mut self.out, data.len());
-            self.out.extend_from_slice(data);
-            chunk_end(&mut self.out);
-        } else {
-            self.out.extend_from_slice(data);
+        self.out.extend_from_slice(data);
+    }
+
+    /// Writes the open chunk's length into its place.
+    fn close_chunk(&mut self) {
+        let Some(at) = self.open_chunk.take() else { return };
+        let len = self.out.len() - at - OPEN_CHUNK.len();
+        for (nth, digit) in self.out[at..at + OPEN_CHUNK.len() - 2].iter_mut().rev().enumerate() {
+            *digit = b"0123456789abcdef"[len >> (4 * nth) & 15];
         }
+        chunk_end(&mut self.out);
     }
 
     /// Ends the answer's body. False if only closing the connection tells the client so.
     pub fn end(&mut self) -> bool {
+        self.close_chunk();
         if self.answer == Answer::Chunked {
             last_chunk(&mut self.out);
         }
@@ -225,6 +249,7 @@ impl ServerConn {
 
     /// Puts bytes out that are no message of ours: what a fault script wants on the wire.
     pub fn push_raw(&mut self, bytes: &[u8]) {
+        self.close_chunk();
         self.out.extend_from_slice(bytes);
     }
 
@@ -244,6 +269,7 @@ impl ServerConn {
         if self.out.is_empty() {
             return Poll::Ready(Ok(()));
         }
+        self.close_chunk();
         let before = self.written;
         let polled = poll_write_all(&mut self.io, cx, &self.out, &mut self.written);
         self.taken += (self.written - before) as u64;

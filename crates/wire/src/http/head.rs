@@ -210,6 +210,17 @@ fn is_chunked(version: Version, headers: &Headers) -> Result<bool, HeadError> {
     Ok(true)
 }
 
+/// Takes the first `end` bytes. A head that came together with a body is copied: sharing the
+/// buffer, it would keep as much of the body in memory as came with it, for the whole answer.
+fn split_head(read: &mut BytesMut, end: usize) -> Bytes {
+    if read.len() == end {
+        return std::mem::take(read).freeze();
+    }
+    let head = Bytes::copy_from_slice(&read[..end]);
+    read.advance(end);
+    head
+}
+
 /// Splits a whole request head off the front of `read`, or returns `None` until one has come.
 ///
 /// Empty lines before it are skipped, as RFC 9112 section 2.2 asks.
@@ -221,7 +232,7 @@ pub fn parse_request(read: &mut BytesMut) -> Result<Option<RequestHead>, HeadErr
         return Ok(None);
     }
     let Some(end) = head_end(read)? else { return Ok(None) };
-    let head = read.split_to(end).freeze();
+    let head = split_head(read, end);
     let mut lines = [const { MaybeUninit::uninit() }; HEADER_LINES_MAX];
     let mut parsed = httparse::Request::new(&mut []);
     match parsed.parse_with_uninit_headers(&head, &mut lines) {
@@ -256,7 +267,7 @@ pub fn parse_request(read: &mut BytesMut) -> Result<Option<RequestHead>, HeadErr
 /// (1xx) heads come out like any other, with an empty body.
 pub fn parse_response(read: &mut BytesMut, to_head: bool) -> Result<Option<ResponseHead>, HeadError> {
     let Some(end) = head_end(read)? else { return Ok(None) };
-    let head = read.split_to(end).freeze();
+    let head = split_head(read, end);
     let mut lines = [const { MaybeUninit::uninit() }; HEADER_LINES_MAX];
     let mut parsed = httparse::Response::new(&mut []);
     match httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut parsed, &head, &mut lines) {
