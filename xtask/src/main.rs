@@ -1,7 +1,7 @@
 //! `cargo xtask`: what this repository does to itself, in one place and without a shell script.
 //!
 //! `test` is everything a change must pass, in the order that fails soonest; `tidy` is the rules of
-//! the repository that no compiler knows; `world` replays simulated runs by seed. Only the standard
+//! the repository that no compiler knows; `instructions` is what the path costs; `world` replays simulated runs by seed. Only the standard
 //! library is used, so that the first command on a fresh machine starts at once.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool speaks on its standard output")]
@@ -11,6 +11,7 @@
 )]
 
 mod clients;
+mod instructions;
 mod markdown;
 mod parts;
 mod process;
@@ -23,10 +24,12 @@ use std::process::ExitCode;
 
 const USAGE: &str = "\
 cargo xtask test [--only PART]... [--as-written]
-    everything a change must pass; PART is rust, tidy, readme, python or typescript.
+    everything a change must pass; PART is rust, instructions, tidy, readme, python or typescript.
     --as-written builds the README's commands with --release, as they stand there.
 cargo xtask tidy
     the repository's own rules
+cargo xtask instructions [--keep]
+    what one request and one event cost, counted by callgrind and compared with what is kept
 cargo xtask world [--seeds N] [--from S] [--seed S]
     simulated runs of gateway and simulator: N of them from seed S on, or the one with seed S
 ";
@@ -37,6 +40,8 @@ fn main() -> ExitCode {
     let outcome = match words.split_first() {
         Some((&"test", rest)) => parts::Wanted::parse(rest).and_then(|wanted| parts::run(&wanted)),
         Some((&"tidy", [])) => tidy::run(),
+        Some((&"instructions", [])) => instructions::run(false),
+        Some((&"instructions", ["--keep"])) => instructions::run(true),
         Some((&"world", rest)) => world::Seeds::parse(rest).and_then(|seeds| world::run(&seeds)),
         Some((&("help" | "--help" | "-h"), _)) => {
             print!("{USAGE}");

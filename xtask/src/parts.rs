@@ -4,21 +4,23 @@
 //! own closing line. What a part installs is kept, with a stamp, for the next run.
 
 use crate::process::{self, heading};
-use crate::{clients, readme, tidy, world};
+use crate::{clients, instructions, readme, tidy, world};
 
 /// A part that can be run alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
     Rust,
+    Instructions,
     Tidy,
     Readme,
     Python,
     TypeScript,
 }
 
-const PARTS: [(&str, Part); 5] = [
+const PARTS: [(&str, Part); 6] = [
     ("tidy", Part::Tidy),
     ("rust", Part::Rust),
+    ("instructions", Part::Instructions),
     ("readme", Part::Readme),
     ("python", Part::Python),
     ("typescript", Part::TypeScript),
@@ -45,7 +47,8 @@ impl Wanted {
                 }
                 ["--only", name, rest @ ..] => {
                     let part = PARTS.iter().find(|(known, _)| known == name);
-                    let part = part.ok_or(format!("`{name}` is none of rust, tidy, readme, python, typescript"))?;
+                    let part = part
+                        .ok_or(format!("`{name}` is none of rust, instructions, tidy, readme, python, typescript"))?;
                     wanted.only.push(part.1);
                     rest
                 }
@@ -73,6 +76,7 @@ fn run_part(part: Part, wanted: &Wanted) -> Result<(), String> {
             tidy::run()
         }
         Part::Rust => rust(),
+        Part::Instructions => instructions::run(false),
         Part::Readme => readme::run(wanted.as_written),
         Part::Python => clients::python(),
         Part::TypeScript => clients::typescript(),

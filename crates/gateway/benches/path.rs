@@ -21,6 +21,10 @@ use tidegate_transport::http1::{ClientConn, SendEnd, ServerConn};
 use tidegate_transport::{BoxIo, Clock, Listen, MemoryNetwork, TaskKind, Tasks};
 use tidegate_upstream::{Lane, Scheme};
 
+/// As in the binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const UPSTREAM: TaskKind = TaskKind { name: "bench upstream", on_cancel: "ends", on_error: "ends" };
 
 const KEY: &str = "tg-bench-key-of-some-length-0123456789";
