@@ -49,7 +49,9 @@ pub(crate) struct Reply<'c> {
     conn: &'c mut ServerConn,
     house: &'c House,
     live: Arc<LiveRequest>,
-    timer: Pin<Box<Sleep>>,
+    /// One timer for everything that can become due; none before anything is waited for. Set to the
+    /// first thing due at once: one that rings now would wake the thread out of its own hands.
+    timer: Option<Pin<Box<Sleep>>>,
     armed: Moment,
     /// When the answer is no longer wanted.
     pub(crate) deadline: Deadline,
@@ -92,7 +94,7 @@ impl<'c> Reply<'c> {
         let now = house.clock.now();
         let taken = conn.taken();
         Reply {
-            timer: Box::pin(house.clock.sleep_until(now)),
+            timer: None,
             armed: Moment::ZERO,
             lease: house.backlogs.empty_lease(),
             backlog: BytesMut::new(),
@@ -192,16 +194,26 @@ impl<'c> Reply<'c> {
             }
             due = due.min(since + clocks.client_write_stall);
         }
-        // An alarm that rings too early costs one poll; one is set anew only when it has rung or
-        // when something is due before it. So nothing is done per event.
-        while self.armed > due || self.timer.as_mut().poll(cx).is_ready() {
+        self.wake_by(cx, now, due);
+        Poll::Pending
+    }
+
+    /// Sees to it that the task is woken at `due`. An alarm that rings too early costs one poll; one
+    /// is set anew only when it has rung or when something is due before it. So nothing is done per
+    /// event.
+    fn wake_by(&mut self, cx: &mut Context<'_>, now: Moment, due: Moment) {
+        let clock = self.house.clock;
+        let timer = self.timer.get_or_insert_with(|| {
+            self.armed = due;
+            Box::pin(clock.sleep_until(due))
+        });
+        while self.armed > due || timer.as_mut().poll(cx).is_ready() {
             self.armed = due.max(now + std::time::Duration::from_millis(1));
-            self.house.clock.reset(self.timer.as_mut(), self.armed);
-            if self.timer.as_mut().poll(cx).is_pending() {
+            clock.reset(timer.as_mut(), self.armed);
+            if timer.as_mut().poll(cx).is_pending() {
                 break;
             }
         }
-        Poll::Pending
     }
 
     /// Since when the client has taken nothing of what is there for it.

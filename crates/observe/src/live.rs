@@ -86,6 +86,11 @@ struct Later {
 /// Upstream request ids that are kept of one request: one per attempt.
 const UPSTREAM_IDS_MAX: usize = 16;
 
+/// What others named, to at most 128 bytes.
+fn shortened(name: &str) -> &str {
+    &name[..name.floor_char_boundary(128)]
+}
+
 /// One live request.
 #[derive(Debug)]
 pub struct LiveRequest {
@@ -138,7 +143,7 @@ impl LiveRequest {
     pub fn is_for(&self, tenant: &str, model: &str) {
         let mut later = self.later();
         later.tenant = tenant.to_owned();
-        later.model = model.chars().take(128).collect();
+        later.model = shortened(model).to_owned();
     }
 
     /// An attempt begins, over the lane so labelled.
@@ -151,7 +156,7 @@ impl LiveRequest {
     pub fn upstream_answered(&self, request_id: &str) {
         let mut later = self.later();
         if later.upstream_request_ids.len() < UPSTREAM_IDS_MAX {
-            later.upstream_request_ids.push(request_id.chars().take(128).collect());
+            later.upstream_request_ids.push(shortened(request_id).to_owned());
         }
     }
 
