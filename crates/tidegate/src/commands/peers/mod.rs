@@ -162,10 +162,14 @@ pub(super) fn run(flags: &Peers) -> Result<(), Failed> {
     let mut rows = chosen_rows(flags)?;
     let peers = chosen_peers(flags)?;
     let exe = std::env::current_exe().map_err(|e| Failed(format!("this binary cannot find itself: {e}")))?;
+    let folder = Folder::new()?;
+    let exe_of_peer = folder.path().join("tidegate");
+    std::fs::copy(&exe, &exe_of_peer).map_err(|e| Failed(format!("cannot copy this binary: {e}")))?;
     let site = Site {
         stop: Stop::on_signals()?,
-        folder: Folder::new()?,
+        folder,
         exe,
+        exe_of_peer,
         upstream_listen: flags.upstream_listen,
         log_level: flags.log_level.clone(),
         quick: flags.quick,

@@ -85,6 +85,8 @@ pub(super) struct Site {
     pub(super) folder: Folder,
     /// This binary.
     pub(super) exe: PathBuf,
+    /// A copy of it for Tidegate: pages of a file that runs thrice would count for a third.
+    pub(super) exe_of_peer: PathBuf,
     pub(super) upstream_listen: Option<SocketAddr>,
     pub(super) log_level: String,
     pub(super) quick: bool,
@@ -199,7 +201,7 @@ impl Site {
                 let file = folder.write("tidegate.toml", &text)?.display().to_string();
                 let args = ["serve", "--config", &file, "--log-level", &self.log_level];
                 // Its log goes where nobody reads it, as a service's does; to a file it would fill the disk.
-                Process::start("tidegate", &self.exe, &args, folder, false)
+                Process::start("tidegate", &self.exe_of_peer, &args, folder, false)
             }
         }
     }
