@@ -167,7 +167,7 @@ pub struct Peers {
     pub without: Vec<String>,
     /// Least severe line that Tidegate logs; at its default it has a record for each request, the
     /// others log nothing.
-    #[arg(long, default_value = "info")]
+    #[arg(long, default_value = "info", value_parser = ["error", "warn", "info", "debug"])]
     pub log_level: String,
     /// Write every number to this file, as JSON.
     #[arg(long, value_name = "FILE")]

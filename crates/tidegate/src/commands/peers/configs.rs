@@ -130,7 +130,7 @@ pub(super) fn tidegate(wiring: &Wiring<'_>, admin: SocketAddr) -> String {
     let url = match wiring.links {
         Links::Plain => format!("url = \"http://{upstream}\""),
         Links::Http2 => format!("url = \"http://{upstream}\"\nhttp = \"2\""),
-        Links::Tls => format!("url = \"https://localhost:{}\"\nhttp = \"auto\"", upstream.port()),
+        Links::Tls => format!("url = \"https://{upstream}\"\nhttp = \"auto\""),
     };
     format!(
         r#"[listen]
@@ -213,6 +213,6 @@ mod tests {
         assert_eq!(tables, ["[listen]", "[[organisation]]", "[[client_key]]"]);
         let certificate = certificate();
         let text = tidegate(&wiring(Links::Tls, Some(&certificate)), admin);
-        assert!(text.contains("certificate = ") && text.contains("url = \"https://localhost:4610\""), "{text}");
+        assert!(text.contains("certificate = ") && text.contains("url = \"https://127.0.0.1:4610\""), "{text}");
     }
 }

@@ -21,15 +21,16 @@ fn found_in(program: &str, folders: impl Iterator<Item = PathBuf>) -> Option<Pat
     folders.map(|folder| folder.join(program)).find(|path| path.is_file())
 }
 
-/// A program by name, from its package of the same name if need be.
-pub(super) fn find_or_install(program: &str) -> Result<PathBuf, Failed> {
+/// A program by name, from its package of the same name if need be. `otherwise` is what can be done
+/// without it.
+pub(super) fn find_or_install(program: &str, otherwise: &str) -> Result<PathBuf, Failed> {
     if let Some(path) = find(program) {
         return Ok(path);
     }
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let Some(apt) = find("apt-get").filter(|_| is_root(&status)) else {
         return Err(Failed(format!(
-            "{program} is not installed: run `apt-get install {program}` as root, or leave it out with --without {program}"
+            "{program} is not installed: run `apt-get install {program}` as root, or {otherwise}"
         )));
     };
     let install = || apt_get(&apt, &["install", "-y", "-qq", "--no-install-recommends", program]);

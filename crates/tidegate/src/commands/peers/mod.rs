@@ -73,10 +73,14 @@ fn chosen_peers(flags: &Peers) -> Result<Vec<Peer>, Failed> {
     let with = |name: &str| !flags.without.iter().any(|without| without == name);
     let mut peers = vec![Peer::new(DIRECT, Kind::Direct)];
     if with(NGINX) {
-        peers.push(Peer::new(NGINX, Kind::Nginx(install::find_or_install(NGINX)?)));
+        peers
+            .push(Peer::new(NGINX, Kind::Nginx(install::find_or_install(NGINX, "leave it out with --without nginx")?)));
     }
     if with(HAPROXY) {
-        peers.push(Peer::new(HAPROXY, Kind::Haproxy(install::find_or_install(HAPROXY)?)));
+        peers.push(Peer::new(
+            HAPROXY,
+            Kind::Haproxy(install::find_or_install(HAPROXY, "leave it out with --without haproxy")?),
+        ));
     }
     if with(TIDEGATE) {
         peers.push(Peer::new(TIDEGATE, Kind::Tidegate));
@@ -139,7 +143,11 @@ impl Results {
             let Some(value) = value else { continue };
             self.series.entry(key).or_default().note(&peer.name, round, value);
             let figure = row.figures.iter().find(|figure| figure.key == key);
-            told.extend(figure.map(|figure| format!("{} {}", output::number(value, figure.digits), figure.title)));
+            told.extend(figure.map(|figure| {
+                // The upstream's own share is taken off when all rounds are there.
+                let all = if figure.added { " (in all)" } else { "" };
+                format!("{} {}{all}", output::number(value, figure.digits), figure.title)
+            }));
         }
         tell(&format!("  {:<16}{}", peer.name, told.join("; ")));
         Ok(())

@@ -131,10 +131,7 @@ impl Site {
         let upstream = self.start_upstream(upstream_at, scenario, certificate)?;
         let ca = certificate.map(|c| c.chain.clone());
         let scheme = if ca.is_some() { "https" } else { "http" };
-        let url = |at: SocketAddr| match ca {
-            Some(_) => format!("{scheme}://localhost:{}", at.port()),
-            None => format!("{scheme}://{at}"),
-        };
+        let url = |at: SocketAddr| format!("{scheme}://{at}");
         let mut trial = Trial {
             url: url(upstream_at),
             key: CLIENT_KEY.to_owned(),
@@ -152,7 +149,8 @@ impl Site {
             let listen = free_address()?;
             let wiring = Wiring { listen, upstream: upstream_at, links, certificate, cores: self.cores };
             let mut process = self.start_peer(peer, &wiring)?;
-            trial.ready_after = Some(self.ready(&mut process, listen, links)?);
+            let ready_after = self.ready(&mut process, listen, links);
+            trial.ready_after = Some(ready_after.map_err(|e| self.with_reason(peer, e))?);
             trial.pids = proc::family(process.pid());
             trial.url = url(listen);
             trial._peer = Some(process);
@@ -230,6 +228,19 @@ impl Site {
             }
         }
         Ok(())
+    }
+
+    /// Tidegate's own words are not kept while it runs; if it does not start, its configuration is
+    /// looked at again.
+    fn with_reason(&self, peer: &Peer, failed: Failed) -> Failed {
+        let mut command = Command::new(&self.exe);
+        let command = command.arg("check-config").arg(self.folder.path().join("tidegate.toml")).stdin(Stdio::null());
+        match command.output() {
+            Ok(output) if peer.kind == Kind::Tidegate && !output.status.success() => {
+                Failed(format!("{failed}; {}", String::from_utf8_lossy(&output.stderr).trim()))
+            }
+            _ => failed,
+        }
     }
 
     fn says(&self, args: &[&str], word: &str) -> Result<bool, Failed> {
