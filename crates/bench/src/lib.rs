@@ -19,6 +19,7 @@
 
 mod cpu;
 mod failure;
+mod idle;
 mod latency;
 mod names;
 mod plan;
@@ -33,6 +34,7 @@ mod watch;
 mod worker;
 
 pub use failure::Errors;
+pub use idle::IdleClients;
 pub use latency::Percentiles;
 pub use plan::{Arrival, BenchError, Mode, Plan};
 pub use progress::{Progress, ProgressView};

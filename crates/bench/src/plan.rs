@@ -98,6 +98,10 @@ pub struct Plan {
     pub threads: usize,
     /// Whose certificates are believed over https (default: the machine's roots).
     pub tls_roots: TlsRoots,
+    /// Whether the events of streams say when they were sent, as the simulator's bare target writes
+    /// them if asked to: then the report tells how long they were on their way. Only a sender on
+    /// this machine has the same clock (default: no).
+    pub stamps: bool,
 }
 
 impl Plan {
@@ -123,6 +127,7 @@ impl Plan {
             seed: 1,
             threads: 1,
             tls_roots: TlsRoots::Machine,
+            stamps: false,
         }
     }
 

@@ -73,6 +73,8 @@ pub struct Report {
     pub first_content_ms: Percentiles,
     /// From one event to the next of its stream; events read together have a gap of zero.
     pub event_gap_ms: Percentiles,
+    /// From when an event says it was sent until it was read, of plans with `stamps`.
+    pub transit_ms: Percentiles,
     /// To the end of an answer that was whole and sound.
     pub total_ms: Percentiles,
     /// What the generator cost; `None` where the machine does not tell.
@@ -121,6 +123,7 @@ impl Report {
             first_byte_ms: tally.first_byte.percentiles(),
             first_content_ms: tally.first_content.percentiles(),
             event_gap_ms: tally.event_gap.percentiles(),
+            transit_ms: tally.transit.percentiles(),
             total_ms: tally.total.percentiles(),
             generator,
         }
@@ -189,6 +192,7 @@ impl Report {
             "first_byte_ms": self.first_byte_ms.json(),
             "first_content_ms": self.first_content_ms.json(),
             "event_gap_ms": self.event_gap_ms.json(),
+            "transit_ms": self.transit_ms.json(),
             "total_ms": self.total_ms.json(),
             "generator": self.generator.map(|cost| json!({
                 "cpu_s": micro(cost.cpu_s),
@@ -218,6 +222,7 @@ fn plan_json(plan: &Plan) -> Value {
         "ramp_s": plan.ramp.as_secs_f64(),
         "seed": plan.seed,
         "threads": plan.threads,
+        "stamps": plan.stamps,
         "header_names": plan.headers.iter().map(|(name, _)| name).collect::<Vec<_>>(),
     })
 }

@@ -59,13 +59,14 @@ fn aligned(rows: &[Vec<String>]) -> String {
     out
 }
 
-fn spans(report: &Report) -> [(&'static str, &Percentiles); 6] {
+fn spans(report: &Report) -> [(&'static str, &Percentiles); 7] {
     [
         ("connect", &report.connect_ms),
         ("start delay", &report.start_delay_ms),
         ("first byte", &report.first_byte_ms),
         ("first content", &report.first_content_ms),
         ("event gap", &report.event_gap_ms),
+        ("event transit", &report.transit_ms),
         ("total", &report.total_ms),
     ]
 }

@@ -29,6 +29,7 @@ pub(crate) struct Tally {
     pub(crate) first_byte: Latency,
     pub(crate) first_content: Latency,
     pub(crate) event_gap: Latency,
+    pub(crate) transit: Latency,
     pub(crate) total: Latency,
     /// When the last request ended.
     pub(crate) last_end: Moment,
@@ -54,6 +55,7 @@ impl Tally {
             first_byte: Latency::new(),
             first_content: Latency::new(),
             event_gap: Latency::new(),
+            transit: Latency::new(),
             total: Latency::new(),
             last_end: Moment::ZERO,
         }
@@ -144,6 +146,7 @@ impl Tally {
             (&mut self.first_byte, &more.first_byte),
             (&mut self.first_content, &more.first_content),
             (&mut self.event_gap, &more.event_gap),
+            (&mut self.transit, &more.transit),
             (&mut self.total, &more.total),
         ] {
             slot.add(by);

@@ -2,9 +2,13 @@
 //!
 //! Events that arrive in one read arrived together: the first is measured against the read before
 //! it, the others have a gap of zero. Comments are no events.
+//!
+//! An event may say when it was sent, in the last characters of its text (`tidegate-transport`'s
+//! stamps). Where a gateway merged deltas only the newest stamp of them is found.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tidegate_base::Moment;
+use tidegate_transport::{STAMP_BYTES, stamped_ago};
 use tidegate_wire::event::{Kind, Tap};
 use tidegate_wire::sse::Splitter;
 
@@ -31,6 +35,8 @@ pub(crate) struct StreamWatch {
     last_event: Option<Moment>,
     has_content: bool,
     rotten: bool,
+    /// How long ago the events of the last read were sent; its room is kept from read to read.
+    transits: Vec<Duration>,
 }
 
 impl StreamWatch {
@@ -39,9 +45,10 @@ impl StreamWatch {
     }
 
     /// Looks at a piece that was read at `now`; pieces of one read share one `brought`.
-    pub(crate) fn see(&mut self, piece: &[u8], now: Moment, brought: &mut Brought) {
+    /// With the wall time of the read, stamps are looked for.
+    pub(crate) fn see(&mut self, piece: &[u8], now: Moment, wall: Option<SystemTime>, brought: &mut Brought) {
         brought.bytes += piece.len() as u64;
-        let StreamWatch { splitter, tap, last_event, has_content, rotten } = self;
+        let StreamWatch { splitter, tap, last_event, has_content, rotten, transits } = self;
         let split = splitter.feed(piece, |event| match tap.see(event) {
             Ok(Kind::Comment) => {}
             Ok(kind) => {
@@ -52,6 +59,9 @@ impl StreamWatch {
                 }
                 *last_event = Some(now);
                 brought.events += 1;
+                if let Some(wall) = wall.filter(|_| kind.is_content()) {
+                    transits.extend(stamp_of(event).and_then(|stamp| stamped_ago(stamp, wall)));
+                }
                 if kind.is_content() && !*has_content {
                     *has_content = true;
                     brought.first_content = true;
@@ -60,6 +70,11 @@ impl StreamWatch {
             Err(_) => *rotten = true,
         });
         self.rotten |= split.is_err();
+    }
+
+    /// How long each stamped event since the last call was on its way; `take` sees them all.
+    pub(crate) fn take_transits(&mut self, take: impl FnMut(Duration)) {
+        self.transits.drain(..).for_each(take);
     }
 
     /// Whether an event was not what it should be.
@@ -71,6 +86,12 @@ impl StreamWatch {
     pub(crate) fn tap(&self) -> &Tap {
         &self.tap
     }
+}
+
+/// The last characters of an event's text.
+fn stamp_of(event: &[u8]) -> Option<&[u8]> {
+    let end = event.trim_ascii_end().strip_suffix(b"\"}}")?;
+    end.get(end.len().checked_sub(STAMP_BYTES)?..)
 }
 
 #[cfg(test)]
@@ -87,7 +108,7 @@ mod tests {
         let brought = reads.iter().enumerate().map(|(n, pieces)| {
             let now = Moment::ZERO + Duration::from_millis(10 * n as u64);
             let mut brought = Brought::default();
-            pieces.iter().for_each(|piece| watch.see(piece.as_bytes(), now, &mut brought));
+            pieces.iter().for_each(|piece| watch.see(piece.as_bytes(), now, None, &mut brought));
             brought
         });
         (brought.collect(), watch)
@@ -108,6 +129,22 @@ mod tests {
         let (brought, watch) = check(&[&[START], &[PING], &[DELTA], &[DELTA]]);
         assert_eq!(brought.iter().map(|b| b.first_content).collect::<Vec<_>>(), [false, false, true, false]);
         assert!(!watch.is_rotten() && !watch.tap().stopped);
+    }
+
+    #[test]
+    fn stamped_events_tell_how_long_they_were_on_their_way() {
+        let sent = SystemTime::UNIX_EPOCH + Duration::from_secs(1_790_000_000);
+        let stamp = String::from_utf8(tidegate_transport::stamp(sent).to_vec()).unwrap();
+        let stamped = DELTA.replace("hi", &format!("tide {stamp}"));
+        let mut watch = StreamWatch::new();
+        let wall = Some(sent + Duration::from_micros(250));
+        for piece in [START, DELTA, &stamped[..50], &stamped[50..], &stamped] {
+            watch.see(piece.as_bytes(), Moment::ZERO, wall, &mut Brought::default());
+        }
+        let mut transits = Vec::new();
+        watch.take_transits(|span| transits.push(span.as_micros()));
+        assert_eq!(transits, [250, 250]);
+        watch.take_transits(|_| panic!("they are told once"));
     }
 
     #[test]

@@ -44,6 +44,7 @@ pub(crate) struct Share {
     pub(crate) mode: Mode,
     pub(crate) keep_alive: bool,
     pub(crate) is_open_loop: bool,
+    pub(crate) stamps: bool,
     pub(crate) request_timeout: Duration,
     pub(crate) turnstile: Mutex<Turnstile>,
     pub(crate) tally: Arc<Mutex<Tally>>,
@@ -67,6 +68,7 @@ impl Share {
             mode: plan.mode,
             keep_alive: plan.keep_alive,
             is_open_loop: plan.rate_per_s.is_some(),
+            stamps: plan.stamps,
             request_timeout: plan.request_timeout,
             turnstile: Mutex::new(turnstile),
             tally,
@@ -171,16 +173,22 @@ impl Worker<'_> {
         let mut watch = StreamWatch::new();
         let end = loop {
             let mut brought = Brought::default();
-            let mut read_at = None;
+            let (mut read_at, mut wall) = (None, None);
             let read = poll_fn(|cx| {
                 conn.poll_body(cx, &mut |piece| {
                     let now = *read_at.get_or_insert_with(|| share.clock.now());
-                    watch.see(piece, now, &mut brought);
+                    if share.stamps {
+                        wall.get_or_insert_with(|| share.clock.shared_wall());
+                    }
+                    watch.see(piece, now, wall, &mut brought);
                 })
             })
             .await;
             if let Some(now) = read_at {
-                share.tally(|t| t.brought(&brought, now.since(start)));
+                share.tally(|t| {
+                    t.brought(&brought, now.since(start));
+                    watch.take_transits(|span| t.transit.record(span));
+                });
             }
             match read {
                 Ok(_) if watch.is_rotten() => return Err(Failure::Malformed),

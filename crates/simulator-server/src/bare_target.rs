@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tidegate_simulator::Bare;
 use tidegate_transport::http1::ServerConn;
-use tidegate_transport::{BoxIo, Clock};
+use tidegate_transport::{BoxIo, Clock, STAMP_BYTES, stamp};
 use tidegate_wire::http::{HeadWriter, chunk_end, chunk_start, last_chunk};
 
 /// Body bytes a bare request may have; what is more ends the connection.
@@ -24,6 +24,9 @@ pub(crate) struct BareTarget {
     closing: Bytes,
     events: usize,
     interval: Duration,
+    event_writes: bool,
+    /// Where in `event` the moment of sending goes.
+    stamp_at: Option<usize>,
     answers: AtomicU64,
     streams: AtomicU64,
 }
@@ -53,7 +56,10 @@ impl BareTarget {
         let mut opening = head(None, b"text/event-stream; charset=utf-8");
         chunk(&mut opening, &bare.opening);
         let mut event = BytesMut::new();
-        chunk(&mut event, &bare.event);
+        chunk_start(&mut event, bare.event.len());
+        let stamp_at = bare.stamp_at.map(|at| event.len() + at);
+        event.extend_from_slice(&bare.event);
+        chunk_end(&mut event);
         let mut closing = BytesMut::new();
         chunk(&mut closing, &bare.closing);
         last_chunk(&mut closing);
@@ -70,6 +76,8 @@ impl BareTarget {
             closing: closing.freeze(),
             events: bare.events,
             interval: bare.interval,
+            event_writes: bare.event_writes,
+            stamp_at,
             answers: AtomicU64::new(0),
             streams: AtomicU64::new(0),
         }
@@ -110,7 +118,7 @@ impl BareTarget {
     }
 
     async fn stream(&self, conn: &mut ServerConn, clock: Clock) -> std::io::Result<()> {
-        if self.interval.is_zero() {
+        if self.interval.is_zero() && !self.event_writes && self.stamp_at.is_none() {
             conn.push_raw(&self.stream);
             return conn.flush().await;
         }
@@ -119,13 +127,85 @@ impl BareTarget {
         let mut due = clock.now();
         let mut sleep = Box::pin(clock.sleep_until(due));
         for _ in 0..self.events {
-            due = due + self.interval;
-            clock.reset(sleep.as_mut(), due);
-            sleep.as_mut().await;
-            conn.push_raw(&self.event);
+            if !self.interval.is_zero() {
+                due = due + self.interval;
+                clock.reset(sleep.as_mut(), due);
+                sleep.as_mut().await;
+            }
+            self.push_event(conn, clock);
             conn.flush().await?;
         }
         conn.push_raw(&self.closing);
         conn.flush().await
+    }
+
+    fn push_event(&self, conn: &mut ServerConn, clock: Clock) {
+        match self.stamp_at {
+            None => conn.push_raw(&self.event),
+            Some(at) => {
+                conn.push_raw(&self.event[..at]);
+                conn.push_raw(&stamp(clock.shared_wall()));
+                conn.push_raw(&self.event[at + STAMP_BYTES..]);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+    use std::pin::Pin;
+    use std::sync::Arc;
+    use std::task::{Context, Poll};
+    use tidegate_simulator::BareShape;
+    use tidegate_transport::Io;
+    use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+    /// A client that asks for one stream and counts the writes it is answered with.
+    struct Counting {
+        request: &'static [u8],
+        writes: Arc<AtomicU64>,
+    }
+
+    impl AsyncRead for Counting {
+        fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            buf.put_slice(std::mem::take(&mut self.request));
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Counting {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            self.writes.fetch_add(1, Ordering::Relaxed);
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl Io for Counting {
+        fn reset_on_drop(&mut self) {}
+    }
+
+    async fn writes(shape: BareShape) -> u64 {
+        let writes = Arc::new(AtomicU64::new(0));
+        let request = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 15\r\n\r\n{\"stream\":true}";
+        let io = Counting { request, writes: Arc::clone(&writes) };
+        BareTarget::new(Bare::new(shape)).serve(Box::new(io), Clock::real()).await;
+        writes.load(Ordering::Relaxed)
+    }
+
+    #[tokio::test]
+    async fn a_stream_without_pauses_is_one_write_or_one_for_each_event() {
+        assert_eq!(writes(BareShape::default()).await, 1);
+        let each = BareShape { event_writes: true, ..BareShape::default() };
+        assert_eq!(writes(each).await, 52, "opening, 50 events, closing");
     }
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use tidegate_simulator::{BareShape, Pace, Scenario, Simulator, Tier};
 use tidegate_simulator_server::{Doors, SharedSimulator, run};
-use tidegate_transport::{BoxIo, Clock, MemoryNetwork, TaskKind, Tasks, TcpListen};
+use tidegate_transport::{BoxIo, Clock, MemoryNetwork, STAMP_BYTES, TaskKind, Tasks, TcpListen, stamped_ago};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const SERVER: TaskKind = TaskKind { name: "server", on_cancel: "ends", on_error: "ends" };
@@ -285,6 +285,20 @@ async fn the_bare_target_answers_anything() {
     let (_, body) = ask(&mut io, &json!({"stream": true}), "").await;
     assert_eq!(body.windows(11).filter(|w| w == b"_block_delt").count(), 100, "50 events, the name twice in each");
     assert_eq!(truth(&world, "/truth").await["bare"], json!({"json_answers": 1, "streams": 1}));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bare_event_says_when_it_was_sent() {
+    let shape = BareShape { events: 3, interval: Duration::from_millis(20), stamp: true, ..BareShape::default() };
+    let world = world(Scenario { bare: Some(shape), ..unhurried() });
+    let mut io = world.network.connect("api:80").unwrap();
+    let began = world.clock.wall();
+    let (_, body) = ask(&mut io, &json!({"stream": true}), "").await;
+    let text = String::from_utf8(body).unwrap();
+    let stamps = text.split("text_delta\",\"text\":\"").skip(1).map(|rest| &rest.as_bytes()[..STAMP_BYTES]);
+    let sent: Vec<_> =
+        stamps.map(|stamp| stamped_ago(stamp, began + Duration::from_secs(1)).unwrap().as_millis()).collect();
+    assert_eq!(sent, [980, 960, 940]);
 }
 
 /// A real reset: only a real socket has one.

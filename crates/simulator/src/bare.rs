@@ -4,6 +4,9 @@
 //! One JSON answer and one stream are built once; answering is handing out clones of [`Bytes`].
 //! Whether a stream is wanted is read off the body by looking for `"stream":true`, with at most one
 //! space before and after the colon, as every SDK writes it.
+//!
+//! An event may say when it was sent: the last bytes of its text are then overwritten by whoever
+//! sends it, so that a load generator on the same machine can tell how long it was on its way.
 
 use crate::scenario::BareShape;
 use bytes::Bytes;
@@ -26,7 +29,18 @@ pub struct Bare {
     pub stream: Bytes,
     /// Time between content events.
     pub interval: Duration,
+    /// Whether each event is a write of its own even without pauses.
+    pub event_writes: bool,
+    /// Where in an event the moment of sending is to be written, [`STAMP_BYTES`] long.
+    pub stamp_at: Option<usize>,
 }
+
+/// Length of a moment of sending in an event's text.
+pub const STAMP_BYTES: usize = 10;
+/// What stands behind the text of an event.
+const BEHIND_TEXT: usize = "\"}}\n\n".len();
+/// The shortest event that has room for a moment of sending.
+pub(crate) const STAMPED_EVENT_BYTES_MIN: usize = EVENT.len() - 1 + STAMP_BYTES;
 
 const EVENT: &str = "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"@\"}}\n\n";
 const MESSAGE: &str = r#"{"id":"msg_01bare","type":"message","role":"assistant","model":"claude-sonnet-5-5","content":[@],"stop_reason":#,"stop_sequence":null,"stop_details":null,"container":null,"diagnostics":null,"usage":{"input_tokens":12,"cache_creation_input_tokens":0,"cache_read_input_tokens":0,"output_tokens":%}}"#;
@@ -48,6 +62,7 @@ impl Bare {
             "event: message_start\ndata: {{\"type\":\"message_start\",\"message\":{empty}}}\n\nevent: content_block_start\ndata: {{\"type\":\"content_block_start\",\"index\":0,\"content_block\":{{\"type\":\"text\",\"text\":\"\"}}}}\n\n"
         );
         let event = filled(EVENT, shape.event_bytes);
+        let stamp_at = event.len().saturating_sub(BEHIND_TEXT + STAMP_BYTES);
         let closing = format!(
             "event: content_block_stop\ndata: {{\"type\":\"content_block_stop\",\"index\":0}}\n\nevent: message_delta\ndata: {{\"type\":\"message_delta\",\"delta\":{{\"stop_reason\":\"end_turn\",\"stop_sequence\":null}},\"usage\":{{\"output_tokens\":{tokens}}}}}\n\nevent: message_stop\ndata: {{\"type\":\"message_stop\"}}\n\n"
         );
@@ -60,6 +75,8 @@ impl Bare {
             closing: closing.into(),
             stream: stream.into(),
             interval: shape.interval,
+            event_writes: shape.event_writes,
+            stamp_at: shape.stamp.then_some(stamp_at),
         }
     }
 
@@ -86,6 +103,17 @@ mod tests {
             serde_json::from_str::<serde_json::Value>(data).unwrap();
         }
         assert_eq!(bare.stream.len(), bare.opening.len() + 50 * 125 + bare.closing.len());
+    }
+
+    #[test]
+    fn a_moment_of_sending_fits_the_usual_event_and_ends_its_text() {
+        assert_eq!(STAMPED_EVENT_BYTES_MIN, BareShape::default().event_bytes);
+        let bare = Bare::new(BareShape { stamp: true, event_bytes: 140, ..BareShape::default() });
+        let at = bare.stamp_at.unwrap();
+        let mut event = bare.event.to_vec();
+        event[at..at + STAMP_BYTES].fill(b'7');
+        let text = String::from_utf8(event).unwrap();
+        assert!(text.ends_with("7777777777\"}}\n\n") && text.contains("\"text\":\"tide "), "{text}");
     }
 
     #[test]

@@ -38,7 +38,7 @@ mod tokens;
 mod truth;
 mod validate;
 
-pub use bare::Bare;
+pub use bare::{Bare, STAMP_BYTES};
 pub use fault::{Cut, Fault, FaultError, Place};
 pub use pace::{Pace, Range};
 pub use playback::{Action, Playback, Progress, Step};

@@ -133,11 +133,60 @@ pub enum BenchMode {
     Sse,
 }
 
+/// What else the bench can do.
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// Measure Tidegate beside nginx and HAProxy on this machine.
+    Peers(Peers),
+}
+
+/// `tidegate bench peers`
+#[derive(Args, Debug)]
+pub struct Peers {
+    /// How often everything is measured; ratios are taken within a round. [default: 5, or 1 with --quick]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub rounds: Option<u16>,
+    /// A short look: few streams, short runs. Not for keeping.
+    #[arg(long)]
+    pub quick: bool,
+    /// Only these rows, separated by commas (see --list).
+    #[arg(long, value_delimiter = ',', value_name = "ROW")]
+    pub only: Vec<String>,
+    /// List the rows and stop.
+    #[arg(long)]
+    pub list: bool,
+    /// Another gateway that runs here and sends to --upstream-listen: NAME=URL, its processor time
+    /// and memory too with `,pid=N`, and a key for it with `,key=KEY`; may be repeated.
+    #[arg(long = "peer", value_name = "NAME=URL[,pid=N][,key=KEY]", requires = "upstream_listen")]
+    pub peers: Vec<String>,
+    /// Where the simulator listens, for peers of yours. [default: a free port]
+    #[arg(long)]
+    pub upstream_listen: Option<SocketAddr>,
+    /// Leave these out, separated by commas: nginx, haproxy, tidegate.
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    pub without: Vec<String>,
+    /// Least severe line that Tidegate logs; at its default it has a record for each request, the
+    /// others log nothing.
+    #[arg(long, default_value = "info", value_parser = ["error", "warn", "info", "debug"])]
+    pub log_level: String,
+    /// Write every number to this file, as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Write the result to this file as a page for docs/measurements.
+    #[arg(long, value_name = "FILE")]
+    pub markdown: Option<PathBuf>,
+}
+
 /// `tidegate bench`
 #[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Bench {
+    #[command(subcommand)]
+    /// Another thing to do than measuring one endpoint.
+    pub command: Option<BenchCommand>,
     /// Base URL, for example http://127.0.0.1:4600
-    pub url: String,
+    #[arg(required = true)]
+    pub url: Option<String>,
     /// Buffered answers or streams.
     #[arg(long, value_enum, default_value_t = BenchMode::Sse)]
     pub mode: BenchMode,
@@ -183,6 +232,13 @@ pub struct Bench {
     /// The longest a request may take.
     #[arg(long, default_value = "60 s")]
     pub timeout: Span,
+    /// Over https, believe only the certificates in this PEM file.
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// Events say when they were sent (`stamp = true` of a bare scenario, on this machine): tell how
+    /// long they were on their way.
+    #[arg(long)]
+    pub stamps: bool,
     /// Print the report as JSON.
     #[arg(long)]
     pub json: bool,

@@ -2,7 +2,7 @@
 //!
 //! A clock is an origin on tokio's monotonic clock and the wall time of that origin. Under tokio's
 //! paused clock both stand still and jump together, so a run in virtual time is the same run every
-//! time. Copy it freely; it holds two numbers.
+//! time. Copy it freely; it holds two numbers and whether they are the machine's.
 
 use std::future::Future;
 use std::time::{Duration, SystemTime};
@@ -14,19 +14,20 @@ use tokio::time::{Instant, Sleep};
 pub struct Clock {
     origin: Instant,
     wall_at_origin: SystemTime,
+    is_machines: bool,
 }
 
 impl Clock {
     /// The machine's clocks; moments count from now.
     #[expect(clippy::disallowed_methods, reason = "this is the room that reads clocks")]
     pub fn real() -> Self {
-        Clock { origin: Instant::now(), wall_at_origin: SystemTime::now() }
+        Clock { origin: Instant::now(), wall_at_origin: SystemTime::now(), is_machines: true }
     }
 
     /// Tokio's clock of the current runtime (paused or not), with a wall time of the caller's.
     #[expect(clippy::disallowed_methods, reason = "this is the room that reads clocks")]
     pub fn from_wall(wall_now: SystemTime) -> Self {
-        Clock { origin: Instant::now(), wall_at_origin: wall_now }
+        Clock { origin: Instant::now(), wall_at_origin: wall_now, is_machines: false }
     }
 
     /// This moment.
@@ -44,6 +45,13 @@ impl Clock {
     /// The wall time now.
     pub fn wall(&self) -> SystemTime {
         self.wall_at(self.now())
+    }
+
+    /// The wall time as another process on this machine reads it at this moment. Unlike
+    /// [`Clock::wall`] it follows the machine's clock when that is set.
+    #[expect(clippy::disallowed_methods, reason = "this is the room that reads clocks")]
+    pub fn shared_wall(&self) -> SystemTime {
+        if self.is_machines { SystemTime::now() } else { self.wall() }
     }
 
     fn instant(&self, moment: Moment) -> Instant {

@@ -19,6 +19,7 @@ mod io;
 mod listen;
 mod memory;
 mod scratch;
+mod stamp;
 mod tasks;
 mod tls;
 
@@ -28,5 +29,6 @@ pub use io::{BoxIo, Io};
 pub use listen::{Accepted, Accepting, Listen, TcpListen};
 pub use memory::MemoryNetwork;
 pub use scratch::with_scratch;
+pub use stamp::{STAMP_BYTES, stamp, stamped_ago};
 pub use tasks::{TaskKind, Tasks};
 pub use tls::{TlsError, TlsRoots};

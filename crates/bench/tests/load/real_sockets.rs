@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::time::Duration;
-use tidegate_bench::{BenchError, Mode, Plan, run};
+use tidegate_bench::{BenchError, IdleClients, Mode, Plan, run};
 use tidegate_transport::http1::ServerConn;
 use tidegate_transport::{Listen, TaskKind, Tasks, TcpListen};
 
@@ -77,4 +77,44 @@ fn a_caller_that_has_enough_stops_the_run() {
 fn what_cannot_be_run_is_refused_before_anything_is_sent() {
     let refused = |url: &str| matches!(run(&Plan::new(url), |_| ControlFlow::Continue(())), Err(BenchError::Plan(_)));
     assert!(refused("127.0.0.1:80"));
+}
+
+#[test]
+fn idle_clients_stay_until_the_endpoint_closes_them() {
+    let mut plan = plan(endpoint(Duration::ZERO));
+    plan.concurrency = 100;
+    let mut idle = IdleClients::open(&plan, |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!((idle.len(), idle.is_empty(), idle.still_open(), idle.still_open()), (100, false, 100, 100));
+    let few = IdleClients::open(&plan, |n| if n >= 64 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) });
+    assert_eq!(few.unwrap().len(), 64);
+
+    let closing = closing_endpoint();
+    plan.url = format!("http://{closing}");
+    let mut idle = IdleClients::open(&plan, |_| ControlFlow::Continue(())).unwrap();
+    assert!(idle.len() == 100 && (0..100).any(|_| idle.still_open() == 0), "they are seen to be closed");
+}
+
+/// An endpoint that answers one request of each connection, promises to keep it, and closes it a
+/// moment later.
+fn closing_endpoint() -> SocketAddr {
+    use std::io::{Read, Write};
+    let door = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = door.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut kept = std::collections::VecDeque::new();
+        while let Ok((mut stream, _)) = door.accept() {
+            let mut request = Vec::new();
+            while !request.ends_with(b"}]}") {
+                let mut piece = [0; 1024];
+                let n = stream.read(&mut piece).unwrap();
+                request.extend_from_slice(&piece[..n]);
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").unwrap();
+            kept.push_back(stream);
+            if kept.len() == 100 {
+                kept.clear();
+            }
+        }
+    });
+    at
 }

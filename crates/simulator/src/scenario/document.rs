@@ -4,6 +4,7 @@
 //! what two keys must agree on is checked afterwards and names its table.
 
 use super::{BareShape, Organisation, RULES_MAX, Rule, Scenario, ScenarioError};
+use crate::bare::STAMPED_EVENT_BYTES_MIN;
 use crate::catalog;
 use crate::fault::Fault;
 use crate::pace::{Pace, Range};
@@ -146,6 +147,19 @@ struct BareTable {
     events: Option<usize>,
     event_size: Option<Text<ByteSize>>,
     interval: Option<Time>,
+    writes: Writes,
+    stamp: bool,
+}
+
+/// What leaves the bare target in one write where a stream has no pauses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Writes {
+    /// The whole of it.
+    #[default]
+    Stream,
+    /// One event, as a model's server sends them.
+    Event,
 }
 
 fn time(text: Option<Time>, default: Duration) -> Duration {
@@ -173,7 +187,7 @@ impl File {
             tier: self.quota.tier.unwrap_or(calm.tier),
             burst,
             faults: self.fault.into_iter().map(RuleTable::build).collect::<Result<_, _>>()?,
-            bare: self.bare.map(BareTable::build),
+            bare: self.bare.map(BareTable::build).transpose()?,
             organisations,
         })
     }
@@ -264,13 +278,20 @@ impl RuleTable {
 }
 
 impl BareTable {
-    fn build(self) -> BareShape {
+    fn build(self) -> Result<BareShape, ScenarioError> {
         let shape = BareShape::default();
-        BareShape {
+        let shape = BareShape {
             json_bytes: self.json_size.map_or(shape.json_bytes, |size| size.0.as_usize()),
             events: self.events.unwrap_or(shape.events),
             event_bytes: self.event_size.map_or(shape.event_bytes, |size| size.0.as_usize()),
             interval: time(self.interval, shape.interval),
+            event_writes: self.writes == Writes::Event,
+            stamp: self.stamp,
+        };
+        if shape.stamp && shape.event_bytes < STAMPED_EVENT_BYTES_MIN {
+            let error = format!("[bare] stamp: needs an event_size of at least {STAMPED_EVENT_BYTES_MIN} B");
+            return Err(ScenarioError(error));
         }
+        Ok(shape)
     }
 }

@@ -125,11 +125,22 @@ pub struct BareShape {
     pub event_bytes: usize,
     /// Time between two of them.
     pub interval: Duration,
+    /// Whether each is written on its own even where nothing is waited for between two.
+    pub event_writes: bool,
+    /// Whether each says when it was sent, in the last bytes of its text.
+    pub stamp: bool,
 }
 
 impl Default for BareShape {
     fn default() -> Self {
-        BareShape { json_bytes: 480, events: 50, event_bytes: 125, interval: Duration::ZERO }
+        BareShape {
+            json_bytes: 480,
+            events: 50,
+            event_bytes: 125,
+            interval: Duration::ZERO,
+            event_writes: false,
+            stamp: false,
+        }
     }
 }
 

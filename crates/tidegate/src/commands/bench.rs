@@ -1,15 +1,16 @@
-//! `tidegate bench URL`: flags to a plan, a report to the terminal.
+//! `tidegate bench URL`, and the way to `bench peers`: flags to a plan, a report to the terminal.
 
 use super::{Failed, say};
-use crate::cli::{Bench, BenchMode};
+use crate::cli::{Bench, BenchCommand, BenchMode};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tidegate_base::Secret;
 use tidegate_bench::{Arrival, Mode, Plan, ProgressView};
+use tidegate_transport::TlsRoots;
 
 fn plan(flags: &Bench) -> Result<Plan, Failed> {
-    let mut plan = Plan::new(&flags.url);
+    let mut plan = Plan::new(flags.url.as_deref().unwrap_or_default());
     plan.mode = match flags.mode {
         BenchMode::Json => Mode::Json,
         BenchMode::Sse => Mode::Sse,
@@ -27,6 +28,8 @@ fn plan(flags: &Bench) -> Result<Plan, Failed> {
     plan.seed = flags.seed;
     plan.threads = flags.threads;
     plan.request_timeout = flags.timeout.0;
+    plan.stamps = flags.stamps;
+    plan.tls_roots = flags.ca.clone().map_or(TlsRoots::Machine, TlsRoots::File);
     for line in &flags.headers {
         let (name, value) =
             line.split_once(':').ok_or_else(|| Failed(format!("--header `{line}`: write `name: value`")))?;
@@ -55,6 +58,9 @@ fn stop_on_interrupt() -> Result<Arc<AtomicBool>, Failed> {
 }
 
 pub(super) fn run(flags: &Bench) -> Result<(), Failed> {
+    if let Some(BenchCommand::Peers(flags)) = &flags.command {
+        return super::peers::run(flags);
+    }
     let plan = plan(flags)?;
     let stop = stop_on_interrupt()?;
     let mut view = ProgressView::on_stderr();

@@ -2,6 +2,7 @@
 
 mod bench;
 mod key;
+mod peers;
 mod serve;
 mod simulate;
 

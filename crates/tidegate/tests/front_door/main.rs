@@ -15,6 +15,7 @@ mod faithful;
 mod leaving;
 mod limits;
 mod operators;
+mod peers;
 mod process;
 mod secrets;
 mod smuggling;
