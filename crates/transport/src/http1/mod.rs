@@ -8,5 +8,6 @@
 mod client;
 mod server;
 
-pub use client::{ClientConn, ClientError, SendEnd};
+pub use crate::client_error::{ClientError, SendEnd};
+pub use client::ClientConn;
 pub use server::{HeadEnd, ServerConn};
