@@ -7,7 +7,7 @@
 
 use crate::door::connection;
 use crate::house::House;
-use crate::plane::{CONNECTION, Plane, SWEEP};
+use crate::plane::{CONNECTION, POOL_GRACE, Plane, SWEEP};
 use crate::settings::Settings;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -191,9 +191,14 @@ impl Gateway {
     /// each client; at last closes the connections to upstreams.
     pub async fn drain(&self) -> Drained {
         let drained = self.drain_streams().await;
-        for plane in self.planes() {
-            plane.close_pool().await;
-        }
+        let planes = self.planes();
+        planes.iter().for_each(|plane| plane.pool.close());
+        let gone = async {
+            for plane in &planes {
+                plane.pool.tasks().all_ended().await;
+            }
+        };
+        self.house.clock.within(POOL_GRACE, gone).await;
         drained
     }
 

@@ -16,7 +16,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
 /// How long HTTP/2 connections may take to say goodbye when a plane ends; a peer that does not read
 /// is left by then.
-const POOL_GRACE: Duration = Duration::from_secs(6);
+pub(crate) const POOL_GRACE: Duration = Duration::from_secs(6);
 
 /// The sweeper of one plane.
 pub(crate) const SWEEP: TaskKind = TaskKind {

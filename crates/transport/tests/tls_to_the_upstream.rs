@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_transport::http1::ClientConn;
+use tidegate_transport::http2::Connection;
 use tidegate_transport::{Clock, Dial, DialClocks, DialStage, HttpOffer, Target, TaskKind, Tasks, TcpDial, TlsRoots};
 use tidegate_wire::http::HeadWriter;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -134,6 +135,36 @@ async fn the_server_chooses_among_what_is_offered() {
             (got, want) => panic!("{offer:?} {alpn:?}: {:?}, wanted {want:?}", got.map(|d| d.http2)),
         }
     }
+}
+
+#[tokio::test]
+async fn http2_is_spoken_where_it_was_chosen() {
+    let (mut config, file) = config("http2");
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = Target { http: HttpOffer::Auto, ..target("localhost", listener.local_addr().unwrap().port()) };
+    Tasks::new().spawn(&SERVER, async move {
+        let tls = acceptor.accept(listener.accept().await.unwrap().0).await.unwrap();
+        let mut conn = h2::server::handshake(tls).await.unwrap();
+        while let Some(Ok((request, mut respond))) = conn.accept().await {
+            assert_eq!(request.uri().to_string(), "https://localhost/secure");
+            let mut out = respond.send_response(http::Response::new(()), false).unwrap();
+            out.send_data(Bytes::from("secret"), true).unwrap();
+        }
+    });
+    let dialled = dialler(&TlsRoots::File(file)).dial(&target).await.unwrap();
+    assert!(dialled.http2);
+    let tasks = Tasks::new();
+    let conn = Connection::open(dialled.io, Clock::real(), &tasks, |_| {}).await.unwrap();
+    let request = http::Request::get("https://localhost/secure").body(()).unwrap();
+    let mut stream = conn.begin(request, true).unwrap();
+    assert_eq!(stream.read_head().await.unwrap().status, 200);
+    let mut body = BytesMut::new();
+    stream.read_body(&mut body, 100).await.unwrap();
+    assert_eq!(&body[..], b"secret");
+    drop((stream, conn));
+    tasks.all_ended().await;
 }
 
 #[tokio::test]

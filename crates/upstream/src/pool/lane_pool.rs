@@ -1,10 +1,11 @@
-//! One lane's connections on one thread: kept, dialled, handed out.
+//! One lane's connections on one thread: kept and handed out.
 //!
 //! Idle HTTP/1.1 connections are taken last in, first out, so that a quiet hour lets the rest grow
 //! old and be swept; one is looked at before use, since the other side may have closed it. Each
-//! request without one dials its own. HTTP/2 connections are dialled in tasks of their own, for
-//! everybody who waits: a request that gives up takes nobody's connection with it.
+//! request without one dials its own. HTTP/2 connections stand on the [`super::shelf`]; a request
+//! takes a slot on one of them or waits for it.
 
+use super::dialling::{Opened, closed};
 use super::shelf::{Grant, Protocol, Shelf, Slot};
 use super::{PoolParts, PoolRules};
 use crate::exchange::Counted;
@@ -16,15 +17,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use tidegate_base::Moment;
 use tidegate_transport::http1::ClientConn;
-use tidegate_transport::http2::Connection;
-use tidegate_transport::{BoxIo, Clock, Dial, DialError, DialStage, HttpOffer, TaskKind, Tasks};
+use tidegate_transport::{Clock, Dial, DialError, HttpOffer, Tasks};
 use tokio::sync::{Notify, oneshot};
-
-const DIALLING: TaskKind = TaskKind {
-    name: "upstream dial",
-    on_cancel: "gives the connection up; nobody waits any more",
-    on_error: "those who wait are told; without them the next one waits 1 s, 2 s, 4 s ...",
-};
 
 /// An HTTP/1.1 connection that waits for its next request.
 pub(crate) struct Idle {
@@ -46,36 +40,21 @@ pub(super) enum Checkout {
     Http2 { slot: Slot, rested: bool },
 }
 
-/// What a dial brought.
-enum Opened {
-    Http1(BoxIo),
-    Http2(u64, Connection),
-}
-
 /// One lane of one thread.
 pub(crate) struct LanePool {
     pub(super) lane: Arc<Lane>,
     pub(super) busy: Gauge,
     idle_gauge: Gauge,
     streams: Gauge,
-    opened: Counter,
-    failed: Counter,
+    pub(super) opened: Counter,
+    pub(super) failed: Counter,
     idle: Mutex<Vec<Idle>>,
     shelf: Mutex<Shelf>,
-    closing: Notify,
-    clock: Clock,
-    dial: Arc<dyn Dial>,
-    rules: PoolRules,
-    tasks: Tasks,
-}
-
-/// Counts a dial under way, however it ends.
-struct Dialing<'a>(&'a LanePool);
-
-impl Drop for Dialing<'_> {
-    fn drop(&mut self) {
-        self.0.shelf().dialing -= 1;
-    }
+    pub(super) closing: Notify,
+    pub(super) clock: Clock,
+    pub(super) dial: Arc<dyn Dial>,
+    pub(super) rules: PoolRules,
+    pub(super) tasks: Tasks,
 }
 
 /// A place in the queue for slots; leaves it when dropped.
@@ -123,7 +102,7 @@ impl LanePool {
     }
 
     /// Never held while a slot, a grant or a connection is dropped: that comes back here.
-    fn shelf(&self) -> MutexGuard<'_, Shelf> {
+    pub(super) fn shelf(&self) -> MutexGuard<'_, Shelf> {
         locked(&self.shelf)
     }
 
@@ -232,7 +211,7 @@ impl LanePool {
     }
 
     /// Gives free slots to those who wait.
-    fn serve(self: &Arc<Self>) {
+    pub(super) fn serve(self: &Arc<Self>) {
         while self.shelf().has_waiters() {
             let Some(slot) = self.free_slot() else { return };
             let waiter = self.shelf().first_waiter();
@@ -240,118 +219,4 @@ impl LanePool {
             let _ = waiter.map(|waiter| waiter.send(Grant::Slot(slot)));
         }
     }
-
-    /// Begins the dials that are needed now.
-    fn dial_as_needed(self: &Arc<Self>) {
-        let mut shelf = self.shelf();
-        for _ in 0..shelf.dials_needed(self.clock.now()) {
-            shelf.dialing += 1;
-            self.tasks.spawn(&DIALLING, Arc::clone(self).dialled());
-        }
-    }
-
-    /// One dial of a task of its own.
-    async fn dialled(self: Arc<Self>) {
-        let dialing = Dialing(&self);
-        let closing = self.closing.notified();
-        tokio::pin!(closing);
-        closing.as_mut().enable();
-        if self.shelf().closed {
-            return;
-        }
-        let opened = tokio::select! {
-            biased;
-            () = &mut closing => return,
-            opened = self.open() => opened,
-        };
-        drop(dialing);
-        if opened.is_ok() { &self.opened } else { &self.failed }.inc();
-        match opened {
-            Ok(Opened::Http2(id, conn)) => {
-                let added = self.shelf().add(id, conn, self.clock.now(), self.rules.http2_age);
-                if !added {
-                    self.dial_failed(&failed(DialStage::Http2, "it closed at once".to_owned()));
-                }
-            }
-            Ok(Opened::Http1(io)) => self.speaks_http1(io),
-            Err(e) => self.dial_failed(&e),
-        }
-        self.serve();
-        self.dial_as_needed();
-    }
-
-    /// The other side chose HTTP/1.1, now or from now on.
-    fn speaks_http1(&self, io: BoxIo) {
-        let mut shelf = self.shelf();
-        shelf.protocol = Protocol::Http1;
-        shelf.retire_all();
-        let waiters = shelf.all_waiters();
-        drop(shelf);
-        let mut io = Some(io);
-        for waiter in waiters {
-            if let Err(Grant::Http1(back)) = waiter.send(Grant::Http1(io.take())) {
-                io = back;
-            }
-        }
-        if let Some(io) = io {
-            self.keep(Idle::new(ClientConn::new(io), self.clock.now(), self));
-        }
-    }
-
-    fn dial_failed(&self, error: &DialError) {
-        let mut shelf = self.shelf();
-        shelf.dial_failed(self.clock.now());
-        let waiters = shelf.failed_waiters();
-        drop(shelf);
-        for waiter in waiters {
-            // Whoever left in the meantime need not know.
-            let _ = waiter.send(Grant::Failed(error.clone()));
-        }
-    }
-
-    /// Dials; over HTTP/2, begins it.
-    async fn open(self: &Arc<Self>) -> Result<Opened, DialError> {
-        let dialled = self.dial.dial(&self.lane.target).await?;
-        if !dialled.http2 {
-            return Ok(Opened::Http1(dialled.io));
-        }
-        let id = self.shelf().id();
-        let lane = Arc::downgrade(self);
-        let changed = move |gone| {
-            if let Some(lane) = lane.upgrade() {
-                lane.changed(id, gone);
-            }
-        };
-        let span = self.rules.http2_start;
-        let opening = Connection::open(dialled.io, self.clock, &self.tasks, changed);
-        let conn = match self.clock.within(span, opening).await {
-            Some(Ok(conn)) => conn,
-            Some(Err(e)) => return Err(failed(DialStage::Http2, e.to_string())),
-            None => {
-                let message = format!("no SETTINGS within {} s", span.as_secs_f64());
-                return Err(DialError { timed_out: true, ..failed(DialStage::Http2, message) });
-            }
-        };
-        if conn.streams_max() == 0 {
-            return Err(failed(DialStage::Http2, "the upstream takes no streams".to_owned()));
-        }
-        Ok(Opened::Http2(id, conn))
-    }
-
-    /// A connection takes more or fewer streams than before, or none, or is gone.
-    fn changed(self: &Arc<Self>, id: u64, gone: bool) {
-        if gone {
-            self.shelf().forget(id);
-        }
-        self.serve();
-        self.dial_as_needed();
-    }
-}
-
-fn failed(stage: DialStage, message: String) -> DialError {
-    DialError { stage, timed_out: false, message }
-}
-
-fn closed() -> DialError {
-    failed(DialStage::Connect, "the gateway is closing".to_owned())
 }

@@ -8,6 +8,7 @@
 //! count as an attempt: its kept connection was closed by the other side before one byte of an
 //! answer, or the peer refused its stream, unread.
 
+mod dialling;
 mod lane_pool;
 mod sending;
 mod shelf;
