@@ -8,6 +8,7 @@ use std::future::{Future, poll_fn};
 use std::time::Duration;
 use tidegate_transport::http2::{Connection, Stream};
 use tidegate_transport::{BoxIo, ClientError, Clock, Listen, MemoryNetwork, TaskKind, Tasks};
+use tokio::io::AsyncReadExt;
 
 pub(crate) const PEER: TaskKind = TaskKind { name: "test peer", on_cancel: "ends", on_error: "ends" };
 
@@ -112,4 +113,28 @@ pub(crate) async fn whole(body: &mut RecvStream) -> Option<usize> {
 /// Lets the other tasks run.
 pub(crate) async fn settle() {
     tokio::time::sleep(Duration::from_millis(50)).await;
+}
+
+/// Frames by hand (RFC 9113 section 6), for what h2's server would never do.
+pub(crate) const DATA: u8 = 0;
+pub(crate) const HEADERS: u8 = 1;
+pub(crate) const RST_STREAM: u8 = 3;
+pub(crate) const SETTINGS: u8 = 4;
+pub(crate) const END_STREAM: u8 = 1;
+pub(crate) const END_HEADERS: u8 = 4;
+/// `:status: 200`, indexed (RFC 7541 appendix A).
+pub(crate) const STATUS_200: &[u8] = &[0x88];
+
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = (payload.len() as u32).to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// The next frame's kind and stream; its payload is dropped.
+pub(crate) async fn read_frame(io: &mut BoxIo) -> (u8, u32) {
+    let mut head = [0; 9];
+    io.read_exact(&mut head).await.unwrap();
+    let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+    io.read_exact(&mut vec![0; length as usize]).await.unwrap();
+    (head[3], u32::from_be_bytes([head[5], head[6], head[7], head[8]]))
 }
