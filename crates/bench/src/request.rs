@@ -4,7 +4,7 @@ use crate::plan::{BenchError, Mode, Plan};
 use bytes::{Bytes, BytesMut};
 use serde_json::json;
 use tidegate_base::Prng;
-use tidegate_transport::Target;
+use tidegate_transport::{HttpOffer, Target};
 use tidegate_wire::http::{HeadWriter, is_hop_by_hop};
 
 const API_VERSION: &[u8] = b"2023-06-01";
@@ -119,7 +119,7 @@ fn address(url: &str) -> Result<(Target, String, String), BenchError> {
     let (path, query) = path.split_at(path.find('?').unwrap_or(path.len()));
     let path = path.trim_end_matches('/');
     let path = if path.ends_with(PATH) { path.to_owned() } else { format!("{path}{PATH}") };
-    Ok((Target { host, port, tls }, authority.to_owned(), path + query))
+    Ok((Target { host, port, tls, http: HttpOffer::Http1 }, authority.to_owned(), path + query))
 }
 
 /// `bytes` bytes of words.

@@ -158,10 +158,10 @@ impl Worker<'_> {
             }
         }
         let began = self.share.clock.now();
-        let io = self.share.dial.dial(&self.share.request.target).await.map_err(|_| Failure::Connect)?;
+        let dialled = self.share.dial.dial(&self.share.request.target).await.map_err(|_| Failure::Connect)?;
         let took = self.share.clock.now().since(began);
         self.share.tally(|t| t.connected(took));
-        Ok(ClientConn::new(io))
+        Ok(ClientConn::new(dialled.io))
     }
 
     async fn read_stream(&self, conn: &mut ClientConn, head: &ResponseHead, start: Moment) -> Result<(), Failure> {

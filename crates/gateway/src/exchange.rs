@@ -12,8 +12,8 @@ use crate::plane::Plane;
 use bytes::Bytes;
 use tidegate_observe::{LiveRequest, Phase};
 use tidegate_schedule::Cause;
-use tidegate_transport::http1::ClientError;
-use tidegate_upstream::{Exchange, ExchangeClocks, ExchangeError, Outgoing, Stage};
+use tidegate_transport::ClientError;
+use tidegate_upstream::{Exchange, ExchangeClocks, ExchangeError, Outgoing, ProbeClocks, Stage};
 use tidegate_wire::error::ErrorBody;
 use tidegate_wire::http::{HeadWriter, RequestHead, ResponseHead, is_hop_by_hop};
 use tidegate_wire::ratelimit::retry_after;
@@ -67,7 +67,11 @@ impl Request<'_> {
         let clocks = &house.settings.clocks;
         let large = self.body.as_ref().is_some_and(|b| b.bytes.len() as u64 >= house.settings.limits.large_body_bytes);
         let first_byte = if large { clocks.first_byte_large } else { clocks.first_byte };
-        ExchangeClocks { upload_stall: clocks.upload_stall, first_byte: self.streams.then_some(first_byte) }
+        ExchangeClocks {
+            upload_stall: clocks.upload_stall,
+            first_byte: self.streams.then_some(first_byte),
+            probe: ProbeClocks { after: clocks.probe, answer: clocks.probe_answer },
+        }
     }
 }
 
@@ -108,9 +112,10 @@ fn not_sent(error: ExchangeError) -> Box<Failure> {
     let cause = match &error {
         ExchangeError::Dial(_) => Cause::Connect,
         ExchangeError::FirstByte => Cause::FirstByte,
-        ExchangeError::UploadStall | ExchangeError::Broken(_) => Cause::Broken,
+        ExchangeError::UploadStall | ExchangeError::Dead | ExchangeError::Broken(_) => Cause::Broken,
     };
-    Box::new(Failure { clock: error.clock(), ..Failure::new(cause, error.to_string()) })
+    let is_final = matches!(error, ExchangeError::Broken(ClientError::Unwritable));
+    Box::new(Failure { clock: error.clock(), is_final, ..Failure::new(cause, error.to_string()) })
 }
 
 fn answered(request: &Request<'_>, exchange: Exchange) -> Result<Sent, Box<Failure>> {
@@ -138,7 +143,7 @@ async fn refused(house: &House, mut exchange: Exchange) -> Result<Sent, Box<Fail
             body
         }
         // The status is known; that its explanation broke off or never ends does not matter.
-        Some(Err(ClientError::Body(_) | ClientError::Io(_))) | None => Bytes::new(),
+        Some(Err(ClientError::Body(_) | ClientError::Io(_) | ClientError::Reset(_))) | None => Bytes::new(),
         Some(Err(e)) => return Err(Box::new(Failure::new(Cause::Broken, e.to_string()))),
     };
     let cause = match head.status {

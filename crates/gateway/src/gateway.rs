@@ -7,12 +7,12 @@
 
 use crate::door::connection;
 use crate::house::House;
-use crate::plane::{CONNECTION, Plane, SWEEP};
+use crate::plane::{CONNECTION, POOL_GRACE, Plane, SWEEP};
 use crate::settings::Settings;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use tidegate_observe::{Live, Metrics};
 use tidegate_transport::{Accepted, Clock, Dial, Listen, TaskKind, Tasks};
@@ -59,6 +59,8 @@ pub struct Gateway {
     connections: Tasks,
     /// Everything that lives as long as the process.
     background: Tasks,
+    /// Every plane that was made and still lives.
+    planes: Arc<Mutex<Vec<Weak<Plane>>>>,
 }
 
 impl Gateway {
@@ -66,7 +68,7 @@ impl Gateway {
     pub fn new(settings: Settings, clock: Clock, dial: Arc<dyn Dial>) -> Self {
         let permits = Arc::new(Semaphore::new(settings.limits.connections.min(Semaphore::MAX_PERMITS)));
         let house = Arc::new(House::new(clock, settings));
-        Gateway { house, dial, permits, connections: Tasks::new(), background: Tasks::new() }
+        Gateway { house, dial, permits, connections: Tasks::new(), background: Tasks::new(), planes: Arc::default() }
     }
 
     /// Its metrics.
@@ -90,13 +92,26 @@ impl Gateway {
         (self.house.bodies.used(), self.house.backlogs.used(), leased, waiting)
     }
 
-    /// The living tasks that belong to connections.
+    /// The living tasks that belong to connections, of clients and to upstreams.
     pub fn living(&self) -> BTreeMap<&'static str, usize> {
-        self.connections.living()
+        let mut living = self.connections.living();
+        for plane in self.planes() {
+            for (name, count) in plane.pool.tasks().living() {
+                *living.entry(name).or_default() += count;
+            }
+        }
+        living
     }
 
     fn plane(&self, number: u8) -> Arc<Plane> {
-        Arc::new(Plane::new(Arc::clone(&self.house), Arc::clone(&self.dial), self.connections.clone(), number))
+        let plane = Plane::new(Arc::clone(&self.house), Arc::clone(&self.dial), self.connections.clone(), number);
+        let plane = Arc::new(plane);
+        self.planes.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&plane));
+        plane
+    }
+
+    fn planes(&self) -> Vec<Arc<Plane>> {
+        self.planes.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect()
     }
 
     /// Serves connections from `listen` on this runtime, in tasks of their own.
@@ -173,8 +188,21 @@ impl Gateway {
     }
 
     /// Stops accepting, lets streams end for the drain's time, then cuts what is left, telling
-    /// each client.
+    /// each client; at last closes the connections to upstreams.
     pub async fn drain(&self) -> Drained {
+        let drained = self.drain_streams().await;
+        let planes = self.planes();
+        planes.iter().for_each(|plane| plane.pool.close());
+        let gone = async {
+            for plane in &planes {
+                plane.pool.tasks().all_ended().await;
+            }
+        };
+        self.house.clock.within(POOL_GRACE, gone).await;
+        drained
+    }
+
+    async fn drain_streams(&self) -> Drained {
         let clock = self.house.clock;
         self.house.begin_drain();
         if clock.within(self.house.settings.clocks.drain, self.connections.all_ended()).await.is_some() {
@@ -199,6 +227,6 @@ async fn run_plane(
         plane.tasks.spawn(&CONNECTION, connection(Arc::clone(&plane), accepted, permit, counted));
     }
     plane.tasks.all_ended().await;
-    plane.pool.clear();
+    plane.close_pool().await;
     sweep.abort();
 }

@@ -9,10 +9,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tidegate_base::{IdSource, Prng, RequestId, StreamId};
 use tidegate_transport::{Dial, TaskKind, Tasks};
-use tidegate_upstream::Pool;
+use tidegate_upstream::{Pool, PoolParts};
 
 /// How often idle upstream connections are looked through for old ones.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
+
+/// How long HTTP/2 connections may take to say goodbye when a plane ends; a peer that does not read
+/// is left by then.
+pub(crate) const POOL_GRACE: Duration = Duration::from_secs(6);
 
 /// The sweeper of one plane.
 pub(crate) const SWEEP: TaskKind = TaskKind {
@@ -45,7 +49,15 @@ impl Plane {
         let lanes: Vec<_> = settings.organisations.iter().flat_map(|o| o.lanes.iter().cloned()).collect();
         let prng = Prng::new(settings.seed).fork(&format!("plane {number}"));
         Plane {
-            pool: Pool::new(house.clock, dial, settings.pool, &lanes, &house.metrics),
+            pool: Pool::new(PoolParts {
+                clock: house.clock,
+                dial,
+                rules: settings.pool,
+                lanes: &lanes,
+                metrics: &house.metrics,
+                tasks: Tasks::new(),
+                prng: prng.fork("pool"),
+            }),
             ids: Mutex::new(IdSource::new(prng.fork("ids"), number)),
             prng: Mutex::new(prng.fork("jitter")),
             connections: AtomicUsize::new(0),
@@ -61,6 +73,12 @@ impl Plane {
 
     pub(crate) fn with_prng<T>(&self, work: impl FnOnce(&mut Prng) -> T) -> T {
         work(&mut self.prng.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Closes the pool and waits until its connections are gone, or have had their time.
+    pub(crate) async fn close_pool(&self) {
+        self.pool.close();
+        self.house.clock.within(POOL_GRACE, self.pool.tasks().all_ended()).await;
     }
 
     /// Client connections on this thread.

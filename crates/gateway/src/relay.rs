@@ -2,8 +2,8 @@
 //!
 //! The upstream is read whenever it has something; whole events go on at once, half ones wait for
 //! their end. A tap sees each event go by: when content begins, what usage says, whether the end
-//! came. Two clocks watch the upstream (gap: no byte; progress: no content event), and the reply
-//! watches the client. A stream that ends without `message_stop` is broken, whatever its framing
+//! came. Two clocks watch the upstream (gap: no byte, and over HTTP/2 no sign of life either;
+//! progress: no content event), and the reply watches the client. A stream that ends without `message_stop` is broken, whatever its framing
 //! says.
 
 use crate::answer::Trouble;
@@ -17,7 +17,7 @@ use std::time::Duration;
 use tidegate_base::{ByteLease, Moment};
 use tidegate_observe::{GapCounts, LiveRequest};
 use tidegate_schedule::Cause;
-use tidegate_transport::http1::ClientError;
+use tidegate_transport::ClientError;
 use tidegate_upstream::Exchange;
 use tidegate_wire::assemble::Assembler;
 use tidegate_wire::error::ErrorType;
@@ -110,7 +110,10 @@ impl<'a> Relay<'a> {
     ) -> Poll<Result<Relayed, Interrupt>> {
         let now = self.house.clock.now();
         let ended = self.poll_upstream(cx, now, exchange, reply);
-        let due = self.due();
+        if ended.is_pending() && !self.tap.stopped && !exchange.is_alive(now, self.last_byte) {
+            self.fail(Failure::by_clock(Cause::Gap, "probe"));
+        }
+        let due = self.due(exchange);
         // The client's side first: what has just been read is written before anything is judged.
         let progresses = self.tap.started() && now < self.last_progress + self.progress_span;
         if let Poll::Ready(why) = reply.poll_watch(cx, now, due, progresses) {
@@ -132,7 +135,7 @@ impl<'a> Relay<'a> {
                     failure.telling("the upstream's stream ended before its message did"),
                 ))))
             }
-            Poll::Pending if now >= due => Poll::Ready(Ok(self.expired(now))),
+            Poll::Pending if now >= due => Poll::Ready(Ok(self.expired(now, exchange))),
             Poll::Pending => Poll::Pending,
         }
     }
@@ -270,20 +273,24 @@ impl<'a> Relay<'a> {
         }
     }
 
-    /// When the first of the upstream's clocks runs out.
-    fn due(&self) -> Moment {
+    /// When the first of the upstream's clocks runs out. A connection that can be asked for a sign
+    /// of life is asked; one that cannot is given longer.
+    fn due(&self, exchange: &Exchange) -> Moment {
         if self.tap.stopped {
             // From `message_stop` on, the last progress there was: later bytes buy no time.
             return self.last_progress + END_LAG_MAX;
         }
-        (self.last_byte + self.house.settings.clocks.gap).min(self.last_progress + self.progress_span)
+        let gap = exchange.probe_due(self.last_byte).unwrap_or(self.last_byte + self.house.settings.clocks.gap);
+        gap.min(self.last_progress + self.progress_span)
     }
 
-    fn expired(&self, now: Moment) -> Relayed {
+    fn expired(&self, now: Moment, exchange: &Exchange) -> Relayed {
         if self.tap.stopped {
             return Relayed::Whole;
         }
-        let gap = now >= self.last_byte + self.house.settings.clocks.gap;
+        // Over HTTP/2 it is progress: what is due to be asked has been asked above.
+        let gap =
+            exchange.probe_due(self.last_byte).is_none() && now >= self.last_byte + self.house.settings.clocks.gap;
         Relayed::Failed(Box::new(Failure::by_clock(Cause::Gap, if gap { "gap" } else { "progress" })))
     }
 

@@ -65,9 +65,13 @@ pub struct Clocks {
     pub first_byte: Duration,
     /// The same for large inputs.
     pub first_byte_large: Duration,
-    /// No byte from the upstream. HTTP/1.1 cannot be probed, so it waits longer than the 10 s
-    /// after which a multiplexed connection is.
+    /// No byte from the upstream. HTTP/1.1 cannot be probed, so it waits long.
     pub gap: Duration,
+    /// No byte from the upstream over HTTP/2, after which its connection is asked for a sign of
+    /// life. No kill: healthy streams pause longer than that.
+    pub probe: Duration,
+    /// How long that sign may take.
+    pub probe_answer: Duration,
     /// No content event.
     pub progress: Duration,
     /// The same where the model thinks unseen.
@@ -93,6 +97,8 @@ impl Default for Clocks {
             first_byte: s(30),
             first_byte_large: s(120),
             gap: s(45),
+            probe: s(10),
+            probe_answer: s(5),
             progress: s(180),
             progress_unseen: s(600),
             whole: s(600),

@@ -95,6 +95,11 @@ struct LaneState {
     state: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LaneOf {
+    lane: Text,
+}
+
 /// Gaps between the pieces of one stream, counted without sharing anything.
 #[derive(Clone, Debug, Default)]
 pub struct GapCounts {
@@ -159,6 +164,7 @@ pub struct Metrics {
     tokens: Family<TokenLabels, Counter>,
     lanes: Family<LaneState, Gauge>,
     connects: Family<LaneState, Counter>,
+    upstream_streams: Family<LaneOf, Gauge>,
     clients: Gauge,
     queued: Gauge,
     leases: Gauge,
@@ -197,6 +203,7 @@ impl Metrics {
             tokens: Family::default(),
             lanes: Family::default(),
             connects: Family::default(),
+            upstream_streams: Family::default(),
             clients: Gauge::default(),
             queued: Gauge::default(),
             leases: Gauge::default(),
@@ -226,6 +233,11 @@ impl Metrics {
         r.register("tokens", "Tokens as the upstream reported them", m.tokens.clone());
         r.register("upstream_connections", "Connections to upstreams by lane and state", m.lanes.clone());
         r.register("upstream_connects", "Connection attempts by lane and result", m.connects.clone());
+        r.register(
+            "upstream_streams",
+            "Requests on HTTP/2 connections to upstreams, by lane",
+            m.upstream_streams.clone(),
+        );
         r.register("client_connections", "Connections of clients", m.clients.clone());
         r.register("queue_waiting", "Requests that wait for a lease", m.queued.clone());
         r.register("leases", "Leases that are out", m.leases.clone());
@@ -333,6 +345,11 @@ impl Metrics {
     /// The counter of a lane's connection attempts with `result` (`opened` or `failed`). Keep it.
     pub fn connect_counter(&self, lane: &str, result: &'static str) -> Counter {
         self.connects.get_or_create_owned(&LaneState { lane: Text(lane.into()), state: result })
+    }
+
+    /// The gauge of a lane's streams on HTTP/2 connections. Keep it.
+    pub fn lane_streams(&self, lane: &str) -> Gauge {
+        self.upstream_streams.get_or_create_owned(&LaneOf { lane: Text(lane.into()) })
     }
 
     /// A client connected (+1) or left (-1).

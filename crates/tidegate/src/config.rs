@@ -16,7 +16,7 @@ use std::time::Duration;
 use tidegate_base::{ByteSize, Secret, Span};
 use tidegate_gateway::{ClientKey, Clocks, Limits, Organisation, Settings};
 use tidegate_schedule::{QueueRules, RetryRules};
-use tidegate_transport::{DialClocks, TlsRoots};
+use tidegate_transport::{DialClocks, HttpOffer, TlsRoots};
 use tidegate_upstream::{Lane, PoolRules, Scheme};
 
 /// A configuration that cannot be used; the text is for a person.
@@ -144,6 +144,8 @@ table!(ClocksTable sets Clocks {
     first_byte: Time,
     first_byte_large: Time,
     gap: Time,
+    probe: Time,
+    probe_answer: Time,
     progress: Time,
     progress_unseen: Time,
     whole: Time,
@@ -178,6 +180,8 @@ table!(RetryTable sets RetryRules {
 table!(PoolTable sets PoolRules {
     idle_max: usize,
     idle_keep: Time,
+    http2_start: Time,
+    http2_age: Time,
 });
 
 table!(QueueTable sets QueueKeys {
@@ -237,6 +241,28 @@ enum Auth {
     Bearer,
 }
 
+/// Which HTTP is spoken to an upstream.
+#[derive(Clone, Copy, serde::Deserialize, Default)]
+enum Http {
+    #[default]
+    #[serde(rename = "auto")]
+    Auto,
+    #[serde(rename = "1.1")]
+    Http1,
+    #[serde(rename = "2")]
+    Http2,
+}
+
+impl Http {
+    fn offer(self) -> HttpOffer {
+        match self {
+            Http::Auto => HttpOffer::Auto,
+            Http::Http1 => HttpOffer::Http1,
+            Http::Http2 => HttpOffer::Http2,
+        }
+    }
+}
+
 /// Where a key comes from; exactly one.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "lowercase")]
@@ -253,6 +279,8 @@ struct OrganisationTable {
     url: Option<String>,
     #[serde(default)]
     auth: Auth,
+    #[serde(default)]
+    http: Http,
     keys: Vec<KeySource>,
 }
 
@@ -424,7 +452,7 @@ fn organisation(
         let url = table.url.as_deref().unwrap_or(API_URL);
         let lane = Lane::new(format!("{}/{}", table.name, k + 1), url, scheme, Secret::new(key));
         let at = |e: &tidegate_upstream::LaneError| if e.0.contains("key has") { "keys" } else { "url" };
-        lanes.push(Arc::new(lane.map_err(|e| wrong(at(&e), &e.0))?));
+        lanes.push(Arc::new(lane.map_err(|e| wrong(at(&e), &e.0))?.offering(table.http.offer())));
     }
     Ok(Organisation { name: table.name.clone(), lanes })
 }
@@ -473,6 +501,12 @@ fn contradictions(places: &Places<'_>, config: &Config) -> Result<(), ConfigErro
             return Err(places.wrong(table, 0, key, why));
         }
     }
+    let pool = config.settings.pool;
+    for (key, span) in [("http2_start", pool.http2_start), ("http2_age", pool.http2_age)] {
+        if span.is_zero() {
+            return Err(places.wrong("pool", 0, key, "is zero: no HTTP/2 connection could be used"));
+        }
+    }
     let mut names = BTreeSet::new();
     for (n, organisation) in config.settings.organisations.iter().enumerate() {
         if !names.insert(&organisation.name) {
@@ -484,6 +518,8 @@ fn contradictions(places: &Places<'_>, config: &Config) -> Result<(), ConfigErro
         ("client_idle", clocks.client_idle),
         ("heartbeat", clocks.heartbeat),
         ("gap", clocks.gap),
+        ("probe", clocks.probe),
+        ("probe_answer", clocks.probe_answer),
         ("whole", clocks.whole),
     ];
     for (key, span) in times {
@@ -541,6 +577,7 @@ mod tests {
             "tenant",
             "hash",
             "auth",
+            "http",
             "env",
             "file",
             "value",
@@ -569,6 +606,12 @@ mod tests {
                 "[[organisation]]\nname = \"a\"\nurl = \"ftp://x\"\nkeys = [{ value = \"k\" }]\n",
                 "t.toml:3: organisation.url: `ftp://x` is not an upstream URL",
             ),
+            (
+                "[[organisation]]\nname = \"a\"\nhttp = \"3\"\nkeys = [{ value = \"k\" }]\n",
+                "t.toml:3: http: unknown variant `3`, expected one of `auto`, `1.1`, `2`",
+            ),
+            ("[clocks]\nprobe = \"0 s\"\n", "t.toml:2: clocks.probe: is zero"),
+            ("[pool]\nhttp2_age = \"0 s\"\n", "t.toml:2: pool.http2_age: is zero"),
             ("[[client_key]]\ntenant = \"a\"\nhash = \"tg_secret\"\n", "t.toml:3: client_key.hash: a key hash is"),
             ("[listen]\naddress = \"here\"\n", "t.toml:2: address: "),
             ("[limits\n", "t.toml:1: "),

@@ -9,19 +9,32 @@
 
 use crate::clock::Clock;
 use crate::io::{BoxIo, Boxed};
-use crate::tls::{self, TlsError, TlsRoots};
+use crate::tls::{Connectors, TlsError, TlsRoots};
 use rustls::pki_types::ServerName;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
 /// Head start of one connection attempt over the next (RFC 8305 section 5 recommends 250 ms).
 const STAGGER: Duration = Duration::from_millis(250);
+/// A server that ignores ALPN was asked for HTTP/2 and nothing else.
+pub(crate) const NO_HTTP2: &str = "the upstream does not offer HTTP/2; set its `http` to \"auto\" or \"1.1\"";
 /// Addresses of one name that are tried.
 const ADDRESSES_MAX: usize = 6;
+
+/// Which HTTP is offered to the other side.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HttpOffer {
+    /// Over TLS both, the other side chooses (ALPN); without TLS HTTP/1.1.
+    Auto,
+    /// Only HTTP/1.1.
+    #[default]
+    Http1,
+    /// Only HTTP/2: by ALPN over TLS, by prior knowledge without.
+    Http2,
+}
 
 /// Where to go.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,6 +45,16 @@ pub struct Target {
     pub port: u16,
     /// Whether TLS is spoken there.
     pub tls: bool,
+    /// Which HTTP is offered there.
+    pub http: HttpOffer,
+}
+
+/// A connection, and what is spoken on it.
+pub struct Dialled {
+    /// The connection.
+    pub io: BoxIo,
+    /// Whether it is HTTP/2 and not HTTP/1.1.
+    pub http2: bool,
 }
 
 /// How far a dial got.
@@ -43,6 +66,8 @@ pub enum DialStage {
     Connect,
     /// The TLS handshake.
     Tls,
+    /// The first words of HTTP/2.
+    Http2,
 }
 
 /// A dial that failed; `message` is for the log and names no secret.
@@ -62,6 +87,7 @@ impl fmt::Display for DialError {
             DialStage::Resolve => "resolving the upstream's name",
             DialStage::Connect => "connecting to the upstream",
             DialStage::Tls => "the TLS handshake with the upstream",
+            DialStage::Http2 => "beginning HTTP/2 with the upstream",
         };
         write!(f, "{stage} failed: {}", self.message)
     }
@@ -70,7 +96,7 @@ impl fmt::Display for DialError {
 impl std::error::Error for DialError {}
 
 /// The answer of [`Dial::dial`].
-pub type Dialing<'a> = Boxed<'a, Result<BoxIo, DialError>>;
+pub type Dialing<'a> = Boxed<'a, Result<Dialled, DialError>>;
 
 /// The seam to other machines.
 pub trait Dial: Send + Sync {
@@ -97,13 +123,13 @@ impl Default for DialClocks {
 pub struct TcpDial {
     clock: Clock,
     clocks: DialClocks,
-    tls: TlsConnector,
+    tls: Connectors,
 }
 
 impl TcpDial {
     /// A dialler with these clocks that believes these roots.
     pub fn new(clock: Clock, clocks: DialClocks, roots: &TlsRoots) -> Result<Self, TlsError> {
-        Ok(TcpDial { clock, clocks, tls: tls::connector(roots)? })
+        Ok(TcpDial { clock, clocks, tls: Connectors::new(roots)? })
     }
 
     async fn resolve(target: &Target) -> Result<Vec<SocketAddr>, DialError> {
@@ -176,16 +202,18 @@ impl Dial for TcpDial {
             let failed = |stage| move |e: io::Error| DialError { stage, timed_out: false, message: e.to_string() };
             tcp.set_nodelay(true).and_then(|()| keep_alive(&tcp)).map_err(failed(DialStage::Connect))?;
             if !target.tls {
-                return Ok(Box::new(tcp) as BoxIo);
+                return Ok(Dialled { io: Box::new(tcp), http2: target.http == HttpOffer::Http2 });
             }
-            let name = ServerName::try_from(target.host.clone()).map_err(|e| DialError {
-                stage: DialStage::Tls,
-                timed_out: false,
-                message: e.to_string(),
-            })?;
-            let shaken = self.clock.within(self.clocks.tls, self.tls.connect(name, Box::new(tcp) as BoxIo)).await;
-            let shaken = shaken.ok_or_else(|| late(DialStage::Tls, self.clocks.tls))?;
-            Ok(Box::new(shaken.map_err(failed(DialStage::Tls))?) as BoxIo)
+            let failed = failed(DialStage::Tls);
+            let name = ServerName::try_from(target.host.clone()).map_err(|e| failed(io::Error::other(e)))?;
+            let shaking = self.tls.offering(target.http).connect(name, Box::new(tcp) as BoxIo);
+            let shaken = self.clock.within(self.clocks.tls, shaking).await;
+            let shaken = shaken.ok_or_else(|| late(DialStage::Tls, self.clocks.tls))?.map_err(&failed)?;
+            let http2 = shaken.get_ref().1.alpn_protocol() == Some(b"h2");
+            if target.http == HttpOffer::Http2 && !http2 {
+                return Err(failed(io::Error::other(NO_HTTP2)));
+            }
+            Ok(Dialled { io: Box::new(shaken), http2 })
         })
     }
 }
@@ -200,7 +228,7 @@ mod tests {
     }
 
     fn to(port: u16, tls: bool) -> Target {
-        Target { host: "127.0.0.1".into(), port, tls }
+        Target { host: "127.0.0.1".into(), port, tls, http: HttpOffer::Http1 }
     }
 
     #[test]
@@ -226,7 +254,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_that_is_none_says_resolve() {
-        let target = Target { host: "no-such-host.invalid".into(), port: 1, tls: false };
+        let target = Target { host: "no-such-host.invalid".into(), port: 1, tls: false, http: HttpOffer::Http1 };
         let e = dialler(2900).dial(&target).await.err().unwrap();
         assert!(e.stage == DialStage::Resolve || e.timed_out, "{e}");
     }

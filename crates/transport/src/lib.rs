@@ -1,5 +1,5 @@
-//! Sockets and time: the seams where production and simulation differ, and HTTP/1.1 connections
-//! on them.
+//! Sockets and time: the seams where production and simulation differ, and HTTP connections on
+//! them.
 //!
 //! | seam | production | World (tests in virtual time) |
 //! |---|---|---|
@@ -11,6 +11,7 @@
 //! (Disk and PRNG, the other two seams, are arguments of the rooms that use them.) This room never
 //! knows what a message, a tenant or a quota is; it moves bytes and says who failed.
 
+mod client_error;
 mod clock;
 mod dial;
 pub mod http1;
@@ -23,8 +24,9 @@ mod stamp;
 mod tasks;
 mod tls;
 
+pub use client_error::{ClientError, SendEnd};
 pub use clock::Clock;
-pub use dial::{Dial, DialClocks, DialError, DialStage, Dialing, Target, TcpDial};
+pub use dial::{Dial, DialClocks, DialError, DialStage, Dialing, Dialled, HttpOffer, Target, TcpDial};
 pub use io::{BoxIo, Io};
 pub use listen::{Accepted, Accepting, Listen, TcpListen};
 pub use memory::MemoryNetwork;

@@ -5,10 +5,10 @@
 //! dropped after `reset_on_drop` is a reset, which the other side reads as `ConnectionReset` once
 //! it has read what was in the pipe.
 
-use crate::dial::{Dial, DialError, DialStage, Dialing, Target};
+use crate::dial::{Dial, DialError, DialStage, Dialing, Dialled, HttpOffer, NO_HTTP2, Target};
 use crate::io::{BoxIo, Io};
 use crate::listen::{Accepted, Accepting, Listen};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,6 +28,8 @@ type Doors = BTreeMap<String, mpsc::Sender<BoxIo>>;
 #[derive(Clone, Debug, Default)]
 pub struct MemoryNetwork {
     doors: Arc<Mutex<Doors>>,
+    /// Names that would choose HTTP/2 in a TLS handshake.
+    choosing_http2: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl std::fmt::Debug for dyn Io {
@@ -49,6 +51,17 @@ impl MemoryNetwork {
         MemoryListen { name: name.to_owned(), waiting }
     }
 
+    /// Whether `name` chooses HTTP/2 where TLS would let it choose. Nothing is encrypted here; only
+    /// the choice is imitated.
+    pub fn choose_http2(&self, name: &str, yes: bool) {
+        let mut choosing = self.choosing_http2.lock().unwrap_or_else(PoisonError::into_inner);
+        if yes {
+            choosing.insert(name.to_owned())
+        } else {
+            choosing.remove(name)
+        };
+    }
+
     /// Connects to `name`, at once.
     pub fn connect(&self, name: &str) -> io::Result<BoxIo> {
         let knock = self.doors.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
@@ -62,11 +75,17 @@ impl MemoryNetwork {
 impl Dial for MemoryNetwork {
     fn dial<'a>(&'a self, target: &'a Target) -> Dialing<'a> {
         Box::pin(async move {
-            self.connect(&format!("{}:{}", target.host, target.port)).map_err(|cause| DialError {
-                stage: DialStage::Connect,
-                timed_out: false,
-                message: cause.to_string(),
-            })
+            let name = format!("{}:{}", target.host, target.port);
+            let failed = |stage, message| DialError { stage, timed_out: false, message };
+            let io = self.connect(&name).map_err(|cause| failed(DialStage::Connect, cause.to_string()))?;
+            let chooses = self.choosing_http2.lock().unwrap_or_else(PoisonError::into_inner).contains(&name);
+            let http2 = match (target.http, target.tls) {
+                (HttpOffer::Http1, _) | (HttpOffer::Auto, false) => false,
+                (HttpOffer::Auto, true) => chooses,
+                (HttpOffer::Http2, true) if !chooses => return Err(failed(DialStage::Tls, NO_HTTP2.to_owned())),
+                (HttpOffer::Http2, _) => true,
+            };
+            Ok(Dialled { io, http2 })
         })
     }
 }

@@ -9,16 +9,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_transport::http1::ClientConn;
-use tidegate_transport::{Clock, Dial, DialClocks, DialStage, Target, TaskKind, Tasks, TcpDial, TlsRoots};
+use tidegate_transport::http2::Connection;
+use tidegate_transport::{Clock, Dial, DialClocks, DialStage, HttpOffer, Target, TaskKind, Tasks, TcpDial, TlsRoots};
 use tidegate_wire::http::HeadWriter;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 
 const SERVER: TaskKind = TaskKind { name: "test server", on_cancel: "ends", on_error: "ends" };
 
-/// A server with a certificate of its own for `localhost`; its port, and the file to believe.
-async fn server(name: &str) -> (u16, PathBuf) {
+/// A certificate of its own for `localhost`; the file to believe.
+fn config(name: &str) -> (rustls::ServerConfig, PathBuf) {
     let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let file = std::env::temp_dir().join(format!("tidegate-{}-{name}.pem", std::process::id()));
     std::fs::write(&file, cert.pem()).unwrap();
@@ -30,6 +32,12 @@ async fn server(name: &str) -> (u16, PathBuf) {
         .with_no_client_auth()
         .with_single_cert(vec![cert.der().clone()], key)
         .unwrap();
+    (config, file)
+}
+
+/// A server that answers one request over HTTP/1.1; its port, and the file to believe.
+async fn server(name: &str) -> (u16, PathBuf) {
+    let (config, file) = config(name);
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -51,13 +59,13 @@ fn dialler(roots: &TlsRoots) -> TcpDial {
 }
 
 fn target(host: &str, port: u16) -> Target {
-    Target { host: host.to_owned(), port, tls: true }
+    Target { host: host.to_owned(), port, tls: true, http: HttpOffer::Http1 }
 }
 
 #[tokio::test]
 async fn a_certificate_from_the_file_is_believed_and_the_request_goes_through() {
     let (port, file) = server("good").await;
-    let io = dialler(&TlsRoots::File(file)).dial(&target("localhost", port)).await.unwrap();
+    let io = dialler(&TlsRoots::File(file)).dial(&target("localhost", port)).await.unwrap().io;
     let mut conn = ClientConn::new(io);
     let mut head = BytesMut::new();
     HeadWriter::request(&mut head, "GET", "/secure").header("host", b"localhost").end();
@@ -75,6 +83,101 @@ async fn a_stranger_or_a_wrong_name_is_refused_in_the_tls_stage() {
         let e = dialler(&roots).dial(&target(host, port)).await.err().unwrap();
         assert_eq!((e.stage, e.timed_out), (DialStage::Tls, false), "{host}: {e}");
         assert!(e.message.contains("certificate"), "{e}");
+    }
+}
+
+/// A TLS server that offers `alpn`; tells for each connection what was chosen and whether it was
+/// resumed.
+async fn chooser(name: &str, alpn: &[&[u8]]) -> (u16, PathBuf, mpsc::Receiver<(Option<Vec<u8>>, bool)>) {
+    let (mut config, file) = config(name);
+    config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (told, heard) = mpsc::channel(8);
+    Tasks::new().spawn(&SERVER, async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            let Ok(mut tls) = acceptor.accept(tcp).await else { continue };
+            let (_, session) = tls.get_ref();
+            let resumed = session.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
+            told.send((session.alpn_protocol().map(<[u8]>::to_vec), resumed)).await.unwrap();
+            // A byte, so that the client reads the tickets that come before it.
+            tls.write_all(b"x").await.unwrap();
+            let _ = tls.read(&mut [0; 1]).await;
+        }
+    });
+    (port, file, heard)
+}
+
+#[tokio::test]
+async fn the_server_chooses_among_what_is_offered() {
+    const BOTH: &[&[u8]] = &[b"h2", b"http/1.1"];
+    for (n, (offer, alpn, want)) in [
+        (HttpOffer::Auto, BOTH, Ok(true)),
+        (HttpOffer::Auto, &[b"http/1.1"], Ok(false)),
+        (HttpOffer::Auto, &[], Ok(false)),
+        (HttpOffer::Http1, BOTH, Ok(false)),
+        (HttpOffer::Http2, BOTH, Ok(true)),
+        (HttpOffer::Http2, &[], Err("does not offer HTTP/2")),
+        (HttpOffer::Http2, &[b"http/1.1"], Err("NoApplicationProtocol")),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (port, file, _heard) = chooser(&format!("alpn{n}"), alpn).await;
+        let target = Target { http: offer, ..target("localhost", port) };
+        match (dialler(&TlsRoots::File(file)).dial(&target).await, want) {
+            (Ok(dialled), Ok(want)) => assert_eq!(dialled.http2, want, "{offer:?} {alpn:?}"),
+            (Err(e), Err(want)) => {
+                assert_eq!(e.stage, DialStage::Tls);
+                assert!(e.message.contains(want), "{e}");
+            }
+            (got, want) => panic!("{offer:?} {alpn:?}: {:?}, wanted {want:?}", got.map(|d| d.http2)),
+        }
+    }
+}
+
+#[tokio::test]
+async fn http2_is_spoken_where_it_was_chosen() {
+    let (mut config, file) = config("http2");
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = Target { http: HttpOffer::Auto, ..target("localhost", listener.local_addr().unwrap().port()) };
+    Tasks::new().spawn(&SERVER, async move {
+        let tls = acceptor.accept(listener.accept().await.unwrap().0).await.unwrap();
+        let mut conn = h2::server::handshake(tls).await.unwrap();
+        while let Some(Ok((request, mut respond))) = conn.accept().await {
+            assert_eq!(request.uri().to_string(), "https://localhost/secure");
+            let mut out = respond.send_response(http::Response::new(()), false).unwrap();
+            out.send_data(Bytes::from("secret"), true).unwrap();
+        }
+    });
+    let dialled = dialler(&TlsRoots::File(file)).dial(&target).await.unwrap();
+    assert!(dialled.http2);
+    let tasks = Tasks::new();
+    let conn = Connection::open(dialled.io, Clock::real(), &tasks, |_| {}).await.unwrap();
+    let request = http::Request::get("https://localhost/secure").body(()).unwrap();
+    let mut stream = conn.begin(request, true).unwrap();
+    assert_eq!(stream.read_head().await.unwrap().status, 200);
+    let mut body = BytesMut::new();
+    stream.read_body(&mut body, 100).await.unwrap();
+    assert_eq!(&body[..], b"secret");
+    drop((stream, conn));
+    tasks.all_ended().await;
+}
+
+#[tokio::test]
+async fn the_second_handshake_resumes_the_first_whatever_it_offers() {
+    let (port, file, mut heard) = chooser("resumed", &[b"h2", b"http/1.1"]).await;
+    let dialler = dialler(&TlsRoots::File(file));
+    for (offer, protocol, resumed) in
+        [(HttpOffer::Auto, "h2", false), (HttpOffer::Auto, "h2", true), (HttpOffer::Http1, "http/1.1", true)]
+    {
+        let target = Target { http: offer, ..target("localhost", port) };
+        let mut io = dialler.dial(&target).await.unwrap().io;
+        io.read_exact(&mut [0; 1]).await.unwrap();
+        assert_eq!(heard.recv().await.unwrap(), (Some(protocol.as_bytes().to_vec()), resumed));
     }
 }
 

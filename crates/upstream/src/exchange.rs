@@ -4,18 +4,20 @@
 //!   dial ─▶ send ─▶ (last byte) ─▶ head ─▶ body … ─▶ back to the pool
 //!   connect, tls    upload stall    first byte
 //! ```
-//! Dropping an exchange before its body has ended closes the connection: that is how the upstream
-//! learns at once that nobody waits any more.
+//! Dropping an exchange before its body has ended closes its connection (HTTP/1.1) or resets its
+//! stream (HTTP/2): that is how the upstream learns at once that nobody waits any more.
 
-use crate::pool::{Idle, LanePool};
+use crate::life::{Life, ProbeClocks};
+use crate::pool::{Idle, LanePool, Slot};
 use prometheus_client::metrics::gauge::Gauge;
 use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tidegate_base::Moment;
-use tidegate_transport::http1::{ClientConn, ClientError};
-use tidegate_transport::{DialError, DialStage};
+use tidegate_transport::http1::ClientConn;
+use tidegate_transport::http2::Stream;
+use tidegate_transport::{ClientError, DialError, DialStage};
 use tidegate_wire::http::ResponseHead;
 
 /// How long the parts of an exchange may take; name and TLS clocks are the dialler's.
@@ -25,6 +27,8 @@ pub struct ExchangeClocks {
     pub upload_stall: Duration,
     /// From the request's last byte to the answer's head; `None` where only the deadline counts.
     pub first_byte: Option<Duration>,
+    /// When a silent HTTP/2 connection is asked for a sign of life.
+    pub probe: ProbeClocks,
 }
 
 /// How far an exchange has come; told as it happens.
@@ -45,6 +49,8 @@ pub enum ExchangeError {
     UploadStall,
     /// The first byte did not come in time.
     FirstByte,
+    /// The connection gave no sign of life when it was asked for one (HTTP/2).
+    Dead,
     /// The connection broke before the answer's head was whole, or the head is no HTTP.
     Broken(ClientError),
 }
@@ -56,9 +62,11 @@ impl ExchangeError {
             ExchangeError::Dial(DialError { timed_out: true, stage, .. }) => Some(match stage {
                 DialStage::Resolve | DialStage::Connect => "connect",
                 DialStage::Tls => "tls",
+                DialStage::Http2 => "http2_start",
             }),
             ExchangeError::UploadStall => Some("upload_stall"),
             ExchangeError::FirstByte => Some("first_byte"),
+            ExchangeError::Dead => Some("probe"),
             ExchangeError::Dial(_) | ExchangeError::Broken(_) => None,
         }
     }
@@ -70,6 +78,7 @@ impl fmt::Display for ExchangeError {
             ExchangeError::Dial(e) => write!(f, "{e}"),
             ExchangeError::UploadStall => f.write_str("the upstream stopped reading the request"),
             ExchangeError::FirstByte => f.write_str("the upstream sent no first byte in time"),
+            ExchangeError::Dead => f.write_str("the upstream's connection gave no sign of life"),
             ExchangeError::Broken(e) => write!(f, "the upstream broke off before its answer: {e}"),
         }
     }
@@ -77,7 +86,7 @@ impl fmt::Display for ExchangeError {
 
 impl std::error::Error for ExchangeError {}
 
-/// Counts one connection in a gauge for as long as it exists.
+/// Counts one connection, or one stream, in a gauge for as long as it exists.
 #[derive(Debug)]
 pub(crate) struct Counted(Gauge);
 
@@ -94,13 +103,17 @@ impl Drop for Counted {
     }
 }
 
+/// What an exchange runs over. A stream goes before its slot: it has ended when the slot is free.
+pub(crate) enum Way {
+    Http1 { conn: ClientConn, lane: Arc<LanePool>, _busy: Counted },
+    Http2 { stream: Box<Stream>, slot: Slot, life: Life },
+}
+
 /// A request that was sent and whose answer's head has come.
 pub struct Exchange {
     /// Status and headers.
     pub head: ResponseHead,
-    pub(crate) conn: ClientConn,
-    pub(crate) lane: Arc<LanePool>,
-    pub(crate) _busy: Counted,
+    pub(crate) way: Way,
 }
 
 impl Exchange {
@@ -111,20 +124,52 @@ impl Exchange {
 
     /// Reads once and shows what came of the body to `sink`; true once the body has ended.
     pub fn poll_body(&mut self, cx: &mut Context<'_>, sink: &mut dyn FnMut(&[u8])) -> Poll<Result<bool, ClientError>> {
-        self.conn.poll_body(cx, sink)
+        match &mut self.way {
+            Way::Http1 { conn, .. } => conn.poll_body(cx, sink),
+            Way::Http2 { stream, .. } => stream.poll_body(cx, sink),
+        }
     }
 
     /// Reads the whole body, up to `max` bytes.
     pub async fn read_body(&mut self, max: usize) -> Result<bytes::Bytes, ClientError> {
         let mut body = bytes::BytesMut::new();
-        self.conn.read_body(&mut body, max).await?;
+        match &mut self.way {
+            Way::Http1 { conn, .. } => conn.read_body(&mut body, max).await?,
+            Way::Http2 { stream, .. } => stream.read_body(&mut body, max).await?,
+        }
         Ok(body.freeze())
+    }
+
+    /// When to call [`Exchange::is_alive`], if no byte comes after `last_byte`; `None` where a
+    /// connection cannot be asked (HTTP/1.1).
+    pub fn probe_due(&self, last_byte: Moment) -> Option<Moment> {
+        match &self.way {
+            Way::Http1 { .. } => None,
+            Way::Http2 { life, .. } => Some(life.due(last_byte)),
+        }
+    }
+
+    /// Whether the connection is alive as far as is known; asks it when that is due. One that is
+    /// dead gets no new streams.
+    pub fn is_alive(&mut self, now: Moment, last_byte: Moment) -> bool {
+        match &mut self.way {
+            Way::Http1 { .. } => true,
+            Way::Http2 { life, slot, .. } => {
+                let alive = life.look(now, last_byte, &slot.conn);
+                if !alive {
+                    slot.conn.retire();
+                }
+                alive
+            }
+        }
     }
 
     /// The answer was read to its end: keeps the connection if it may be used again.
     pub fn finish(self, now: Moment) {
-        if self.conn.is_reusable() {
-            self.lane.keep(Idle::new(self.conn, now, &self.lane));
+        if let Way::Http1 { conn, lane, .. } = self.way
+            && conn.is_reusable()
+        {
+            lane.keep(Idle::new(conn, now, &lane));
         }
     }
 }

@@ -1,9 +1,10 @@
 //! A lane: one upstream key and where it is used.
 
 use bytes::BytesMut;
+use http::{HeaderMap, Method, Request, Uri};
 use std::fmt;
 use tidegate_base::Secret;
-use tidegate_transport::Target;
+use tidegate_transport::{ClientError, HttpOffer, Target};
 use tidegate_wire::http::HeadWriter;
 
 /// How the credential is presented.
@@ -80,7 +81,7 @@ impl Lane {
         }
         Ok(Lane {
             label: label.into(),
-            target: Target { host: bare.to_owned(), port, tls },
+            target: Target { host: bare.to_owned(), port, tls, http: HttpOffer::Auto },
             host: if port == default_port { host.to_owned() } else { format!("{host}:{port}") },
             base_path: path.trim_end_matches('/').to_owned(),
             scheme,
@@ -88,7 +89,13 @@ impl Lane {
         })
     }
 
-    /// Writes a request's head: target, host, credential, length, then `lines`.
+    /// The same lane, offering this HTTP.
+    pub fn offering(mut self, http: HttpOffer) -> Self {
+        self.target.http = http;
+        self
+    }
+
+    /// Writes a request's head for HTTP/1.1: target, host, credential, length, then `lines`.
     pub(crate) fn head(
         &self,
         method: &str,
@@ -106,6 +113,35 @@ impl Lane {
         };
         let mut head = HeadWriter::request(&mut out, method, target);
         head.header("host", self.host.as_bytes());
+        self.own_lines(&mut head, length);
+        lines(&mut head);
+        head.end();
+        out
+    }
+
+    /// The same for HTTP/2.
+    pub(crate) fn http2_head(
+        &self,
+        method: &str,
+        target: &str,
+        length: Option<usize>,
+        lines: impl FnOnce(&mut HeadWriter<'_>),
+    ) -> Result<Request<()>, ClientError> {
+        let mut fields = HeaderMap::with_capacity(32);
+        let mut head = HeadWriter::fields(&mut fields);
+        self.own_lines(&mut head, length);
+        lines(&mut head);
+        let scheme = if self.target.tls { "https" } else { "http" };
+        let uri = Uri::builder().scheme(scheme).authority(self.host.as_str());
+        let uri = uri.path_and_query(format!("{}{target}", self.base_path)).build();
+        let mut request = Request::new(());
+        *request.uri_mut() = uri.map_err(|_| ClientError::Unwritable)?;
+        *request.method_mut() = Method::from_bytes(method.as_bytes()).map_err(|_| ClientError::Unwritable)?;
+        *request.headers_mut() = fields;
+        Ok(request)
+    }
+
+    fn own_lines(&self, head: &mut HeadWriter<'_>, length: Option<usize>) {
         if !self.key.is_empty() {
             match self.scheme {
                 Scheme::ApiKey => head.header("x-api-key", self.key.expose().as_bytes()),
@@ -115,9 +151,6 @@ impl Lane {
         if let Some(length) = length {
             head.number("content-length", length as u64);
         }
-        lines(&mut head);
-        head.end();
-        out
     }
 }
 
@@ -167,5 +200,22 @@ mod tests {
         let want =
             "POST /v/v1/messages HTTP/1.1\r\nhost: h\r\nauthorization: Bearer k\r\ncontent-length: 2\r\na: b\r\n\r\n";
         assert_eq!(std::str::from_utf8(&head).unwrap(), want);
+    }
+
+    #[test]
+    fn the_head_of_http2_says_the_same() {
+        let lane = Lane::new("l", "https://h:8443/v", Scheme::ApiKey, Secret::new("k")).unwrap();
+        let lines = |h: &mut HeadWriter<'_>| {
+            h.header("a", b"b");
+        };
+        let head = lane.http2_head("POST", "/v1/messages?beta=true", Some(2), lines).unwrap();
+        assert_eq!(
+            (head.method().as_str(), head.uri().to_string().as_str()),
+            ("POST", "https://h:8443/v/v1/messages?beta=true")
+        );
+        let fields: Vec<_> = head.headers().iter().map(|(n, v)| (n.as_str(), v.as_bytes())).collect();
+        assert_eq!(fields, [("x-api-key", &b"k"[..]), ("content-length", b"2"), ("a", b"b")]);
+        assert!(head.headers()["x-api-key"].is_sensitive());
+        assert!(matches!(lane.http2_head("POST", "/a\"b c", None, |_| {}), Err(ClientError::Unwritable)));
     }
 }

@@ -7,8 +7,10 @@
 
 mod exchange;
 mod lane;
+mod life;
 mod pool;
 
 pub use exchange::{Exchange, ExchangeClocks, ExchangeError, Stage};
 pub use lane::{Lane, LaneError, Scheme};
-pub use pool::{Outgoing, Pool, PoolRules};
+pub use life::ProbeClocks;
+pub use pool::{Outgoing, Pool, PoolParts, PoolRules};

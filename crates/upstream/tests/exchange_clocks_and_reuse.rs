@@ -5,11 +5,13 @@
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 use std::time::Duration;
-use tidegate_base::Secret;
+use tidegate_base::{Prng, Secret};
 use tidegate_observe::Metrics;
 use tidegate_transport::http1::ServerConn;
 use tidegate_transport::{Accepted, Clock, Listen, MemoryNetwork, TaskKind, Tasks};
-use tidegate_upstream::{Exchange, ExchangeClocks, ExchangeError, Lane, Outgoing, Pool, PoolRules, Scheme};
+use tidegate_upstream::{
+    Exchange, ExchangeClocks, ExchangeError, Lane, Outgoing, Pool, PoolParts, PoolRules, ProbeClocks, Scheme,
+};
 
 const SERVER: TaskKind = TaskKind { name: "test server", on_cancel: "ends", on_error: "ends" };
 
@@ -23,14 +25,25 @@ struct Scene {
 fn scene() -> Scene {
     let (clock, metrics, network) = (Clock::real(), Metrics::new(), MemoryNetwork::new());
     let lane = Lane::new("main/0", "http://api:80", Scheme::ApiKey, Secret::new("k")).unwrap();
-    let pool = Pool::new(clock, Arc::new(network.clone()), PoolRules::default(), &[Arc::new(lane)], &metrics);
+    let pool = Pool::new(PoolParts {
+        clock,
+        dial: Arc::new(network.clone()),
+        rules: PoolRules::default(),
+        lanes: &[Arc::new(lane)],
+        metrics: &metrics,
+        tasks: Tasks::new(),
+        prng: Prng::new(1),
+    });
     Scene { pool, metrics, clock, network }
 }
 
 impl Scene {
     async fn ask(&self, body: usize) -> Result<Exchange, ExchangeError> {
-        let clocks =
-            ExchangeClocks { upload_stall: Duration::from_secs(10), first_byte: Some(Duration::from_secs(30)) };
+        let clocks = ExchangeClocks {
+            upload_stall: Duration::from_secs(10),
+            first_byte: Some(Duration::from_secs(30)),
+            probe: ProbeClocks::default(),
+        };
         let request =
             Outgoing { method: "POST", target: "/", body: Some(Bytes::from(vec![0; body])), lines: &|_| {}, clocks };
         self.pool.exchange(0, &request, |_| {}).await

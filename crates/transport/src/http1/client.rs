@@ -5,10 +5,10 @@
 //! [`ClientConn::is_reusable`] says so.
 
 use super::{forget, keep};
+use crate::client_error::{ClientError, SendEnd};
 use crate::io::{BoxIo, poll_read_once};
 use crate::scratch::with_scratch;
 use bytes::{Buf, Bytes, BytesMut};
-use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -20,45 +20,6 @@ use tokio::io::AsyncWrite;
 const JOIN_BYTES_MAX: usize = 16 * 1024;
 /// Interim (1xx) answers before the real one that are put up with.
 const INTERIM_MAX: usize = 8;
-
-/// What went wrong with the peer.
-#[derive(Debug)]
-pub enum ClientError {
-    /// The transport failed.
-    Io(io::Error),
-    /// It closed before the answer's head was whole. `any` says whether a byte of it had come.
-    ClosedEarly {
-        /// Whether part of an answer was read.
-        any: bool,
-    },
-    /// Its head is not HTTP/1.1.
-    Head(HeadError),
-    /// Its body is not what its framing says, or was cut.
-    Body(BodyError),
-}
-
-impl fmt::Display for ClientError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ClientError::Io(e) => write!(f, "{e}"),
-            ClientError::ClosedEarly { any: false } => f.write_str("the connection closed before any answer"),
-            ClientError::ClosedEarly { any: true } => f.write_str("the connection closed inside the answer's head"),
-            ClientError::Head(_) => f.write_str("the answer's head is not valid HTTP/1.1"),
-            ClientError::Body(e) => write!(f, "{e}"),
-        }
-    }
-}
-
-impl std::error::Error for ClientError {}
-
-/// How sending ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SendEnd {
-    /// Everything was sent.
-    Whole,
-    /// The peer began to answer before it had everything (a 413, say); read its head.
-    AnsweredEarly,
-}
 
 /// One connection to a server.
 pub struct ClientConn {

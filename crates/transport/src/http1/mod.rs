@@ -29,5 +29,6 @@ fn forget(read: &mut BytesMut, used: usize) {
 mod client;
 mod server;
 
-pub use client::{ClientConn, ClientError, SendEnd};
+pub use crate::client_error::{ClientError, SendEnd};
+pub use client::ClientConn;
 pub use server::{HeadEnd, ServerConn};

@@ -1,8 +1,9 @@
-//! TLS towards upstreams: whose certificates are believed.
+//! TLS towards upstreams: whose certificates are believed, which HTTP is offered.
 //!
 //! Roots: the machine's own store; if it is empty (slim images have none) Mozilla's list that is
 //! compiled in; or a file of the operator's, which then stands alone.
 
+use crate::dial::HttpOffer;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -33,8 +34,38 @@ impl fmt::Display for TlsError {
 
 impl std::error::Error for TlsError {}
 
-/// A connector that believes `roots`.
-pub(crate) fn connector(roots: &TlsRoots) -> Result<TlsConnector, TlsError> {
+/// One connector for each offer. They share the store of sessions, so that a connection of any of
+/// them is resumed by any other: 256 server names, eight tickets each (rustls' own numbers).
+pub(crate) struct Connectors {
+    auto: TlsConnector,
+    http1: TlsConnector,
+    http2: TlsConnector,
+}
+
+impl Connectors {
+    /// Connectors that believe `roots`.
+    pub(crate) fn new(roots: &TlsRoots) -> Result<Self, TlsError> {
+        let config = config(roots)?;
+        let offering = |protocols: &[&[u8]]| {
+            let mut config = config.clone();
+            config.alpn_protocols = protocols.iter().map(|p| p.to_vec()).collect();
+            TlsConnector::from(Arc::new(config))
+        };
+        let (auto, http1, http2) = (offering(&[b"h2", b"http/1.1"]), offering(&[b"http/1.1"]), offering(&[b"h2"]));
+        Ok(Connectors { auto, http1, http2 })
+    }
+
+    /// The connector for this offer.
+    pub(crate) fn offering(&self, offer: HttpOffer) -> &TlsConnector {
+        match offer {
+            HttpOffer::Auto => &self.auto,
+            HttpOffer::Http1 => &self.http1,
+            HttpOffer::Http2 => &self.http2,
+        }
+    }
+}
+
+fn config(roots: &TlsRoots) -> Result<rustls::ClientConfig, TlsError> {
     let mut store = RootCertStore::empty();
     match roots {
         TlsRoots::Machine => {
@@ -56,11 +87,10 @@ pub(crate) fn connector(roots: &TlsRoots) -> Result<TlsConnector, TlsError> {
         }
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+    let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|e| TlsError(e.to_string()))?
         .with_root_certificates(store)
         .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(TlsConnector::from(Arc::new(config)))
+    Ok(config)
 }

@@ -2,5 +2,5 @@
 
 mod client;
 
-pub(crate) use client::connector;
+pub(crate) use client::Connectors;
 pub use client::{TlsError, TlsRoots};

@@ -1,0 +1,72 @@
+//! What can go wrong with a server, in the words of both HTTP versions.
+
+use std::fmt;
+use std::io;
+use tidegate_wire::http::{BodyError, HeadError};
+
+/// What went wrong with the peer.
+#[derive(Debug)]
+pub enum ClientError {
+    /// The transport failed.
+    Io(io::Error),
+    /// It closed before the answer's head was whole. `any` says whether a byte of it had come.
+    ClosedEarly {
+        /// Whether part of an answer was read.
+        any: bool,
+    },
+    /// Its head is not HTTP/1.1.
+    Head(HeadError),
+    /// Its body is not what its framing says, or was cut.
+    Body(BodyError),
+    /// HTTP/2: it certainly did nothing with the request, which may go out again at once.
+    Unsent,
+    /// HTTP/2: the stream or its connection ended with this code, sent or detected.
+    Reset(h2::Reason),
+    /// The request cannot be written as a head of HTTP/2: its method or target is none.
+    Unwritable,
+}
+
+impl ClientError {
+    /// What a failure of the `h2` crate means to one stream. `begun` says that the answer's head
+    /// has come, so that nobody may take the request for one that never arrived.
+    pub(crate) fn of_http2(error: h2::Error, begun: bool) -> Self {
+        let reason = error.reason();
+        let refused = error.is_reset() && reason == Some(h2::Reason::REFUSED_STREAM);
+        // A stream that dies by the peer's GOAWAY is above the last one it will look at (RFC 9113
+        // section 6.8); the others go on.
+        let above_last = error.is_go_away() && reason == Some(h2::Reason::NO_ERROR);
+        if !begun && error.is_remote() && (refused || above_last) {
+            return ClientError::Unsent;
+        }
+        match reason {
+            Some(reason) => ClientError::Reset(reason),
+            None => ClientError::Io(error.into_io().unwrap_or_else(|| io::ErrorKind::InvalidInput.into())),
+        }
+    }
+}
+
+impl fmt::Display for ClientError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ClientError::Io(e) => write!(f, "{e}"),
+            ClientError::ClosedEarly { any: false } => f.write_str("the connection closed before any answer"),
+            ClientError::ClosedEarly { any: true } => f.write_str("the connection closed inside the answer's head"),
+            ClientError::Head(_) => f.write_str("the answer's head is not valid HTTP"),
+            ClientError::Body(e) => write!(f, "{e}"),
+            ClientError::Unsent => f.write_str("the request was not taken up"),
+            ClientError::Reset(reason) => write!(f, "HTTP/2 ended the stream: {}", reason.description()),
+            ClientError::Unwritable => f.write_str("the request's method or target cannot be written in HTTP/2"),
+        }
+    }
+}
+
+impl std::error::Error for ClientError {}
+
+/// How sending ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendEnd {
+    /// Everything was sent.
+    Whole,
+    /// The peer began to answer before it had everything (a 413, say); read its head.
+    AnsweredEarly,
+}
