@@ -1,11 +1,11 @@
-//! Sockets and time: the seams where production and simulation differ, and HTTP/1.1 connections
-//! on them.
+//! Sockets and time: the seams where production and simulation differ, and HTTP connections on
+//! them.
 //!
 //! | seam | production | World (tests in virtual time) |
 //! |---|---|---|
 //! | [`Clock`] | the machine's monotonic and wall clocks | tokio's paused clock, a made-up date |
 //! | [`Dial`] | DNS, TCP, TLS, each with its clock ([`TcpDial`]) | [`MemoryNetwork`] |
-//! | [`Listen`] | a TCP listener ([`TcpListen`]) | [`MemoryNetwork`] |
+//! | [`Listen`] | a TCP listener ([`TcpListen`]), TLS on it ([`TlsListen`]) | [`MemoryNetwork`] |
 //! | [`Tasks`] | named tasks on the current runtime, counted | the same |
 //!
 //! (Disk and PRNG, the other two seams, are arguments of the rooms that use them.) This room never
@@ -19,14 +19,16 @@ mod io;
 mod listen;
 mod memory;
 mod scratch;
+mod stream;
 mod tasks;
 mod tls;
 
 pub use clock::Clock;
 pub use dial::{Dial, DialClocks, DialError, DialStage, Dialing, Target, TcpDial};
 pub use io::{BoxIo, Io};
-pub use listen::{Accepted, Accepting, Listen, TcpListen};
+pub use listen::{Accepted, Accepting, Listen, TcpListen, TlsListen};
 pub use memory::MemoryNetwork;
 pub use scratch::with_scratch;
+pub use stream::ServerStream;
 pub use tasks::{TaskKind, Tasks};
-pub use tls::{TlsError, TlsRoots};
+pub use tls::{Alpn, ServerTls, TlsError, TlsFiles, TlsRoots};

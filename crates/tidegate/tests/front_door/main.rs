@@ -18,5 +18,6 @@ mod operators;
 mod process;
 mod secrets;
 mod smuggling;
+mod tls;
 mod upstream;
 mod wire;

@@ -2,3 +2,7 @@
 //!
 //! A connection is one task, its streams are objects held elsewhere on the same thread; what
 //! HTTP/1.1 connections can be asked, these streams can be asked too.
+
+mod server;
+
+pub use server::{Next, ServerConnection, ServerRules, ServerStream};
