@@ -148,7 +148,6 @@ mod tests {
         let load = plane.count();
         let task = connection(plane, door.accept().await.unwrap(), permit, load);
         let bytes = size_of_val(&task);
-        println!("{bytes} bytes");
         assert!(bytes <= 1536, "{bytes} bytes");
     }
 }

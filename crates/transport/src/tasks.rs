@@ -69,6 +69,8 @@ impl Tasks {
     {
         self.living.change(kind.name, 1);
         let alive = Alive(Arc::clone(&self.living), kind.name);
+        // Boxed: a block that awaits what it has captured holds it twice, once as each.
+        let task = Box::pin(task);
         tokio::spawn(async move {
             let _alive = alive;
             task.await
