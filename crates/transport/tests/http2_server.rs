@@ -240,6 +240,26 @@ async fn an_early_answer_stops_the_upload_and_leaves_the_connection_usable() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_upload_that_only_drips_keeps_no_refused_stream_open() {
+    let scene = scene(|mut stream: ServerStream| async move {
+        stream.read_head().await.unwrap();
+        stream.respond(404, Some(0), true, |_| {});
+        stream.close(Clock::real()).await;
+    });
+    let client = scene.client(65_535).await;
+    let mut ready = client.clone().ready().await.unwrap();
+    let (answer, mut body) = ready.send_request(Request::post("http://a/").body(()).unwrap(), false).unwrap();
+    assert_eq!(answer.await.unwrap().status(), 404);
+    let began = Clock::real();
+    while body.send_data(Bytes::from_static(b"x"), false).is_ok() {
+        tokio::time::sleep(Duration::from_millis(900)).await;
+    }
+    let lasted = began.now().since(tidegate_base::Moment::ZERO);
+    assert!(lasted > Duration::from_secs(9) && lasted < Duration::from_secs(12), "{lasted:?}");
+    assert_eq!(scene.tasks.living().get("stream"), None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_thousand_streams_over_ten_connections_do_not_mix() {
     let scene = scene(|mut stream: ServerStream| async move {
         let path = stream.read_head().await.unwrap().path().to_owned();

@@ -52,7 +52,7 @@ const GOODBYE_MAX: Duration = Duration::from_secs(1);
 /// What is thrown away of a body that nobody reads ends with the window it was granted, or with such
 /// a silence.
 const LINGER_SILENCE_MAX: Duration = Duration::from_secs(1);
-/// The longest a whole answer may take to be taken when the stream closes, as in HTTP/1.1.
+/// The longest a stream may take to close, as in HTTP/1.1.
 const LINGER_MAX: Duration = Duration::from_secs(10);
 
 /// What a connection runs under.
@@ -345,9 +345,17 @@ impl ServerStream {
     /// stop sending for a failure, and need not hear it if their body ends anyway.
     pub async fn close(mut self, clock: Clock) {
         self.ended = true;
-        self.hand_over_in_time(clock).await;
+        let _ = clock.within(LINGER_MAX, self.linger(clock)).await;
+    }
+
+    async fn linger(&mut self, clock: Clock) {
+        poll_fn(|cx| match self.poll_departed(cx) {
+            Poll::Ready(()) => Poll::Ready(()),
+            Poll::Pending => self.poll_flush(cx).map(drop),
+        })
+        .await;
         let mut coming = STREAM_WINDOW as usize;
-        while !self.body_ended && coming > 0 && !matches!(self.answer, Answer::Lost) {
+        while !self.body_ended && coming > 0 {
             match clock.within(LINGER_SILENCE_MAX, self.body.data()).await {
                 // The window is not opened again, so a large upload comes to a stop.
                 Some(Some(Ok(data))) => coming = coming.saturating_sub(data.len()),
@@ -355,14 +363,6 @@ impl ServerStream {
             }
             self.body_ended = self.body.is_end_stream();
         }
-    }
-
-    async fn hand_over_in_time(&mut self, clock: Clock) {
-        let left =
-            poll_fn(
-                |cx| if self.poll_departed(cx).is_ready() { Poll::Ready(()) } else { self.poll_flush(cx).map(drop) },
-            );
-        let _ = clock.within(LINGER_MAX, left).await;
     }
 
     /// Breaks the stream off with a reset; the connection's others go on.
