@@ -90,6 +90,7 @@ pub(crate) fn node_for_readme() -> Result<Command, String> {
 /// The Python suite, with each major of the SDK.
 pub(crate) fn python() -> Result<(), String> {
     heading("clients: environments of Python");
+    process::need("openssl", "openssl")?;
     let pythons = PYTHONS.map(|(major, title)| python_with(major).map(|python| (title, python)));
     build()?;
     for python in pythons {
@@ -156,6 +157,7 @@ fn twice(title: &str, suite: impl Fn() -> Command) -> Result<(), String> {
         let mut suite = suite();
         suite
             .env("TIDEGATE_THROUGH", through)
+            .env("TIDEGATE_BINARY", &tidegate)
             .env("TIDEGATE_BASE_URL", served.address(through)?)
             .env("TIDEGATE_TRUTH_URL", served.address("truth")?)
             .env("TIDEGATE_ADMIN_URL", served.address("admin")?)

@@ -150,11 +150,13 @@ pub(crate) fn end(child: &mut Child) {
 
 /// Makes sure that `program` can be run, by `apt-get` if need be.
 pub(crate) fn need(program: &str, package: &str) -> Result<(), String> {
-    let works = |program: &str| {
+    // Most say their version when asked the one way, openssl when asked the other.
+    let says = |program: &str, asked: &str| {
         let mut probe = command(program);
-        probe.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        probe.arg(asked).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         probe.status().is_ok_and(|status| status.success())
     };
+    let works = |program: &str| says(program, "--version") || says(program, "version");
     if works(program) {
         return Ok(());
     }

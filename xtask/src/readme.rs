@@ -71,6 +71,7 @@ pub(crate) fn run(as_written: bool) -> Result<(), String> {
         return Ok(());
     };
     process::need("curl", "curl")?;
+    process::need("openssl", "openssl")?;
     run_page("README.md", &first, as_written)?;
     if let Some(second) = second {
         heading("readme: the commands of README.zh-CN.md");

@@ -51,6 +51,8 @@ pub(crate) enum Trouble {
     Refused(Refusal),
     /// Slow readers hold too much memory to take on another stream.
     BacklogBudget,
+    /// There are as many connections and streams as there may be.
+    StreamLimit,
     /// The process is going down.
     Draining,
     /// The deadline passed.
@@ -101,6 +103,7 @@ pub fn public_codes() -> &'static [&'static str] {
         "queue_wait_too_long",
         "queue_full",
         "backlog_budget_spent",
+        "too_many_streams",
         "draining",
         "deadline_passed",
         "cancelled_by_operator",
@@ -232,6 +235,10 @@ pub(crate) fn answer(trouble: &Trouble) -> Answer {
         }
         Trouble::BacklogBudget => {
             row(Overloaded, "backlog_budget_spent", "slow readers hold as much memory as they may; try again shortly")
+                .after(Duration::from_secs(1))
+        }
+        Trouble::StreamLimit => {
+            row(Overloaded, "too_many_streams", "Tidegate serves as many requests at once as it may; try again shortly")
                 .after(Duration::from_secs(1))
         }
         Trouble::Draining => {

@@ -11,7 +11,8 @@ use bytes::{Bytes, BytesMut};
 use flate2::bufread::{GzDecoder, ZlibDecoder};
 use std::io::Read;
 use tidegate_base::ByteLease;
-use tidegate_transport::http1::{HeadEnd, ServerConn};
+use tidegate_transport::ServerStream;
+use tidegate_transport::http1::HeadEnd;
 use tidegate_wire::http::{Framing, RequestHead};
 
 /// Steps in which a body of unknown length is leased, bytes.
@@ -55,7 +56,7 @@ fn coding(head: &RequestHead) -> Result<Coding, Trouble> {
 }
 
 /// The phase.
-pub(crate) async fn decode(house: &House, conn: &mut ServerConn, head: &RequestHead) -> Result<Body, DecodeEnd> {
+pub(crate) async fn decode(house: &House, conn: &mut ServerStream, head: &RequestHead) -> Result<Body, DecodeEnd> {
     let limit = house.settings.limits.body_bytes;
     let coding = coding(head)?;
     let mut lease = house.bodies.empty_lease();
@@ -78,7 +79,7 @@ pub(crate) async fn decode(house: &House, conn: &mut ServerConn, head: &RequestH
                 house.metrics.clock_expired("client_body_stall");
                 return Err(Trouble::BodySlow.into());
             }
-            Some(Err(HeadEnd::Closed | HeadEnd::Io(_))) => return Err(DecodeEnd::Left),
+            Some(Err(HeadEnd::Closed | HeadEnd::Http2 | HeadEnd::Io(_))) => return Err(DecodeEnd::Left),
             Some(Err(HeadEnd::Bad(e))) => return Err(Trouble::Head(e).into()),
             Some(Err(HeadEnd::Body(e))) => return Err(Trouble::BodyFraming(e).into()),
             Some(Ok(0)) => break,

@@ -1,4 +1,4 @@
-//! Phase 1, the door: one client connection and the requests that come over it.
+//! Phase 1, the door: the requests that come over one connection, or the one of an HTTP/2 stream.
 //!
 //! ```text
 //!   idle ──byte──▶ head ──whole──▶ path ──keep alive──▶ idle
@@ -11,14 +11,12 @@
 
 use crate::answer::{Trouble, answer};
 use crate::path;
-use crate::plane::{Counted, Plane};
+use crate::plane::Plane;
 use crate::reply::own_lines;
-use std::sync::Arc;
 use tidegate_base::RequestId;
-use tidegate_transport::Accepted;
-use tidegate_transport::http1::{HeadEnd, ServerConn};
+use tidegate_transport::ServerStream;
+use tidegate_transport::http1::HeadEnd;
 use tidegate_wire::http::RequestHead;
-use tokio::sync::OwnedSemaphorePermit;
 
 /// A way in.
 #[derive(Debug, PartialEq, Eq)]
@@ -78,7 +76,7 @@ fn is_model_id(id: &str) -> bool {
     !matches!(id, "" | "." | "..") && id.bytes().all(plain)
 }
 
-/// What becomes of a connection after a request.
+/// What becomes of a connection, or of an HTTP/2 stream, after a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum After {
     /// The next request may come.
@@ -87,32 +85,12 @@ pub(crate) enum After {
     Close,
     /// It is broken off.
     Abort,
-}
-
-/// Serves one connection to its end.
-pub(crate) async fn connection(
-    plane: Arc<Plane>,
-    accepted: Accepted,
-    _permit: OwnedSemaphorePermit,
-    _counted: Counted,
-) {
-    let from_loopback = accepted.from_loopback;
-    let Ok(io) = accepted.open() else { return };
-    let house = &*plane.house;
-    let clock = house.clock;
-    let mut conn = ServerConn::new(io);
-    loop {
-        match one(&plane, &mut conn, from_loopback).await {
-            After::KeepAlive => {}
-            After::Close => return conn.close(clock).await,
-            // By a reset: to a client of HTTP/1.0 an orderly close would be the answer's end.
-            After::Abort => return conn.abort(),
-        }
-    }
+    /// There was no request: the client begins to speak HTTP/2.
+    Http2,
 }
 
 /// One request, from the silence before it to what becomes of the connection.
-async fn one(plane: &Plane, conn: &mut ServerConn, from_loopback: bool) -> After {
+pub(crate) async fn one(plane: &Plane, conn: &mut ServerStream, from_loopback: bool) -> After {
     let house = &*plane.house;
     let (clock, clocks) = (house.clock, &house.settings.clocks);
     let came = tokio::select! {
@@ -129,6 +107,7 @@ async fn one(plane: &Plane, conn: &mut ServerConn, from_loopback: bool) -> After
     let head = match clock.within(clocks.client_head, conn.read_head()).await {
         Some(Ok(head)) => head,
         Some(Err(HeadEnd::Bad(e))) => return refuse(plane, conn, &Trouble::Head(e), false).await,
+        Some(Err(HeadEnd::Http2)) => return After::Http2,
         Some(Err(HeadEnd::Closed | HeadEnd::Body(_) | HeadEnd::Io(_))) => return After::Abort,
         None => {
             house.metrics.clock_expired("client_head");
@@ -144,7 +123,7 @@ async fn one(plane: &Plane, conn: &mut ServerConn, from_loopback: bool) -> After
 }
 
 /// Says that somebody is here: what a health check of a load balancer asks for.
-async fn root(plane: &Plane, conn: &mut ServerConn, head: &RequestHead) -> After {
+async fn root(plane: &Plane, conn: &mut ServerStream, head: &RequestHead) -> After {
     const HERE: &[u8] = b"{\"service\":\"tidegate\"}\n";
     let house = &*plane.house;
     let keep = head.keeps_alive() && conn.body_read();
@@ -156,6 +135,7 @@ async fn root(plane: &Plane, conn: &mut ServerConn, head: &RequestHead) -> After
     if head.method() != "HEAD" {
         conn.push(HERE);
     }
+    conn.end();
     match house.clock.within(house.settings.clocks.client_write_stall, conn.flush()).await {
         Some(Ok(())) if keep => After::KeepAlive,
         Some(Ok(())) => After::Close,
@@ -164,7 +144,7 @@ async fn root(plane: &Plane, conn: &mut ServerConn, head: &RequestHead) -> After
 }
 
 /// Refuses what has not become a request; `to_head` answers a `HEAD`, which takes no body.
-async fn refuse(plane: &Plane, conn: &mut ServerConn, trouble: &Trouble, to_head: bool) -> After {
+pub(crate) async fn refuse(plane: &Plane, conn: &mut ServerStream, trouble: &Trouble, to_head: bool) -> After {
     let house = &*plane.house;
     let row = answer(trouble);
     let (id, _): (RequestId, _) = plane.new_ids();
@@ -177,6 +157,7 @@ async fn refuse(plane: &Plane, conn: &mut ServerConn, trouble: &Trouble, to_head
     if !to_head {
         conn.push(&body);
     }
+    conn.end();
     After::Close
 }
 

@@ -1,11 +1,11 @@
 //! Starting, accepting, draining.
 //!
 //! In production one acceptor deals new connections to data-plane threads, each a current-thread
-//! runtime of its own, to the one with the fewest; a kernel hash over few long-lived connections
+//! runtime of its own, to the one with the fewest of them and of HTTP/2 streams; a kernel hash over few long-lived connections
 //! would leave a core idle. In a World test everything runs on the caller's runtime. Either way a
 //! connection permit is taken before a connection is accepted.
 
-use crate::door::connection;
+use crate::connection::connection;
 use crate::house::House;
 use crate::plane::{CONNECTION, POOL_GRACE, Plane, SWEEP};
 use crate::settings::Settings;
@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use tidegate_observe::{Live, Metrics};
 use tidegate_transport::{Accepted, Clock, Dial, Listen, TaskKind, Tasks};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 /// Connections on their way to a thread.
 const DEALT_MAX: usize = 1024;
@@ -54,8 +54,7 @@ pub struct Drained {
 pub struct Gateway {
     pub(crate) house: Arc<House>,
     dial: Arc<dyn Dial>,
-    permits: Arc<Semaphore>,
-    /// Connections, on all threads; awaited by a drain.
+    /// Connections and streams, on all threads; awaited by a drain.
     connections: Tasks,
     /// Everything that lives as long as the process.
     background: Tasks,
@@ -66,9 +65,8 @@ pub struct Gateway {
 impl Gateway {
     /// A gateway that serves nobody yet. `dial` is the way to the upstreams.
     pub fn new(settings: Settings, clock: Clock, dial: Arc<dyn Dial>) -> Self {
-        let permits = Arc::new(Semaphore::new(settings.limits.connections.min(Semaphore::MAX_PERMITS)));
         let house = Arc::new(House::new(clock, settings));
-        Gateway { house, dial, permits, connections: Tasks::new(), background: Tasks::new(), planes: Arc::default() }
+        Gateway { house, dial, connections: Tasks::new(), background: Tasks::new(), planes: Arc::default() }
     }
 
     /// Its metrics.
@@ -146,7 +144,7 @@ impl Gateway {
         }
         self.background.spawn(&ALARM, self.house.admission.clone().run());
         let deal = move |accepted: Accepted, permit: OwnedSemaphorePermit| {
-            let least = planes.iter().min_by_key(|(plane, _)| plane.connections());
+            let least = planes.iter().min_by_key(|(plane, _)| plane.load());
             let sent = least.map(|(plane, deal)| (plane.count(), deal.clone()));
             async move {
                 if let Some((counted, deal)) = sent {
@@ -168,7 +166,7 @@ impl Gateway {
         loop {
             let next = async {
                 // The semaphore is never closed.
-                let permit = Arc::clone(&self.permits).acquire_owned().await.ok()?;
+                let permit = Arc::clone(&self.house.permits).acquire_owned().await.ok()?;
                 Some((listen.accept().await, permit))
             };
             let next = tokio::select! {

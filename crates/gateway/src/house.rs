@@ -4,13 +4,13 @@ use crate::admit::Admission;
 use crate::identify::Keys;
 use crate::settings::Settings;
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use tidegate_base::ByteBudget;
 use tidegate_observe::{Live, Metrics};
 use tidegate_schedule::{ClassId, LaneId, OrgId};
 use tidegate_transport::Clock;
 use tidegate_wire::models;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 /// Different classes of models that get a quota domain of their own; a client that invents more
 /// shares the last one.
@@ -24,6 +24,8 @@ pub(crate) struct House {
     pub(crate) admission: Admission,
     pub(crate) metrics: Metrics,
     pub(crate) live: Live,
+    /// One for each client connection and for each HTTP/2 stream on one.
+    pub(crate) permits: Arc<Semaphore>,
     pub(crate) bodies: ByteBudget,
     pub(crate) backlogs: ByteBudget,
     draining: watch::Sender<bool>,
@@ -37,6 +39,7 @@ impl House {
         House {
             admission: Admission::new(clock, &keys_by_org, settings.queue, settings.retry, metrics.clone()),
             keys: Keys::new(&settings.keys),
+            permits: Arc::new(Semaphore::new(settings.limits.connections.min(Semaphore::MAX_PERMITS))),
             bodies: ByteBudget::new(settings.limits.bodies_bytes),
             backlogs: ByteBudget::new(settings.limits.backlogs_bytes),
             live: Live::default(),

@@ -8,7 +8,8 @@
 //! | `path` | the phases in order, and the loop of attempts |
 //! | `identify`, `decode`, `admit`, `exchange`, `relay`, `answer`, `settle` | a phase each |
 //! | `reply` | the client's side of a request: its answer, its heartbeats, its leaving |
-//! | `door` | one client connection: heads, keep-alive, which path leads where |
+//! | `connection` | one client connection: TLS, HTTP/1.1 or HTTP/2, keep-alive, idleness |
+//! | `door` | its requests: heads, refusals, which path leads where |
 //! | `failure`, `key` | an attempt that failed; a client key's hash |
 //! | `house`, `plane` | what all threads share; what one thread owns |
 //! | `gateway` | starting, accepting, draining |
@@ -18,6 +19,7 @@
 mod admin;
 mod admit;
 mod answer;
+mod connection;
 mod decode;
 mod door;
 mod exchange;

@@ -36,7 +36,7 @@ use std::time::Duration;
 use tidegate_base::Deadline;
 use tidegate_observe::{LiveRequest, Phase};
 use tidegate_schedule::{Ask, Backoff, Cause, ClassId, LaneId, Outcome, Refusal, Retry};
-use tidegate_transport::http1::ServerConn;
+use tidegate_transport::ServerStream;
 use tidegate_upstream::Exchange;
 use tidegate_wire::http::{RequestHead, ResponseHead};
 use tidegate_wire::request::MessagesRequest;
@@ -65,7 +65,7 @@ impl From<Trouble> for Stop {
 /// Takes one request from its head to its settling; says what becomes of the connection.
 pub(crate) async fn serve(
     plane: &Plane,
-    conn: &mut ServerConn,
+    conn: &mut ServerStream,
     head: &RequestHead,
     door: &Door,
     from_loopback: bool,

@@ -32,6 +32,13 @@ pub(crate) const CONNECTION: TaskKind = TaskKind {
     on_error: "its client sees a closed connection; nobody else notices",
 };
 
+/// One stream of a client's HTTP/2 connection.
+pub(crate) const STREAM: TaskKind = TaskKind {
+    name: "client stream",
+    on_cancel: "its upstream exchange is closed, its leases go back",
+    on_error: "its client sees the stream reset; its connection's other streams go on",
+};
+
 /// One data-plane thread's own things.
 pub(crate) struct Plane {
     pub(crate) house: Arc<House>,
@@ -39,7 +46,7 @@ pub(crate) struct Plane {
     pub(crate) tasks: Tasks,
     ids: Mutex<IdSource>,
     prng: Mutex<Prng>,
-    connections: AtomicUsize,
+    load: AtomicUsize,
 }
 
 impl Plane {
@@ -60,7 +67,7 @@ impl Plane {
             }),
             ids: Mutex::new(IdSource::new(prng.fork("ids"), number)),
             prng: Mutex::new(prng.fork("jitter")),
-            connections: AtomicUsize::new(0),
+            load: AtomicUsize::new(0),
             tasks,
             house,
         }
@@ -81,16 +88,22 @@ impl Plane {
         self.house.clock.within(POOL_GRACE, self.pool.tasks().all_ended()).await;
     }
 
-    /// Client connections on this thread.
-    pub(crate) fn connections(&self) -> usize {
-        self.connections.load(Ordering::Relaxed)
+    /// Client connections and their HTTP/2 streams on this thread.
+    pub(crate) fn load(&self) -> usize {
+        self.load.load(Ordering::Relaxed)
     }
 
     /// A connection was dealt to this thread; counted until the guard is dropped.
     pub(crate) fn count(self: &Arc<Self>) -> Counted {
-        self.connections.fetch_add(1, Ordering::Relaxed);
+        self.load.fetch_add(1, Ordering::Relaxed);
         self.house.metrics.client(1);
-        Counted(Arc::clone(self))
+        Counted { plane: Arc::clone(self), connections: 1 }
+    }
+
+    /// A stream began on one of this thread's connections.
+    pub(crate) fn count_stream(self: &Arc<Self>) -> Counted {
+        self.load.fetch_add(1, Ordering::Relaxed);
+        Counted { plane: Arc::clone(self), connections: 0 }
     }
 
     /// Sweeps idle connections until it is dropped.
@@ -103,12 +116,15 @@ impl Plane {
     }
 }
 
-/// One client connection, counted.
-pub(crate) struct Counted(Arc<Plane>);
+/// One client connection or stream, counted.
+pub(crate) struct Counted {
+    plane: Arc<Plane>,
+    connections: i64,
+}
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
-        self.0.house.metrics.client(-1);
+        self.plane.load.fetch_sub(1, Ordering::Relaxed);
+        self.plane.house.metrics.client(-self.connections);
     }
 }

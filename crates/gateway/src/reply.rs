@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use tidegate_base::{ByteLease, Deadline, Moment, RequestId};
 use tidegate_observe::LiveRequest;
-use tidegate_transport::http1::ServerConn;
+use tidegate_transport::ServerStream;
 use tidegate_wire::http::{HeadWriter, ResponseHead, is_hop_by_hop};
 use tidegate_wire::{merge, sse};
 use tokio::time::Sleep;
@@ -46,7 +46,7 @@ pub(crate) enum Interrupt {
 
 /// The answer on its way to one client.
 pub(crate) struct Reply<'c> {
-    conn: &'c mut ServerConn,
+    conn: &'c mut ServerStream,
     house: &'c House,
     live: Arc<LiveRequest>,
     /// One timer for everything that can become due; none before anything is waited for. Set to the
@@ -85,7 +85,7 @@ pub(crate) struct Reply<'c> {
 
 impl<'c> Reply<'c> {
     pub(crate) fn new(
-        conn: &'c mut ServerConn,
+        conn: &'c mut ServerStream,
         house: &'c House,
         live: Arc<LiveRequest>,
         deadline: Deadline,
@@ -131,7 +131,7 @@ impl<'c> Reply<'c> {
     }
 
     /// The connection, while the request's body is being read.
-    pub(crate) fn conn(&mut self) -> &mut ServerConn {
+    pub(crate) fn conn(&mut self) -> &mut ServerStream {
         self.conn
     }
 

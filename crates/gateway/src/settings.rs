@@ -49,6 +49,8 @@ pub struct ClientKey {
 /// How long things may take (design section 6). Name, TCP and TLS are the dialler's clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Clocks {
+    /// A client's TLS handshake.
+    pub client_tls: Duration,
     /// A request's head, from its first byte to its blank line.
     pub client_head: Duration,
     /// A request's body: no byte for so long.
@@ -88,6 +90,7 @@ impl Default for Clocks {
     fn default() -> Self {
         let s = Duration::from_secs;
         Clocks {
+            client_tls: s(5),
             client_head: s(10),
             client_body_stall: s(10),
             client_write_stall: s(30),
@@ -125,8 +128,11 @@ pub struct Limits {
     pub backlogs_bytes: u64,
     /// One answer that is assembled or passed whole, bytes.
     pub answer_bytes: u64,
-    /// Client connections.
+    /// Client connections, and HTTP/2 streams on them.
     pub connections: usize,
+    /// HTTP/2 streams of one connection. Twice what RFC 9113 asks for at least: some clients send
+    /// all they have over one connection, and one that breaks takes all its streams along.
+    pub connection_streams: u32,
     /// A buffered request asking for at most so many output tokens is passed through as it is: at
     /// the slowest usual pace (20 tokens/s) it ends within a minute. Longer ones are streamed
     /// upstream and assembled.
@@ -144,6 +150,7 @@ impl Default for Limits {
             backlogs_bytes: 256 << 20,
             answer_bytes: 32 << 20,
             connections: 32_768,
+            connection_streams: 256,
             passthrough_tokens: 1024,
         }
     }

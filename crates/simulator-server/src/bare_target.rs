@@ -1,4 +1,5 @@
-//! The bare target: whole responses, heads and chunks included, built once and written as they are.
+//! The bare target: whole responses, heads and chunks included, built once and written as they are;
+//! over HTTP/2, one frame for each event.
 //!
 //! No lock, no header line read beyond what HTTP needs, two counters. Every request is answered
 //! alike, whatever its path; a stream if its body asks for one.
@@ -7,8 +8,8 @@ use bytes::{Bytes, BytesMut};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tidegate_simulator::Bare;
-use tidegate_transport::http1::ServerConn;
-use tidegate_transport::{BoxIo, Clock, STAMP_BYTES, stamp};
+use tidegate_transport::http1::HeadEnd;
+use tidegate_transport::{Clock, STAMP_BYTES, ServerStream, stamp};
 use tidegate_wire::http::{HeadWriter, chunk_end, chunk_start, last_chunk};
 
 /// Body bytes a bare request may have; what is more ends the connection.
@@ -20,15 +21,37 @@ pub(crate) struct BareTarget {
     /// A stream in one piece.
     stream: Bytes,
     opening: Bytes,
-    event: Bytes,
+    event: Event,
+    /// The same in no frame, as HTTP/2 takes it.
+    unframed: Event,
     closing: Bytes,
     events: usize,
     interval: Duration,
     event_writes: bool,
-    /// Where in `event` the moment of sending goes.
-    stamp_at: Option<usize>,
+    /// The same without HTTP/1.1's framing.
+    bare: Bare,
     answers: AtomicU64,
     streams: AtomicU64,
+}
+
+/// A delta, and where in it the moment of sending goes.
+#[derive(Debug)]
+struct Event {
+    bytes: Bytes,
+    stamp_at: Option<usize>,
+}
+
+impl Event {
+    fn push(&self, conn: &mut ServerStream, clock: Clock) {
+        match self.stamp_at {
+            None => conn.push_raw(&self.bytes),
+            Some(at) => {
+                conn.push_raw(&self.bytes[..at]);
+                conn.push_raw(&stamp(clock.shared_wall()));
+                conn.push_raw(&self.bytes[at + STAMP_BYTES..]);
+            }
+        }
+    }
 }
 
 fn head(length: Option<usize>, content_type: &[u8]) -> BytesMut {
@@ -72,12 +95,13 @@ impl BareTarget {
             json: json.freeze(),
             stream: stream.freeze(),
             opening: opening.freeze(),
-            event: event.freeze(),
+            event: Event { bytes: event.freeze(), stamp_at },
+            unframed: Event { bytes: Bytes::copy_from_slice(&bare.event), stamp_at: bare.stamp_at },
             closing: closing.freeze(),
             events: bare.events,
             interval: bare.interval,
             event_writes: bare.event_writes,
-            stamp_at,
+            bare,
             answers: AtomicU64::new(0),
             streams: AtomicU64::new(0),
         }
@@ -88,41 +112,78 @@ impl BareTarget {
         (self.answers.load(Ordering::Relaxed), self.streams.load(Ordering::Relaxed))
     }
 
-    pub(crate) async fn serve(&self, io: BoxIo, clock: Clock) {
-        let mut conn = ServerConn::new(io);
+    /// Answers requests until there are no more; `Some` if HTTP/2 begins instead.
+    pub(crate) async fn serve(&self, conn: &mut ServerStream, clock: Clock) -> Option<()> {
         let mut body = BytesMut::new();
-        while let Ok(head) = conn.read_head().await {
+        loop {
+            let head = match conn.read_head().await {
+                Ok(head) => head,
+                Err(HeadEnd::Http2) => return Some(()),
+                Err(_) => return None,
+            };
             body.clear();
-            if head.expects_continue() && conn.send_continue().await.is_err() {
-                return;
+            if head.expects_continue() {
+                conn.send_continue().await.ok()?;
             }
             loop {
                 match conn.read_body(&mut body).await {
                     Ok(0) => break,
                     Ok(_) if body.len() <= BODY_BYTES_MAX => {}
-                    _ => return,
+                    _ => return None,
                 }
             }
-            let written = if Bare::wants_stream(&body) {
-                self.streams.fetch_add(1, Ordering::Relaxed);
-                self.stream(&mut conn, clock).await
-            } else {
-                self.answers.fetch_add(1, Ordering::Relaxed);
-                conn.push_raw(&self.json);
-                conn.flush().await
+            let streams = Bare::wants_stream(&body);
+            let counter = if streams { &self.streams } else { &self.answers };
+            counter.fetch_add(1, Ordering::Relaxed);
+            let framed = matches!(conn, ServerStream::Http2(_));
+            let answered = match (framed, streams) {
+                (true, _) => self.framed(conn, clock, streams).await,
+                (false, true) => self.stream(conn, clock).await,
+                (false, false) => {
+                    conn.push_raw(&self.json);
+                    conn.flush().await
+                }
             };
-            if written.is_err() || !head.keeps_alive() {
-                return;
+            answered.ok()?;
+            if !head.keeps_alive() {
+                return None;
             }
         }
     }
 
-    async fn stream(&self, conn: &mut ServerConn, clock: Clock) -> std::io::Result<()> {
-        if self.interval.is_zero() && !self.event_writes && self.stamp_at.is_none() {
+    async fn stream(&self, conn: &mut ServerStream, clock: Clock) -> std::io::Result<()> {
+        if self.interval.is_zero() && !self.event_writes && self.event.stamp_at.is_none() {
             conn.push_raw(&self.stream);
             return conn.flush().await;
         }
         conn.push_raw(&self.opening);
+        self.paced(conn, clock, &self.event).await?;
+        conn.push_raw(&self.closing);
+        conn.flush().await
+    }
+
+    /// The same answers in HTTP/2's frames.
+    async fn framed(&self, conn: &mut ServerStream, clock: Clock, streams: bool) -> std::io::Result<()> {
+        let (length, kind) = match streams {
+            true => (None, &b"text/event-stream; charset=utf-8"[..]),
+            false => (Some(self.bare.json.len() as u64), &b"application/json"[..]),
+        };
+        conn.respond(200, length, false, |head| {
+            head.header("content-type", kind).header("request-id", b"req_000000000000000000000000");
+        });
+        if !streams {
+            conn.push(&self.bare.json);
+            return conn.flush().await;
+        }
+        conn.push(&self.bare.opening);
+        self.paced(conn, clock, &self.unframed).await?;
+        conn.push(&self.bare.closing);
+        conn.end();
+        conn.flush().await
+    }
+
+    /// What was pushed, and then every event at its time.
+    async fn paced(&self, conn: &mut ServerStream, clock: Clock, event: &Event) -> std::io::Result<()> {
         conn.flush().await?;
         let mut due = clock.now();
         let mut sleep = Box::pin(clock.sleep_until(due));
@@ -131,23 +192,15 @@ impl BareTarget {
                 due = due + self.interval;
                 clock.reset(sleep.as_mut(), due);
                 sleep.as_mut().await;
+            } else {
+                // Streams take turns, as they do where each has a model behind it; in one go a
+                // stream's events would lie together before anybody has read the first.
+                tokio::task::yield_now().await;
             }
-            self.push_event(conn, clock);
+            event.push(conn, clock);
             conn.flush().await?;
         }
-        conn.push_raw(&self.closing);
-        conn.flush().await
-    }
-
-    fn push_event(&self, conn: &mut ServerConn, clock: Clock) {
-        match self.stamp_at {
-            None => conn.push_raw(&self.event),
-            Some(at) => {
-                conn.push_raw(&self.event[..at]);
-                conn.push_raw(&stamp(clock.shared_wall()));
-                conn.push_raw(&self.event[at + STAMP_BYTES..]);
-            }
-        }
+        Ok(())
     }
 }
 
@@ -160,6 +213,7 @@ mod tests {
     use std::task::{Context, Poll};
     use tidegate_simulator::BareShape;
     use tidegate_transport::Io;
+    use tidegate_transport::http1::ServerConn;
     use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
     /// A client that asks for one stream and counts the writes it is answered with.
@@ -198,7 +252,8 @@ mod tests {
         let writes = Arc::new(AtomicU64::new(0));
         let request = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 15\r\n\r\n{\"stream\":true}";
         let io = Counting { request, writes: Arc::clone(&writes) };
-        BareTarget::new(Bare::new(shape)).serve(Box::new(io), Clock::real()).await;
+        let mut conn = ServerStream::Http1(ServerConn::new(Box::new(io)));
+        BareTarget::new(Bare::new(shape)).serve(&mut conn, Clock::real()).await;
         writes.load(Ordering::Relaxed)
     }
 

@@ -1,48 +1,129 @@
 //! One client's connection, request by request.
 //!
 //! ```text
-//!   (slow connect) ─▶ head ─▶ body ─▶ begin ─▶ play ─┬─▶ keep alive: next head
-//!                                                    └─▶ close | reset | the client has left
+//!   (slow connect) ─▶ (TLS) ─▶ head ─▶ body ─▶ begin ─▶ play ─┬─▶ keep alive: next head
+//!                                                             └─▶ close | reset | the client has left
 //! ```
+//! HTTP/2, if ALPN or the first bytes say so, is the same from `head` on, in a task for each stream.
 
-use crate::SharedSimulator;
 use crate::exchange::{self, Ending};
+use crate::{SharedSimulator, until};
 use bytes::BytesMut;
 use std::time::Duration;
 use tidegate_simulator::{BODY_BYTES_MAX, RequestFacts};
 use tidegate_transport::http1::{HeadEnd, ServerConn};
-use tidegate_transport::{BoxIo, Clock};
+use tidegate_transport::http2::{Next, ServerConnection, ServerRules};
+use tidegate_transport::{Accepted, Alpn, BoxIo, Clock, ServerStream, TaskKind, Tasks};
 use tidegate_wire::http::{Framing, RequestHead};
+use tokio::sync::watch;
 
 /// An idle connection is kept longer than any client keeps it, so that closing it is the client's.
 const IDLE_MAX: Duration = Duration::from_secs(300);
 /// A head or a body that takes longer than this is not coming.
 const UPLOAD_MAX: Duration = Duration::from_secs(120);
 
-pub(crate) async fn serve(io: BoxIo, simulator: SharedSimulator, clock: Clock) {
-    if let Some(bare) = &simulator.bare {
-        return bare.serve(io, clock).await;
+/// A TLS handshake that takes longer than this is not coming.
+const TLS_MAX: Duration = Duration::from_secs(5);
+/// Streams of one HTTP/2 connection. The API's own number is not documented; many servers say 100.
+const STREAMS_MAX: u32 = 100;
+
+const STREAM: TaskKind = TaskKind {
+    name: "simulator stream",
+    on_cancel: "the stream is reset",
+    on_error: "the stream is reset; the simulator goes on",
+};
+
+/// What every connection is given.
+#[derive(Clone)]
+pub(crate) struct Stage {
+    pub(crate) simulator: SharedSimulator,
+    pub(crate) clock: Clock,
+    pub(crate) tasks: Tasks,
+    pub(crate) stopped: watch::Receiver<bool>,
+}
+
+pub(crate) async fn serve(accepted: Accepted, stage: Stage) {
+    let clock = stage.clock;
+    if stage.simulator.bare.is_none() {
+        let late = stage.simulator.with(|simulator| simulator.connect(clock.now()));
+        if !late.is_zero() {
+            clock.sleep_until(clock.now() + late).await;
+        }
     }
-    let late = simulator.with(|simulator| simulator.connect(clock.now()));
-    if !late.is_zero() {
-        clock.sleep_until(clock.now() + late).await;
+    let Some(Ok((io, alpn))) = clock.within(TLS_MAX, accepted.secure()).await else { return };
+    if alpn == Alpn::Http2 {
+        return http2(io, BytesMut::new(), stage).await;
     }
-    let mut conn = ServerConn::new(io);
+    if let Some(conn) = requests(ServerStream::Http1(ServerConn::new(io)), &stage).await {
+        let (io, read) = conn.into_parts();
+        http2(io, read, stage).await;
+    }
+}
+
+/// Streams side by side, each in a task of its own, until the connection ends. Dropping it closes
+/// the connection under them.
+async fn http2(io: BoxIo, read: BytesMut, stage: Stage) {
+    let clock = stage.clock;
+    let rules = ServerRules { streams: STREAMS_MAX, idle: IDLE_MAX };
+    let begun = ServerConnection::handshake(io, read, clock, rules);
+    let Some(Ok(mut conn)) = clock.within(UPLOAD_MAX, begun).await else { return };
+    loop {
+        match conn.next().await {
+            Next::Stream(stream) => {
+                let (stopped, stage) = (stage.stopped.clone(), stage.clone());
+                stage.tasks.clone().spawn(&STREAM, async move {
+                    until(stopped, async { drop(requests(ServerStream::Http2(stream), &stage).await) }).await;
+                });
+            }
+            Next::Idle => {}
+            Next::Closed => return,
+        }
+    }
+}
+
+/// The requests of one stream; gives a connection back on which HTTP/2 begins.
+async fn requests(mut conn: ServerStream, stage: &Stage) -> Option<ServerConn> {
+    match &stage.simulator.bare {
+        Some(bare) => bare.serve(&mut conn, stage.clock).await,
+        None => return scripted(conn, stage).await,
+    }?;
+    match conn {
+        ServerStream::Http1(conn) => Some(conn),
+        ServerStream::Http2(_) => None,
+    }
+}
+
+/// Requests answered by the model.
+async fn scripted(mut conn: ServerStream, stage: &Stage) -> Option<ServerConn> {
+    let (simulator, clock) = (&stage.simulator, stage.clock);
     loop {
         match clock.within(IDLE_MAX, conn.wait_byte()).await {
             Some(Ok(true)) => {}
-            _ => return,
+            _ => return None,
         }
         let head = match clock.within(UPLOAD_MAX, conn.read_head()).await {
             Some(Ok(head)) => head,
-            Some(Err(HeadEnd::Bad(error))) => return refuse(conn, clock, 400, &error.to_string()).await,
-            Some(Err(_)) => return,
-            None => return refuse(conn, clock, 408, "the request did not arrive in time").await,
+            Some(Err(HeadEnd::Bad(error))) => {
+                refuse(conn, clock, 400, &error.to_string()).await;
+                return None;
+            }
+            Some(Err(HeadEnd::Http2)) => match conn {
+                ServerStream::Http1(conn) => return Some(conn),
+                ServerStream::Http2(_) => return None,
+            },
+            Some(Err(_)) => return None,
+            None => {
+                refuse(conn, clock, 408, "the request did not arrive in time").await;
+                return None;
+            }
         };
         let body = match clock.within(UPLOAD_MAX, read_body(&mut conn, &head)).await {
             Some(Ok(body)) => body,
-            Some(Err(_)) => return,
-            None => return refuse(conn, clock, 408, "the request did not arrive in time").await,
+            Some(Err(_)) => return None,
+            None => {
+                refuse(conn, clock, 408, "the request did not arrive in time").await;
+                return None;
+            }
         };
         let headers: Vec<(&str, &str)> =
             head.headers.iter().filter_map(|(n, v)| Some((n, std::str::from_utf8(v).ok()?))).collect();
@@ -58,31 +139,44 @@ pub(crate) async fn serve(io: BoxIo, simulator: SharedSimulator, clock: Clock) {
         drop(headers);
         let keep = body.is_some() && head.keeps_alive();
         drop(body);
-        let ending = exchange::play(&mut conn, &mut exchange, &head, keep, &simulator, clock).await;
+        let ending = exchange::play(&mut conn, &mut exchange, &head, keep, simulator, clock).await;
         // The connection goes first: what is recorded as ended has really ended.
         let (ordinal, progress) = (exchange.ordinal, exchange.playback.progress());
         let ended = || simulator.with(|simulator| simulator.ended(clock.now(), ordinal, progress));
         match ending {
             Ending::Whole if keep => ended(),
-            Ending::Whole | Ending::Close => {
+            Ending::Whole => {
                 ended();
-                return conn.close(clock).await;
+                conn.close(clock).await;
+                return None;
+            }
+            Ending::Close => {
+                ended();
+                match conn {
+                    ServerStream::Http1(conn) => conn.close(clock).await,
+                    ServerStream::Http2(stream) => stream.close_connection().await,
+                }
+                return None;
             }
             Ending::Reset => {
+                // A reset overtakes what HTTP/2 was handed; the connection's task writes that first.
+                tokio::task::yield_now().await;
                 conn.abort();
-                return ended();
+                ended();
+                return None;
             }
             Ending::ClientLeft => {
                 simulator.with(|simulator| simulator.client_left(clock.now(), ordinal));
                 drop(conn);
-                return ended();
+                ended();
+                return None;
             }
         }
     }
 }
 
 /// The whole body, or `None` if it is too large to be read.
-async fn read_body(conn: &mut ServerConn, head: &RequestHead) -> Result<Option<BytesMut>, HeadEnd> {
+async fn read_body(conn: &mut ServerStream, head: &RequestHead) -> Result<Option<BytesMut>, HeadEnd> {
     let mut body = BytesMut::new();
     match head.framing {
         Framing::Length(n) if n > BODY_BYTES_MAX as u64 => return Ok(None),
@@ -102,7 +196,7 @@ async fn read_body(conn: &mut ServerConn, head: &RequestHead) -> Result<Option<B
 }
 
 /// Answers what is not even a request, and closes.
-pub(crate) async fn refuse(mut conn: ServerConn, clock: Clock, status: u16, message: &str) {
+pub(crate) async fn refuse(mut conn: ServerStream, clock: Clock, status: u16, message: &str) {
     let error = serde_json::json!({"type": "error", "error": {"type": "invalid_request_error", "message": message}});
     let body = error.to_string();
     conn.respond(status, Some(body.len() as u64), true, |head| {

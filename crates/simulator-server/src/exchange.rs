@@ -12,8 +12,7 @@ use std::pin::Pin;
 use std::task::Poll;
 use tidegate_base::Moment;
 use tidegate_simulator::{Action, Exchange, Opening};
-use tidegate_transport::Clock;
-use tidegate_transport::http1::ServerConn;
+use tidegate_transport::{Clock, ServerStream};
 use tidegate_wire::http::{RequestHead, Version, chunk_end, chunk_start};
 use tokio::time::Sleep;
 
@@ -43,7 +42,7 @@ impl From<io::Error> for Left {
 }
 
 struct Stage<'a> {
-    conn: &'a mut ServerConn,
+    conn: &'a mut ServerStream,
     simulator: &'a SharedSimulator,
     clock: Clock,
     sleep: Option<Pin<Box<Sleep>>>,
@@ -52,7 +51,7 @@ struct Stage<'a> {
 }
 
 pub(crate) async fn play(
-    conn: &mut ServerConn,
+    conn: &mut ServerStream,
     exchange: &mut Exchange,
     head: &RequestHead,
     keep: bool,
@@ -61,7 +60,7 @@ pub(crate) async fn play(
 ) -> Ending {
     let one_byte = exchange.one_byte_packets;
     let mut stage = Stage { conn, simulator, clock, sleep: None, chunked: false, one_byte };
-    stage.play(exchange, head.version != Version::Http10, keep).await.unwrap_or(Ending::ClientLeft)
+    stage.play(exchange, head.version == Version::Http11, keep).await.unwrap_or(Ending::ClientLeft)
 }
 
 impl Stage<'_> {
@@ -152,7 +151,7 @@ impl Stage<'_> {
         .await
     }
 
-    /// The beginning of a chunk whose rest never comes.
+    /// The beginning of a chunk whose rest never comes; in HTTP/2, a frame after which none does.
     fn tear(&mut self, bytes: &[u8], declared: usize) {
         let mut torn = BytesMut::new();
         if self.chunked {
@@ -162,7 +161,8 @@ impl Stage<'_> {
         self.conn.push_raw(&torn);
     }
 
-    /// Every byte in a write of its own, the chunk's frame included.
+    /// Every byte in a write of its own, the chunk's frame included; in HTTP/2, in a frame of its
+    /// own.
     async fn dribble(&mut self, bytes: &[u8]) -> Result<(), Left> {
         let mut framed = BytesMut::new();
         if self.chunked {

@@ -10,7 +10,7 @@ use bytes::BytesMut;
 use serde_json::{Value, json};
 use std::time::Duration;
 use tidegate_transport::http1::{HeadEnd, ServerConn};
-use tidegate_transport::{BoxIo, Clock};
+use tidegate_transport::{BoxIo, Clock, ServerStream};
 
 const IDLE_MAX: Duration = Duration::from_secs(300);
 /// A body is not read here, only past.
@@ -21,7 +21,9 @@ pub(crate) async fn serve(io: BoxIo, simulator: SharedSimulator, clock: Clock) {
     loop {
         let head = match clock.within(IDLE_MAX, conn.read_head()).await {
             Some(Ok(head)) => head,
-            Some(Err(HeadEnd::Bad(error))) => return refuse(conn, clock, 400, &error.to_string()).await,
+            Some(Err(HeadEnd::Bad(error))) => {
+                return refuse(ServerStream::Http1(conn), clock, 400, &error.to_string()).await;
+            }
             _ => return,
         };
         let mut body = BytesMut::new();

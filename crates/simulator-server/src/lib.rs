@@ -1,9 +1,10 @@
-//! The simulated Claude API on sockets: the model's plans played on HTTP/1.1 connections.
+//! The simulated Claude API on sockets: the model's plans played on HTTP/1.1 connections and HTTP/2
+//! streams, with TLS where the listener has it.
 //!
 //! Thin on purpose. The model decides everything (`tidegate-simulator`); this room waits until a
 //! step is due, writes it, breaks the connection where the plan says so, and notices at once when a
-//! client leaves, while it waits as well as while it writes. One task per connection, all of them on
-//! the runtime that [`run`] is called on; with a paused clock and an in-memory network a run repeats
+//! client leaves, while it waits as well as while it writes. One task per connection and
+//! one per HTTP/2 stream, all of them on the runtime that [`run`] is called on; with a paused clock and an in-memory network a run repeats
 //! from its seed. A second listener tells the ground truth (`ground_truth.rs`).
 //!
 //! At most [`CONNECTIONS_MAX`] connections are open at each door; further ones wait to be accepted.
@@ -14,6 +15,7 @@ mod exchange;
 mod ground_truth;
 
 use bare_target::BareTarget;
+use connection::Stage;
 use std::future::Future;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -75,12 +77,10 @@ pub async fn run(
 ) -> io::Result<()> {
     let (stop, stopped) = watch::channel(false);
     let api = accept(doors.api, &stopped, |accepted, stopped, permit| {
-        let simulator = simulator.clone();
+        let stage = Stage { simulator: simulator.clone(), clock, tasks: tasks.clone(), stopped: stopped.clone() };
         tasks.spawn(&API_CONNECTION, async move {
             let _permit = permit;
-            if let Ok(io) = accepted.open() {
-                until(stopped, connection::serve(io, simulator, clock)).await;
-            }
+            until(stopped, connection::serve(accepted, stage)).await;
         });
     });
     let truth = async {

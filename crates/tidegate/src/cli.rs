@@ -75,6 +75,12 @@ pub struct Serve {
     /// Where clients connect; port 0 takes a free one. [default: 127.0.0.1:4600]
     #[arg(long)]
     pub listen: Option<SocketAddr>,
+    /// Certificate chain (PEM) of TLS towards clients, in place of the configuration's.
+    #[arg(long, requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key (PEM, not encrypted).
+    #[arg(long, requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
     /// Where operators connect. [default: 127.0.0.1:4601]
     #[arg(long)]
     pub admin_listen: Option<SocketAddr>,
@@ -122,6 +128,12 @@ pub struct Simulate {
     /// Where the ground truth is told.
     #[arg(long, default_value = "127.0.0.1:4611")]
     pub truth_listen: SocketAddr,
+    /// Certificate chain (PEM): the API then speaks TLS.
+    #[arg(long, requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key (PEM, not encrypted).
+    #[arg(long, requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
 }
 
 /// What to ask for.

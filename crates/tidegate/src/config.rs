@@ -16,7 +16,7 @@ use std::time::Duration;
 use tidegate_base::{ByteSize, Secret, Span};
 use tidegate_gateway::{ClientKey, Clocks, Limits, Organisation, Settings};
 use tidegate_schedule::{QueueRules, RetryRules};
-use tidegate_transport::{DialClocks, HttpOffer, TlsRoots};
+use tidegate_transport::{DialClocks, HttpOffer, ServerTls, TlsFiles, TlsRoots};
 use tidegate_upstream::{Lane, PoolRules, Scheme};
 
 /// A configuration that cannot be used; the text is for a person.
@@ -44,6 +44,8 @@ pub struct Config {
     pub log_json: bool,
     /// Least severe line that is logged.
     pub log_level: String,
+    /// TLS towards clients, if it is spoken.
+    pub tls: Option<TlsFiles>,
     /// Whose certificates are believed.
     pub roots: TlsRoots,
     /// The dialler's clocks.
@@ -60,6 +62,7 @@ impl Default for Config {
             threads: None,
             log_json: false,
             log_level: "info".to_owned(),
+            tls: None,
             roots: TlsRoots::Machine,
             dial: DialClocks::default(),
             settings: Settings::default(),
@@ -135,6 +138,7 @@ macro_rules! table {
 }
 
 table!(ClocksTable sets Clocks {
+    client_tls: Time,
     client_head: Time,
     client_body_stall: Time,
     client_write_stall: Time,
@@ -167,6 +171,7 @@ table!(LimitsTable sets Limits {
     backlogs_bytes: Size,
     answer_bytes: Size,
     connections: usize,
+    connection_streams: u32,
     passthrough_tokens: u64,
 });
 
@@ -294,6 +299,8 @@ struct ClientKeyTable {
 #[derive(serde::Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 struct TlsTable {
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
     ca_file: Option<PathBuf>,
 }
 
@@ -366,6 +373,15 @@ impl Config {
         config.threads = file.listen.threads.filter(|n| *n > 0);
         config.log_json = matches!(file.log.format, Format::Json);
         config.log_level = file.log.level.unwrap_or(config.log_level);
+        config.tls = match (file.tls.certificate, file.tls.key) {
+            (Some(certificate), Some(key)) => Some(TlsFiles { certificate, key }),
+            (None, None) => None,
+            (certificate, _) => {
+                let (given, lacks) =
+                    if certificate.is_some() { ("certificate", "key") } else { ("key", "certificate") };
+                return Err(places.wrong("tls", 0, given, &format!("stands alone; TLS also needs tls.{lacks}")));
+            }
+        };
         if let Some(ca) = file.tls.ca_file {
             config.roots = TlsRoots::File(ca);
         }
@@ -398,6 +414,11 @@ impl Config {
             Lane::new("default/1", url, Scheme::ApiKey, Secret::new(key)).map_err(|e| ConfigError(e.to_string()))?;
         self.settings.organisations = vec![Organisation { name: "default".to_owned(), lanes: vec![Arc::new(lane)] }];
         Ok(())
+    }
+
+    /// Reads the certificate and key of TLS towards clients, if there are any.
+    pub fn server_tls(&self) -> Result<Option<ServerTls>, ConfigError> {
+        self.tls.as_ref().map(ServerTls::load).transpose().map_err(|e| ConfigError(e.to_string()))
     }
 
     /// What must hold whatever the sources were: flags can contradict the file too.
@@ -460,9 +481,10 @@ fn organisation(
 /// Settings that are each possible and together are not.
 fn contradictions(places: &Places<'_>, config: &Config) -> Result<(), ConfigError> {
     let (limits, clocks) = (&config.settings.limits, &config.settings.clocks);
-    let rules: [(bool, &str, &str, &str); 9] = [
+    let rules: [(bool, &str, &str, &str); 10] = [
         (limits.body_bytes == 0, "limits", "body_bytes", "is zero: no request could be taken"),
         (limits.connections == 0, "limits", "connections", "is zero: no client could connect"),
+        (limits.connection_streams == 0, "limits", "connection_streams", "is zero: no request could be sent"),
         (
             limits.body_bytes > limits.bodies_bytes,
             "limits",
@@ -514,6 +536,7 @@ fn contradictions(places: &Places<'_>, config: &Config) -> Result<(), ConfigErro
         }
     }
     let times = [
+        ("client_tls", clocks.client_tls),
         ("client_head", clocks.client_head),
         ("client_idle", clocks.client_idle),
         ("heartbeat", clocks.heartbeat),
@@ -572,6 +595,8 @@ mod tests {
             "threads",
             "format",
             "level",
+            "certificate",
+            "key",
             "ca_file",
             "client_key",
             "tenant",
@@ -615,6 +640,8 @@ mod tests {
             ("[[client_key]]\ntenant = \"a\"\nhash = \"tg_secret\"\n", "t.toml:3: client_key.hash: a key hash is"),
             ("[listen]\naddress = \"here\"\n", "t.toml:2: address: "),
             ("[limits\n", "t.toml:1: "),
+            ("[tls]\ncertificate = \"a.pem\"\n", "t.toml:2: tls.certificate: stands alone; TLS also needs tls.key"),
+            ("[tls]\n\nkey = \"a.pem\"\n", "t.toml:3: tls.key: stands alone; TLS also needs tls.certificate"),
         ] {
             let got = check(text).unwrap_err();
             assert!(got.starts_with(want), "{got}\nwanted {want}");

@@ -181,7 +181,7 @@ fn interleaved(found: Vec<SocketAddr>) -> Vec<SocketAddr> {
 
 /// Keep-alive probes after 30 s of silence, every 10 s, three times: a peer that vanished without
 /// a word is noticed within a minute even while a model thinks.
-fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+pub(crate) fn keep_alive(stream: &TcpStream) -> io::Result<()> {
     let probes = socket2::TcpKeepalive::new()
         .with_time(Duration::from_secs(30))
         .with_interval(Duration::from_secs(10))

@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | [`Clock`] | the machine's monotonic and wall clocks | tokio's paused clock, a made-up date |
 //! | [`Dial`] | DNS, TCP, TLS, each with its clock ([`TcpDial`]) | [`MemoryNetwork`] |
-//! | [`Listen`] | a TCP listener ([`TcpListen`]) | [`MemoryNetwork`] |
+//! | [`Listen`] | a TCP listener ([`TcpListen`]), TLS on it ([`TlsListen`]) | [`MemoryNetwork`] |
 //! | [`Tasks`] | named tasks on the current runtime, counted | the same |
 //!
 //! (Disk and PRNG, the other two seams, are arguments of the rooms that use them.) This room never
@@ -21,6 +21,7 @@ mod listen;
 mod memory;
 mod scratch;
 mod stamp;
+mod stream;
 mod tasks;
 mod tls;
 
@@ -28,9 +29,10 @@ pub use client_error::{ClientError, SendEnd};
 pub use clock::Clock;
 pub use dial::{Dial, DialClocks, DialError, DialStage, Dialing, Dialled, HttpOffer, Target, TcpDial};
 pub use io::{BoxIo, Io};
-pub use listen::{Accepted, Accepting, Listen, TcpListen};
+pub use listen::{Accepted, Accepting, Listen, TcpListen, TlsListen};
 pub use memory::MemoryNetwork;
 pub use scratch::with_scratch;
 pub use stamp::{STAMP_BYTES, stamp, stamped_ago};
+pub use stream::ServerStream;
 pub use tasks::{TaskKind, Tasks};
-pub use tls::{TlsError, TlsRoots};
+pub use tls::{Alpn, ServerTls, TlsError, TlsFiles, TlsRoots};

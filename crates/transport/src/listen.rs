@@ -1,9 +1,12 @@
 //! The accepting side: where new connections come from.
 //!
 //! An accepted connection is not bound to a runtime yet: the acceptor may live on another thread
-//! than the one that will own the connection, so [`Accepted::open`] is called by the owner.
+//! than the one that will own the connection, so [`Accepted::open`] is called by the owner. So is
+//! [`Accepted::secure`]: a TLS handshake is work, and the acceptor has none to spare.
 
+use crate::dial::keep_alive;
 use crate::io::{BoxIo, Boxed};
+use crate::tls::{Alpn, ServerTls};
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
 use tokio::net::{TcpListener, TcpStream};
@@ -26,6 +29,7 @@ pub struct Accepted {
     /// Whether the peer is on this machine.
     pub from_loopback: bool,
     kind: Kind,
+    tls: Option<ServerTls>,
 }
 
 enum Kind {
@@ -36,15 +40,65 @@ enum Kind {
 impl Accepted {
     /// A connection that is bound to the current runtime already (in-memory networks).
     pub fn opened(peer: String, io: BoxIo) -> Self {
-        Accepted { peer, from_loopback: true, kind: Kind::Open(io) }
+        Accepted { peer, from_loopback: true, kind: Kind::Open(io), tls: None }
     }
 
-    /// Binds the connection to the current runtime.
+    /// Whether TLS is spoken on it.
+    pub fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// Binds a connection in cleartext to the current runtime. One on which TLS is spoken is
+    /// refused: [`Accepted::secure`] opens either.
     pub fn open(self) -> io::Result<BoxIo> {
+        if self.tls.is_some() {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "TLS is spoken on this connection"));
+        }
+        self.bind()
+    }
+
+    /// Binds the connection to the current runtime and shakes hands, if TLS is spoken on it. Give
+    /// it a clock: a client may say nothing.
+    pub async fn secure(mut self) -> io::Result<(BoxIo, Alpn)> {
+        let tls = self.tls.take();
+        let io = self.bind()?;
+        match tls {
+            Some(tls) => tls.handshake(io).await,
+            None => Ok((io, Alpn::Unsaid)),
+        }
+    }
+
+    fn bind(self) -> io::Result<BoxIo> {
         match self.kind {
             Kind::Open(io) => Ok(io),
             Kind::Tcp(stream) => Ok(Box::new(TcpStream::from_std(stream)?)),
         }
+    }
+}
+
+/// A listener on whose connections TLS is spoken.
+pub struct TlsListen {
+    inner: Box<dyn Listen>,
+    tls: ServerTls,
+}
+
+impl TlsListen {
+    /// TLS on every connection that `inner` accepts.
+    pub fn new(inner: Box<dyn Listen>, tls: ServerTls) -> Self {
+        TlsListen { inner, tls }
+    }
+}
+
+impl Listen for TlsListen {
+    fn accept(&mut self) -> Accepting<'_> {
+        Box::pin(async {
+            let accepted = self.inner.accept().await?;
+            Ok(Accepted { tls: Some(self.tls.clone()), ..accepted })
+        })
+    }
+
+    fn address(&self) -> String {
+        self.inner.address()
     }
 }
 
@@ -84,8 +138,9 @@ impl Listen for TcpListen {
         Box::pin(async {
             let (stream, peer) = self.listener.accept().await?;
             stream.set_nodelay(true)?;
+            keep_alive(&stream)?;
             let from_loopback = peer.ip().to_canonical().is_loopback();
-            Ok(Accepted { peer: peer.to_string(), from_loopback, kind: Kind::Tcp(stream.into_std()?) })
+            Ok(Accepted { peer: peer.to_string(), from_loopback, kind: Kind::Tcp(stream.into_std()?), tls: None })
         })
     }
 

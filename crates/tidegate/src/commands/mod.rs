@@ -57,9 +57,11 @@ pub fn run(cli: Cli) -> Result<(), Failed> {
         Command::CheckConfig { file } => {
             let config = Config::load(&file, &env).map_err(Failed::because)?;
             config.check().map_err(|e| Failed(format!("{}: {e}", file.display())))?;
+            let tls = config.server_tls().map_err(|e| Failed(format!("{}: {e}", file.display())))?;
             let keys: usize = config.settings.organisations.iter().map(|o| o.lanes.len()).sum();
             say(format_args!("{}: good", file.display()));
-            say(format_args!("  listens on {}, operators on {}", config.listen, config.admin));
+            let spoken = if tls.is_some() { " with TLS" } else { "" };
+            say(format_args!("  listens on {}{spoken}, operators on {}", config.listen, config.admin));
             say(format_args!(
                 "  {} organisation(s) with {keys} key(s), {} client key(s)",
                 config.settings.organisations.len(),

@@ -11,9 +11,10 @@ use crate::config::{API_URL, Config};
 use crate::log::LogThread;
 use crate::process::Room;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use tidegate_gateway::{Gateway, serve_admin};
-use tidegate_transport::{Clock, TaskKind, Tasks, TcpDial};
+use tidegate_transport::{Clock, Listen, TaskKind, Tasks, TcpDial, TlsFiles, TlsListen};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::filter::LevelFilter;
 
@@ -29,6 +30,7 @@ fn configure(flags: &Serve) -> Result<Config, Failed> {
         None => Config::default(),
     };
     config.listen = flags.listen.unwrap_or(config.listen);
+    config.tls = tls_files(flags.tls_cert.as_ref(), flags.tls_key.as_ref()).or(config.tls);
     config.admin = flags.admin_listen.unwrap_or(config.admin);
     config.threads = flags.threads.filter(|n| *n > 0).or(config.threads);
     config.log_json = flags.log_format.map_or(config.log_json, |f| f == LogFormat::Json);
@@ -42,6 +44,11 @@ fn configure(flags: &Serve) -> Result<Config, Failed> {
     }
     config.settings.seed = u64::from_le_bytes(key::random()?);
     Ok(config)
+}
+
+/// The two flags of TLS, which come together.
+pub(super) fn tls_files(certificate: Option<&PathBuf>, key: Option<&PathBuf>) -> Option<TlsFiles> {
+    Some(TlsFiles { certificate: certificate?.clone(), key: key?.clone() })
 }
 
 fn start_log(config: &Config) -> Result<LogThread, Failed> {
@@ -95,7 +102,7 @@ pub(super) fn run(flags: &Serve, room: Room) -> Result<(), Failed> {
         let (api, truth) = (at(flags.simulate_listen, 4610), at(flags.truth_listen, 4611));
         let name = flags.scenario.as_deref().unwrap_or("calm");
         let running =
-            Running::start(name, flags.seed.unwrap_or(1), api, truth, ["--simulate-listen", "--truth-listen"])?;
+            Running::start(name, flags.seed.unwrap_or(1), api, truth, ["--simulate-listen", "--truth-listen"], None)?;
         config.use_upstream(&format!("http://{}", running.api), "sk-ant-simulated").map_err(Failed::because)?;
         simulator = Some(running);
     }
@@ -112,8 +119,10 @@ pub(super) fn run(flags: &Serve, room: Room) -> Result<(), Failed> {
 async fn serve(config: Config, simulator: Option<&Running>, room: Room) -> Result<(), Failed> {
     let clock = Clock::real();
     let dial = TcpDial::new(clock, config.dial, &config.roots).map_err(Failed::because)?;
+    let tls = config.server_tls().map_err(Failed::because)?;
     let door = listen(config.listen, "--listen")?;
     let admin = listen(config.admin, "--admin-listen")?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
     let (gateway_at, admin_at) = (door.local(), admin.local());
     let cores = std::thread::available_parallelism().map_or(1, |n| u8::try_from(n.get()).unwrap_or(u8::MAX));
     let threads = config.threads.unwrap_or(cores);
@@ -127,10 +136,14 @@ async fn serve(config: Config, simulator: Option<&Running>, room: Room) -> Resul
         .map(|l| format!("{} at {}", l.label, l.target.host))
         .collect();
     let gateway = Gateway::new(config.settings, clock, Arc::new(dial));
-    gateway.serve_on_threads(Box::new(door), threads).map_err(Failed::because)?;
+    let door: Box<dyn Listen> = match tls {
+        Some(tls) => Box::new(TlsListen::new(Box::new(door), tls)),
+        None => Box::new(door),
+    };
+    gateway.serve_on_threads(door, threads).map_err(Failed::because)?;
     let tasks = Tasks::new();
     tasks.spawn(&ADMIN, serve_admin(gateway.clone(), Box::new(admin)));
-    greet(gateway_at, admin_at, simulator, open, room);
+    greet(&format!("{scheme}://{gateway_at}"), admin_at, simulator, open, room);
     tracing::info!(target: "tidegate", %gateway_at, %admin_at, threads, upstreams = upstreams.join(", "), "ready");
 
     asked_to_stop().await?;
@@ -141,9 +154,9 @@ async fn serve(config: Config, simulator: Option<&Running>, room: Room) -> Resul
 }
 
 /// What a newcomer needs to see.
-fn greet(gateway: SocketAddr, admin: SocketAddr, simulator: Option<&Running>, open: bool, room: Room) {
+fn greet(gateway: &str, admin: SocketAddr, simulator: Option<&Running>, open: bool, room: Room) {
     say(format_args!("Tidegate {}", env!("CARGO_PKG_VERSION")));
-    say(format_args!("gateway    http://{gateway}"));
+    say(format_args!("gateway    {gateway}"));
     say(format_args!("admin      http://{admin}"));
     if let Some(simulator) = simulator {
         say(format_args!("simulator  http://{}", simulator.api));
@@ -161,12 +174,12 @@ fn greet(gateway: SocketAddr, admin: SocketAddr, simulator: Option<&Running>, op
     let key = if open { "any" } else { "YOUR_KEY" };
     say("Try it:");
     say(format_args!(
-        "  curl -N http://{gateway}/v1/messages -H 'content-type: application/json' -H 'x-api-key: {key}' -H 'anthropic-version: 2023-06-01' -d '{{\"model\":\"claude-haiku-5-5\",\"max_tokens\":200,\"stream\":true,\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'"
+        "  curl -N {gateway}/v1/messages -H 'content-type: application/json' -H 'x-api-key: {key}' -H 'anthropic-version: 2023-06-01' -d '{{\"model\":\"claude-haiku-5-5\",\"max_tokens\":200,\"stream\":true,\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'"
     ));
     say("Python:");
-    say(format_args!("  client = anthropic.Anthropic(base_url=\"http://{gateway}\", api_key=\"{key}\")"));
+    say(format_args!("  client = anthropic.Anthropic(base_url=\"{gateway}\", api_key=\"{key}\")"));
     say("TypeScript:");
-    say(format_args!("  const client = new Anthropic({{ baseURL: \"http://{gateway}\", apiKey: \"{key}\" }});"));
+    say(format_args!("  const client = new Anthropic({{ baseURL: \"{gateway}\", apiKey: \"{key}\" }});"));
     say("Look inside:");
     say(format_args!("  curl http://{admin}/metrics    curl http://{admin}/streams"));
     say("");

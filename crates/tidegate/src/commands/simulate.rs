@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 use tidegate_simulator::{NAMED, Scenario, Simulator};
 use tidegate_simulator_server::{Doors, SharedSimulator};
-use tidegate_transport::{Clock, Listen, Tasks, TcpListen};
+use tidegate_transport::{Clock, Listen, ServerTls, Tasks, TcpListen, TlsFiles, TlsListen};
 use tokio::sync::oneshot;
 
 /// A scenario by name or from a file.
@@ -38,8 +38,10 @@ impl Running {
         api: SocketAddr,
         truth: SocketAddr,
         flags: [&str; 2],
+        tls: Option<&TlsFiles>,
     ) -> Result<Self, Failed> {
         let scenario = scenario(name)?;
+        let tls = tls.map(ServerTls::load).transpose().map_err(Failed::because)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failed::because)?;
         let entered = runtime.enter();
         let (api, truth): (TcpListen, TcpListen) = (listen(api, flags[0])?, listen(truth, flags[1])?);
@@ -51,7 +53,11 @@ impl Running {
         let (stop, stopped) = oneshot::channel();
         let work = move || {
             runtime.block_on(async {
-                let doors = Doors { api: Box::new(api) as Box<dyn Listen>, truth: Some(Box::new(truth)) };
+                let api: Box<dyn Listen> = match tls {
+                    Some(tls) => Box::new(TlsListen::new(Box::new(api), tls)),
+                    None => Box::new(api),
+                };
+                let doors = Doors { api, truth: Some(Box::new(truth)) };
                 let until = async { drop(stopped.await) };
                 tidegate_simulator_server::run(doors, simulator, clock, Tasks::new(), until).await
             })
@@ -89,9 +95,11 @@ pub(super) fn run(flags: &Simulate) -> Result<(), Failed> {
         say(text.trim_end());
         return Ok(());
     }
-    let mut running =
-        Running::start(&flags.scenario, flags.seed, flags.listen, flags.truth_listen, ["--listen", "--truth-listen"])?;
-    say(format_args!("simulator  http://{}", running.api));
+    let tls = super::serve::tls_files(flags.tls_cert.as_ref(), flags.tls_key.as_ref());
+    let names = ["--listen", "--truth-listen"];
+    let (api, truth) = (flags.listen, flags.truth_listen);
+    let mut running = Running::start(&flags.scenario, flags.seed, api, truth, names, tls.as_ref())?;
+    say(format_args!("simulator  {}://{}", if tls.is_some() { "https" } else { "http" }, running.api));
     say(format_args!("truth      http://{}", running.truth));
     say(format_args!("scenario   {} (seed {})", flags.scenario, flags.seed));
     say("ready");

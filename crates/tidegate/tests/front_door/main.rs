@@ -19,5 +19,6 @@ mod peers;
 mod process;
 mod secrets;
 mod smuggling;
+mod tls;
 mod upstream;
 mod wire;

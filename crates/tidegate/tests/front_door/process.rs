@@ -137,7 +137,7 @@ impl Tidegate {
         let text = output.lock().unwrap().clone();
         let at = |name: &str| {
             let line = text.lines().find(|l| l.starts_with(name))?;
-            line.rsplit("http://").next()?.parse().ok()
+            line.rsplit("://").next()?.parse().ok()
         };
         Tidegate {
             gateway: at("gateway").unwrap(),

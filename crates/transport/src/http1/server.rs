@@ -51,6 +51,8 @@ pub enum HeadEnd {
     Body(BodyError),
     /// The transport failed.
     Io(io::Error),
+    /// The client opens the connection with HTTP/2's preface: see [`ServerConn::into_parts`].
+    Http2,
 }
 
 /// How the answer's body is framed.
@@ -75,7 +77,12 @@ pub struct ServerConn {
     body: BodyDecoder,
     answer: Answer,
     peer_is_10: bool,
+    /// No request came yet, so the first bytes may be HTTP/2's preface.
+    fresh: bool,
 }
+
+/// How an HTTP/2 connection begins (RFC 9113 section 3.4): no request of HTTP/1.1 does.
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 impl ServerConn {
     /// A connection nothing was read from yet.
@@ -91,7 +98,13 @@ impl ServerConn {
             body: BodyDecoder::new(Framing::Empty),
             answer: Answer::None,
             peer_is_10: false,
+            fresh: true,
         }
+    }
+
+    /// The connection and what was read from it, for whoever speaks another protocol there.
+    pub fn into_parts(self) -> (BoxIo, BytesMut) {
+        (self.io, self.read)
     }
 
     /// Reads once; the number of bytes added to `self.read`, 0 at the end.
@@ -118,10 +131,21 @@ impl ServerConn {
         Ok(true)
     }
 
+    /// Whether what was read so far is HTTP/2's preface, or could become it.
+    fn may_be_http2(&self) -> bool {
+        let n = self.read.len().min(HTTP2_PREFACE.len());
+        self.fresh && n > 0 && self.read[..n] == HTTP2_PREFACE[..n]
+    }
+
     /// Reads a request's head and prepares for its body.
     pub async fn read_head(&mut self) -> Result<RequestHead, HeadEnd> {
         loop {
-            if let Some(head) = parse_request(&mut self.read).map_err(HeadEnd::Bad)? {
+            if self.may_be_http2() {
+                if self.read.len() >= HTTP2_PREFACE.len() {
+                    return Err(HeadEnd::Http2);
+                }
+            } else if let Some(head) = parse_request(&mut self.read).map_err(HeadEnd::Bad)? {
+                self.fresh = false;
                 self.body = BodyDecoder::new(head.framing);
                 self.answer = Answer::None;
                 self.peer_is_10 = head.version == Version::Http10;
@@ -253,9 +277,10 @@ impl ServerConn {
         self.out.extend_from_slice(bytes);
     }
 
-    /// Bytes that wait to be taken by the transport.
+    /// Bytes that wait to be taken by the transport; what it has taken but still holds (a TLS
+    /// record that did not go out whole) counts as one.
     pub fn unwritten(&self) -> usize {
-        self.out.len() - self.written
+        if self.out.is_empty() { 0 } else { (self.out.len() - self.written).max(1) }
     }
 
     /// Bytes the transport has taken since the connection began; standing still means the client

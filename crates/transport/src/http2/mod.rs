@@ -4,5 +4,7 @@
 //! HTTP/1.1 connections can be asked, these streams can be asked too.
 
 mod client;
+mod server;
 
 pub use client::{Connection, Stream};
+pub use server::{Next, ServerConnection, ServerRules, ServerStream};

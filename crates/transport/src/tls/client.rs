@@ -24,7 +24,7 @@ pub enum TlsRoots {
 
 /// TLS could not be set up.
 #[derive(Debug)]
-pub struct TlsError(String);
+pub struct TlsError(pub(super) String);
 
 impl fmt::Display for TlsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -41,7 +41,7 @@ pub enum HeadError {
     BareLineFeed,
     /// Not a request or status line.
     StartLine,
-    /// Not HTTP/1.0 or HTTP/1.1.
+    /// Not HTTP/1.0 or HTTP/1.1, and not the preface of HTTP/2.
     Version,
     /// A header line that is none, is folded, or has white space before its colon.
     HeaderLine,
@@ -61,7 +61,7 @@ impl fmt::Display for HeadError {
             HeadError::TooLarge => "request headers are larger than 64 KiB or more than 128 lines",
             HeadError::BareLineFeed => "a header line ends in a bare line feed; lines end in CR LF",
             HeadError::StartLine => "the first line is not an HTTP request line",
-            HeadError::Version => "only HTTP/1.0 and HTTP/1.1 are spoken here",
+            HeadError::Version => "only HTTP/1.0, HTTP/1.1 and HTTP/2 are spoken here",
             HeadError::HeaderLine => "a header line is malformed (no colon, folded, or an illegal character)",
             HeadError::LengthAndCoding => "both content-length and transfer-encoding are set; send one",
             HeadError::Length => "content-length is repeated or is not a plain decimal number",

@@ -6,7 +6,7 @@
 //! undeclared length is [`Framing::Chunked`].
 
 use super::head::content_length;
-use super::{Framing, HEADER_LINES_MAX, HeadError, Headers, RequestHead, ResponseHead, Version};
+use super::{Framing, HEAD_BYTES_MAX, HEADER_LINES_MAX, HeadError, Headers, RequestHead, ResponseHead, Version};
 use ::http::{HeaderMap, request, response};
 use bytes::Bytes;
 
@@ -35,8 +35,13 @@ fn headers(first: Option<(&'static str, &[u8])>, fields: &HeaderMap) -> Result<H
     if fields.len() + usize::from(first.is_some()) > HEADER_LINES_MAX {
         return Err(HeadError::TooLarge);
     }
-    let rest = fields.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-    let rest = rest.filter(|(name, _)| first.is_none() || *name != "host");
+    let rest = || fields.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+    // As many bytes as the same lines would have in HTTP/1.1.
+    let lines = first.into_iter().chain(rest()).map(|(name, value)| name.len() + value.len() + 4);
+    if lines.sum::<usize>() > HEAD_BYTES_MAX {
+        return Err(HeadError::TooLarge);
+    }
+    let rest = rest().filter(|(name, _)| first.is_none() || *name != "host");
     Ok(Headers::from_pairs(first.into_iter().chain(rest)))
 }
 
@@ -85,5 +90,14 @@ mod tests {
         }
         let parts = request.body(()).unwrap().into_parts().0;
         assert_eq!(request_head(&parts, true).unwrap_err(), HeadError::TooLarge);
+    }
+
+    #[test]
+    fn a_head_of_too_many_bytes_is_refused() {
+        for (bytes, fits) in [(HEAD_BYTES_MAX - 5, true), (HEAD_BYTES_MAX - 4, false)] {
+            let request = Request::get("/").header("x", "y".repeat(bytes));
+            let parts = request.body(()).unwrap().into_parts().0;
+            assert_eq!(request_head(&parts, true).is_ok(), fits, "{bytes}");
+        }
     }
 }
