@@ -131,6 +131,10 @@ impl BareTarget {
                 due = due + self.interval;
                 clock.reset(sleep.as_mut(), due);
                 sleep.as_mut().await;
+            } else {
+                // Streams take turns, as they do where each has a model behind it; in one go a
+                // stream's events would lie together before anybody has read the first.
+                tokio::task::yield_now().await;
             }
             self.push_event(conn, clock);
             conn.flush().await?;

@@ -143,7 +143,7 @@ pub(super) fn refusal(times_nginx: Option<f64>) -> Option<String> {
     match times_nginx {
         None => Some(format!("no ratios: the upstream alone was not measured beside {NGINX}")),
         Some(times) if times < UPSTREAM_MIN => Some(format!(
-            "no ratios: the upstream alone answers {times:.2} times as many JSON requests as nginx, and below {UPSTREAM_MIN} the harness is measured and not the proxies; {remedy}"
+            "no ratios: the upstream alone answers {times:.3} times as many JSON requests as nginx, and below {UPSTREAM_MIN} the harness is measured and not the proxies; {remedy}"
         )),
         Some(_) => None,
     }
@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn no_ratio_is_shown_where_the_harness_is_the_limit() {
         assert_eq!(refusal(Some(1.8)), None);
-        assert!(refusal(Some(1.79)).is_some_and(|why| why.contains("1.79 times") && why.contains("nginx")));
+        assert!(refusal(Some(1.79)).is_some_and(|why| why.contains("1.790 times") && why.contains("nginx")));
         assert!(refusal(None).is_some());
     }
 }
