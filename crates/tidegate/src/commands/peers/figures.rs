@@ -114,6 +114,10 @@ impl Series {
 
     /// A peer's ratio to another, of the rounds that have both.
     pub(super) fn ratio(&self, figure: &Figure, peer: &str, to: &str) -> Option<Ratio> {
+        // What the upstream takes by itself is no multiple of what somebody adds to it.
+        if figure.added && peer == DIRECT {
+            return None;
+        }
         let (ours, theirs) = (self.rounds(figure, peer), self.rounds(figure, to));
         let pairs = ours.into_iter().zip(theirs).filter_map(|(ours, theirs)| Some((ours?, theirs?)));
         // An added latency that is lost in the noise may be zero or less; nothing is a multiple of it.
@@ -195,6 +199,7 @@ mod tests {
         assert_eq!(series.rounds(&figure, NGINX), [Some(1.0), Some(2.0)]);
         assert_eq!(series.rounds(&figure, DIRECT), [Some(1.0), Some(3.0)]);
         assert_eq!(series.ratio(&figure, TIDEGATE, NGINX), Some(Ratio { median: 1.75, min: 0.5, max: 3.0 }));
+        assert_eq!(series.ratio(&figure, DIRECT, NGINX), None);
     }
 
     #[test]
