@@ -114,6 +114,10 @@ impl Series {
 
     /// A peer's ratio to another, of the rounds that have both.
     pub(super) fn ratio(&self, figure: &Figure, peer: &str, to: &str) -> Option<Ratio> {
+        // What the upstream takes by itself is no multiple of what somebody adds to it.
+        if figure.added && peer == DIRECT {
+            return None;
+        }
         let (ours, theirs) = (self.rounds(figure, peer), self.rounds(figure, to));
         let pairs = ours.into_iter().zip(theirs).filter_map(|(ours, theirs)| Some((ours?, theirs?)));
         // An added latency that is lost in the noise may be zero or less; nothing is a multiple of it.
@@ -143,7 +147,7 @@ pub(super) fn refusal(times_nginx: Option<f64>) -> Option<String> {
     match times_nginx {
         None => Some(format!("no ratios: the upstream alone was not measured beside {NGINX}")),
         Some(times) if times < UPSTREAM_MIN => Some(format!(
-            "no ratios: the upstream alone answers {times:.2} times as many JSON requests as nginx, and below {UPSTREAM_MIN} the harness is measured and not the proxies; {remedy}"
+            "no ratios: the upstream alone answers {times:.3} times as many JSON requests as nginx, and below {UPSTREAM_MIN} the harness is measured and not the proxies; {remedy}"
         )),
         Some(_) => None,
     }
@@ -195,6 +199,7 @@ mod tests {
         assert_eq!(series.rounds(&figure, NGINX), [Some(1.0), Some(2.0)]);
         assert_eq!(series.rounds(&figure, DIRECT), [Some(1.0), Some(3.0)]);
         assert_eq!(series.ratio(&figure, TIDEGATE, NGINX), Some(Ratio { median: 1.75, min: 0.5, max: 3.0 }));
+        assert_eq!(series.ratio(&figure, DIRECT, NGINX), None);
     }
 
     #[test]
@@ -211,7 +216,7 @@ mod tests {
     #[test]
     fn no_ratio_is_shown_where_the_harness_is_the_limit() {
         assert_eq!(refusal(Some(1.8)), None);
-        assert!(refusal(Some(1.79)).is_some_and(|why| why.contains("1.79 times") && why.contains("nginx")));
+        assert!(refusal(Some(1.79)).is_some_and(|why| why.contains("1.790 times") && why.contains("nginx")));
         assert!(refusal(None).is_some());
     }
 }

@@ -196,6 +196,9 @@ pub(super) fn run(flags: &Peers) -> Result<(), Failed> {
         }
         needs <= files
     });
+    if rows.is_empty() {
+        return Err(Failed("no row is left to be measured".to_owned()));
+    }
     let rounds = usize::from(flags.rounds.unwrap_or(if flags.quick { 1 } else { ROUNDS }));
     let began = Clock::real();
     measure(&site, &rows, &peers, rounds, &mut results)?;

@@ -161,6 +161,9 @@ impl Page<'_> {
         if let Some(times) = self.results.upstream_times_nginx() {
             let _ = writeln!(out, "The upstream alone answers {times:.2} times as many JSON requests as nginx.");
         }
+        if self.facts.quick {
+            let _ = writeln!(out, "A short look: fewer streams and shorter runs than the rows say.");
+        }
         for note in &self.results.notes {
             let _ = writeln!(out, "- {note}");
         }
