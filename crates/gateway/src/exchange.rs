@@ -54,8 +54,9 @@ impl Request<'_> {
             "expect",
         ];
         for (name, value) in headers.iter() {
-            let ours = name.len() > 9 && name[..9].eq_ignore_ascii_case("tidegate-");
-            let kept = !ours && !is_hop_by_hop(name) && !dropped.iter().any(|d| d.eq_ignore_ascii_case(name));
+            let ours = name.len() > 9 && name[..9].eq_ignore_ascii_case(b"tidegate-");
+            let drops = dropped.iter().any(|d| d.as_bytes().eq_ignore_ascii_case(name));
+            let kept = !ours && !drops && !is_hop_by_hop(name);
             if kept && !headers.lists("connection", name) {
                 out.header(name, value);
             }

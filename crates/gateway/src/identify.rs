@@ -80,7 +80,9 @@ pub(crate) fn identify(keys: &Keys, head: &RequestHead, from_loopback: bool, now
         keys.tenant(key).ok_or(Trouble::KeyUnknown)?
     };
     let (mut band, mut deadline) = (Band::default(), None);
-    for (name, value) in headers.iter().filter(|(n, _)| n.len() > 9 && n[..9].eq_ignore_ascii_case("tidegate-")) {
+    let own = |name: &[u8]| name.len() > 9 && name[..9].eq_ignore_ascii_case(b"tidegate-");
+    for (name, value) in headers.iter().filter(|(name, _)| own(name)) {
+        let name = std::str::from_utf8(name).unwrap_or_default();
         let value = std::str::from_utf8(value).unwrap_or_default().trim();
         let wrong = |expected| Trouble::Header { name: name.to_ascii_lowercase(), expected };
         match name[9..].to_ascii_lowercase().as_str() {

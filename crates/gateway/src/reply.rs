@@ -415,10 +415,10 @@ pub(crate) fn own_lines(head: &mut HeadWriter<'_>, request: RequestId, upstream:
 /// Passes an upstream's header lines on: all but the connection's own, those named in `without`,
 /// and cookies, which belong to the upstream's edge and not to our clients.
 fn pass_lines(head: &mut HeadWriter<'_>, upstream: &ResponseHead, without: &[&str]) {
-    let listed = |name: &str| upstream.headers.lists("connection", name);
+    let listed = |name: &[u8]| upstream.headers.lists("connection", name);
     let ours = ["content-length", "set-cookie", "tidegate-request-id", "tidegate-stream", "x-accel-buffering"];
     for (name, value) in upstream.headers.iter() {
-        let dropped = |list: &[&str]| list.iter().any(|d| d.eq_ignore_ascii_case(name));
+        let dropped = |list: &[&str]| list.iter().any(|d| d.as_bytes().eq_ignore_ascii_case(name));
         if !is_hop_by_hop(name) && !dropped(&ours) && !dropped(without) && !listed(name) {
             head.header(name, value);
         }

@@ -125,8 +125,8 @@ async fn scripted(mut conn: ServerStream, stage: &Stage) -> Option<ServerConn> {
                 return None;
             }
         };
-        let headers: Vec<(&str, &str)> =
-            head.headers.iter().filter_map(|(n, v)| Some((n, std::str::from_utf8(v).ok()?))).collect();
+        let text = |bytes| std::str::from_utf8(bytes).ok();
+        let headers: Vec<(&str, &str)> = head.headers.iter().filter_map(|(n, v)| Some((text(n)?, text(v)?))).collect();
         let bytes = body.as_deref().unwrap_or_default();
         // A target in absolute form (a proxy's) is the same door.
         let target = format!("{}?{}", head.path(), head.query());

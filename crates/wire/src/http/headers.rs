@@ -57,23 +57,15 @@ impl Headers {
         self.buffer.get(at as usize..at as usize + len as usize).unwrap_or_default()
     }
 
-    /// Every line, in order: name as it was spelled, value without surrounding white space.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.lines.iter().map(|l| {
-            let name = std::str::from_utf8(self.part(l.name_at, l.name_len)).unwrap_or_default();
-            (name, self.part(l.value_at, l.value_len))
-        })
+    /// Every line, in order: name as it was spelled (a token: plain ASCII), value without
+    /// surrounding white space.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.lines.iter().map(|l| (self.part(l.name_at, l.name_len), self.part(l.value_at, l.value_len)))
     }
 
     /// Every value of `name` (any case), in order.
     pub fn get_all<'a, 'n>(&'a self, name: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
-        self.lines
-            .iter()
-            .filter(move |l| {
-                l.name_len as usize == name.len()
-                    && self.part(l.name_at, l.name_len).eq_ignore_ascii_case(name.as_bytes())
-            })
-            .map(|l| self.part(l.value_at, l.value_len))
+        self.iter().filter(move |(n, _)| n.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
     }
 
     /// The first value of `name` (any case).
@@ -92,10 +84,10 @@ impl Headers {
     }
 
     /// Whether the comma-separated list header `name` names `token` (any case).
-    pub fn lists(&self, name: &str, token: &str) -> bool {
+    pub fn lists(&self, name: &str, token: &(impl AsRef<[u8]> + ?Sized)) -> bool {
         self.get_all(name)
             .flat_map(|v| v.split(|b| *b == b','))
-            .any(|t| t.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+            .any(|t| t.trim_ascii().eq_ignore_ascii_case(token.as_ref()))
     }
 
     /// How many lines there are.

@@ -69,7 +69,8 @@ mod tests {
         assert_eq!((head.method(), head.path(), head.query()), ("POST", "/v1/messages", "beta=true"));
         assert_eq!((head.framing, head.version), (Framing::Length(12), Version::Http2));
         let lines: Vec<_> = head.headers.iter().collect();
-        assert_eq!(lines, [("host", &b"gate:443"[..]), ("a", b"b"), ("content-length", b"12")]);
+        let want = [(&b"host"[..], &b"gate:443"[..]), (b"a", b"b"), (b"content-length", b"12")];
+        assert_eq!(lines, want);
         assert!(head.keeps_alive() && !head.expects_continue());
     }
 

@@ -9,7 +9,8 @@ use ::http::{HeaderMap, HeaderName, HeaderValue};
 use bytes::{BufMut, BytesMut};
 
 /// The connection-level headers of RFC 9110 section 7.6.1, which a proxy does not pass on.
-pub fn is_hop_by_hop(name: &str) -> bool {
+pub fn is_hop_by_hop(name: &(impl AsRef<[u8]> + ?Sized)) -> bool {
+    let name = name.as_ref();
     [
         "connection",
         "keep-alive",
@@ -22,7 +23,7 @@ pub fn is_hop_by_hop(name: &str) -> bool {
         "upgrade",
     ]
     .iter()
-    .any(|h| h.eq_ignore_ascii_case(name))
+    .any(|h| h.as_bytes().eq_ignore_ascii_case(name))
 }
 
 /// The customary reason phrase, or the empty string.
@@ -104,11 +105,12 @@ impl<'a> HeadWriter<'a> {
 
     /// Adds a line, unless it could break out of one. HTTP/2 has no lines about the connection,
     /// so those are left out there.
-    pub fn header(&mut self, name: &str, value: &[u8]) -> &mut Self {
+    pub fn header(&mut self, name: &(impl AsRef<[u8]> + ?Sized), value: &[u8]) -> &mut Self {
+        let name = name.as_ref();
         let lines = match &mut self.0 {
             Out::Lines(lines) => lines,
             Out::Fields(fields) => {
-                let pair = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value));
+                let pair = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value));
                 if let (Ok(name), Ok(mut value)) = pair
                     && !is_hop_by_hop(name.as_str())
                     && name != "host"
@@ -119,12 +121,12 @@ impl<'a> HeadWriter<'a> {
                 return self;
             }
         };
-        let breaks = |b: &u8| matches!(*b, b'\r' | b'\n' | 0);
-        if name.is_empty() || name.as_bytes().iter().any(breaks) || value.iter().any(breaks) {
+        let breaks = |part| memchr::memchr3(b'\r', b'\n', 0, part).is_some();
+        if name.is_empty() || breaks(name) || breaks(value) {
             return self;
         }
         lines.reserve(name.len() + value.len() + 4);
-        lines.put_slice(name.as_bytes());
+        lines.put_slice(name);
         lines.put_slice(b": ");
         lines.put_slice(value);
         lines.put_slice(b"\r\n");
