@@ -30,7 +30,8 @@ impl Wiring<'_> {
     }
 }
 
-/// nginx.conf; `folder` takes its pid and temporary files.
+/// nginx.conf; `folder` takes its pid and temporary files. Over TLS there are more streams than one
+/// worker has files for, so each gets a socket of its own and the kernel shares them out evenly.
 pub(super) fn nginx(wiring: &Wiring<'_>, folder: &Path) -> String {
     let Wiring { listen, upstream, cores, .. } = wiring;
     let folder = folder.display();
@@ -38,7 +39,7 @@ pub(super) fn nginx(wiring: &Wiring<'_>, folder: &Path) -> String {
         None => (format!("listen {listen} backlog=4096;"), "http"),
         Some(Certificate { chain, key }) => (
             format!(
-                "listen {listen} ssl backlog=4096;\n        ssl_certificate {};\n        ssl_certificate_key {};\n        proxy_ssl_trusted_certificate {};\n        proxy_ssl_verify on;\n        proxy_ssl_name localhost;\n        proxy_ssl_session_reuse on;",
+                "listen {listen} ssl reuseport backlog=4096;\n        ssl_certificate {};\n        ssl_certificate_key {};\n        proxy_ssl_trusted_certificate {};\n        proxy_ssl_verify on;\n        proxy_ssl_name localhost;\n        proxy_ssl_session_reuse on;",
                 chain.display(),
                 key.display(),
                 chain.display()

@@ -151,7 +151,7 @@ impl Site {
             let mut process = self.start_peer(peer, &wiring)?;
             let ready_after = self.ready(&mut process, listen, links);
             trial.ready_after = Some(ready_after.map_err(|e| self.with_reason(peer, e))?);
-            trial.pids = proc::family(process.pid());
+            trial.pids = self.family(peer, &process)?;
             trial.url = url(listen);
             trial._peer = Some(process);
         }
@@ -247,6 +247,21 @@ impl Site {
         let mut command = Command::new(&self.exe);
         let output = command.args(args).stdin(Stdio::null()).output().map_err(Failed::because)?;
         Ok(String::from_utf8_lossy(&output.stdout).contains(word))
+    }
+
+    /// The peer's processes. nginx takes connections before its workers are there.
+    fn family(&self, peer: &Peer, process: &Process) -> Result<Vec<u32>, Failed> {
+        let processes = if matches!(peer.kind, Kind::Nginx(_)) { 1 + self.cores } else { 1 };
+        loop {
+            let family = proc::family(process.pid());
+            if family.len() >= processes {
+                return Ok(family);
+            }
+            if process.age() > START_MAX {
+                return Err(Failed(format!("{} has no workers after {} s", peer.name, START_MAX.as_secs())));
+            }
+            self.stop.pause(LOOK_EVERY)?;
+        }
     }
 
     /// Waits for the first answer; how long after the process's start it came.
