@@ -14,7 +14,7 @@ use std::fmt;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
-use tidegate_observe::{Live, Metrics};
+use tidegate_observe::{Live, Metrics, NoRecords, Records};
 use tidegate_transport::{Accepted, Clock, Dial, Listen, TaskKind, Tasks};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
@@ -63,9 +63,14 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// A gateway that serves nobody yet. `dial` is the way to the upstreams.
+    /// A gateway that serves nobody yet and keeps no records. `dial` is the way to the upstreams.
     pub fn new(settings: Settings, clock: Clock, dial: Arc<dyn Dial>) -> Self {
-        let house = Arc::new(House::new(clock, settings));
+        Gateway::recording(settings, clock, dial, Arc::new(NoRecords))
+    }
+
+    /// The same, with somebody who keeps a record of every request.
+    pub fn recording(settings: Settings, clock: Clock, dial: Arc<dyn Dial>, records: Arc<dyn Records>) -> Self {
+        let house = Arc::new(House::new(clock, settings, records));
         Gateway { house, dial, connections: Tasks::new(), background: Tasks::new(), planes: Arc::default() }
     }
 

@@ -6,7 +6,7 @@ use crate::settings::Settings;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tidegate_base::ByteBudget;
-use tidegate_observe::{Live, Metrics};
+use tidegate_observe::{Live, Metrics, Records};
 use tidegate_schedule::{ClassId, LaneId, OrgId};
 use tidegate_transport::Clock;
 use tidegate_wire::models;
@@ -23,6 +23,7 @@ pub(crate) struct House {
     pub(crate) keys: Keys,
     pub(crate) admission: Admission,
     pub(crate) metrics: Metrics,
+    pub(crate) records: Arc<dyn Records>,
     pub(crate) live: Live,
     /// One for each client connection and for each HTTP/2 stream on one.
     pub(crate) permits: Arc<Semaphore>,
@@ -33,7 +34,7 @@ pub(crate) struct House {
 }
 
 impl House {
-    pub(crate) fn new(clock: Clock, settings: Settings) -> Self {
+    pub(crate) fn new(clock: Clock, settings: Settings, records: Arc<dyn Records>) -> Self {
         let metrics = Metrics::new();
         let keys_by_org: Vec<u16> = settings.organisations.iter().map(|o| o.lanes.len() as u16).collect();
         House {
@@ -48,6 +49,7 @@ impl House {
             clock,
             settings,
             metrics,
+            records,
         }
     }
 

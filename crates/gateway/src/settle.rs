@@ -120,66 +120,31 @@ pub(crate) fn settle(house: &House, life: &Life<'_>, account: &Account, end: End
     if let Some(span) = first_byte {
         metrics.first_byte(live.door, span);
     }
-    let mut record = Record {
-        request: live.request.to_string(),
+    let (lane, ids) = live.take_upstream();
+    let usage = &account.usage;
+    let record = Record {
+        request: live.request.as_str(),
         door: live.door,
-        tenant: tenant.to_string(),
-        model: account.model.clone(),
+        tenant,
+        model: &account.model,
         stream: account.stream,
         status: account.status,
         end: end.name(),
         code: account.code,
         attempts: account.attempts,
-        upstream_key: live.lane(),
-        upstream_request_ids: live.upstream_request_ids(),
+        upstream_key: &lane,
+        upstream_request_ids: &ids,
         waited_ms: Record::ms(account.waited),
         first_byte_ms: first_byte.map(Record::ms),
         total_ms: Record::ms(took),
         events: account.events,
         bytes: account.bytes,
-        input_tokens: 0,
-        cache_read_tokens: 0,
-        cache_creation_tokens: 0,
-        output_tokens: 0,
-        stop_reason: account.stop_reason.as_deref().map(str::to_owned),
+        input_tokens: usage.input,
+        cache_read_tokens: usage.cache_read,
+        cache_creation_tokens: usage.cache_creation,
+        output_tokens: usage.output,
+        stop_reason: account.stop_reason.as_deref(),
+        detail: &account.detail,
     };
-    record.used(&account.usage);
-    log(&record, &account.detail, end);
-}
-
-/// One line per request, made only if somebody listens.
-fn log(record: &Record, detail: &str, end: End) {
-    macro_rules! line {
-        ($level:ident) => {
-            tracing::$level!(
-                target: "tidegate::request",
-                request = record.request,
-                door = record.door,
-                tenant = record.tenant,
-                model = record.model,
-                stream = record.stream,
-                status = record.status,
-                end = record.end,
-                code = record.code,
-                attempts = record.attempts,
-                upstream_key = record.upstream_key,
-                upstream_request_ids = record.upstream_request_ids.join(","),
-                waited_ms = record.waited_ms,
-                first_byte_ms = record.first_byte_ms,
-                total_ms = record.total_ms,
-                events = record.events,
-                bytes = record.bytes,
-                input_tokens = record.input_tokens,
-                cache_read_tokens = record.cache_read_tokens,
-                cache_creation_tokens = record.cache_creation_tokens,
-                output_tokens = record.output_tokens,
-                stop_reason = record.stop_reason,
-                detail,
-            )
-        };
-    }
-    match end {
-        End::UpstreamFailed | End::SlowReader => line!(warn),
-        _ => line!(info),
-    }
+    house.records.write(matches!(end, End::UpstreamFailed | End::SlowReader), &record);
 }

@@ -10,4 +10,4 @@ mod record;
 
 pub use live::{Live, LiveRequest, LiveView, Phase};
 pub use metrics::{CacheKind, GapCounts, Metrics, TokenLabels};
-pub use record::Record;
+pub use record::{NoRecords, Record, Records};

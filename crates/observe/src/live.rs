@@ -160,14 +160,13 @@ impl LiveRequest {
         }
     }
 
-    /// The ids the upstream gave to its attempts.
-    pub fn upstream_request_ids(&self) -> Vec<String> {
-        self.later().upstream_request_ids.clone()
-    }
-
-    /// The lane of the last attempt.
-    pub fn lane(&self) -> String {
-        self.later().lane.clone()
+    /// The lane of the last attempt, and the ids the upstream gave to all of them, with commas: for
+    /// the record. What is shown from here on has neither any more.
+    pub fn take_upstream(&self) -> (String, String) {
+        let mut later = self.later();
+        let ids = std::mem::take(&mut later.upstream_request_ids);
+        let ids = if ids.len() > 1 { ids.join(",") } else { ids.into_iter().next().unwrap_or_default() };
+        (std::mem::take(&mut later.lane), ids)
     }
 
     /// A byte came from the upstream.

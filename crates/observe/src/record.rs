@@ -2,22 +2,23 @@
 //!
 //! It holds numbers, ids and names from closed lists; no text of a message, no credential, no
 //! header value but the ids. What an upstream's error said stays out too: it may quote the input.
+//! A record is made once for each request, so it borrows what it says and is written by whoever
+//! keeps the log, without a detour through a general logger.
 
 use serde::Serialize;
 use std::time::Duration;
-use tidegate_wire::usage::Usage;
 
 /// What is written down about one request when it ends.
-#[derive(Clone, Debug, Serialize)]
-pub struct Record {
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Record<'a> {
     /// `tidegate-request-id`.
-    pub request: String,
+    pub request: &'a str,
     /// Door, as in metrics.
     pub door: &'static str,
     /// Tenant's name.
-    pub tenant: String,
+    pub tenant: &'a str,
     /// Model asked for.
-    pub model: String,
+    pub model: &'a str,
     /// Whether the client asked for a stream.
     pub stream: bool,
     /// Status the client saw; 0 if it left before one.
@@ -25,16 +26,18 @@ pub struct Record {
     /// How it ended, from the path's closed list.
     pub end: &'static str,
     /// Our error code, if the end was an error of ours.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<&'static str>,
     /// Attempts made.
     pub attempts: u32,
     /// Label of the last upstream key.
-    pub upstream_key: String,
-    /// The upstream's own ids.
-    pub upstream_request_ids: Vec<String>,
+    pub upstream_key: &'a str,
+    /// The upstream's own ids, comma between them.
+    pub upstream_request_ids: &'a str,
     /// Milliseconds spent waiting for leases.
     pub waited_ms: u64,
     /// Milliseconds to the answer's first byte.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub first_byte_ms: Option<u64>,
     /// Milliseconds in all.
     pub total_ms: u64,
@@ -51,25 +54,29 @@ pub struct Record {
     /// Output tokens.
     pub output_tokens: u64,
     /// The model's stop reason.
-    pub stop_reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_reason: Option<&'a str>,
+    /// What is known of the last failure.
+    pub detail: &'a str,
 }
 
-impl Record {
-    /// Puts the token counts in.
-    pub fn used(&mut self, usage: &Usage) {
-        self.input_tokens = usage.input;
-        self.cache_read_tokens = usage.cache_read;
-        self.cache_creation_tokens = usage.cache_creation;
-        self.output_tokens = usage.output;
-    }
-
+impl Record<'_> {
     /// Milliseconds of a span.
     pub fn ms(span: Duration) -> u64 {
         u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
     }
+}
 
-    /// The record as one line of JSON.
-    pub fn json(&self) -> String {
-        serde_json::to_string(self).unwrap_or_default()
-    }
+/// Keeps the records. Called by data-plane threads: it must not wait.
+pub trait Records: Send + Sync {
+    /// A request ended; `trouble` says that an operator should look at it.
+    fn write(&self, trouble: bool, record: &Record<'_>);
+}
+
+/// Keeps none.
+#[derive(Clone, Copy, Debug)]
+pub struct NoRecords;
+
+impl Records for NoRecords {
+    fn write(&self, _: bool, _: &Record<'_>) {}
 }

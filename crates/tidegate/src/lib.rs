@@ -9,5 +9,6 @@ mod commands;
 pub mod config;
 mod log;
 mod process;
+mod request_log;
 
 pub use commands::{Failed, run};

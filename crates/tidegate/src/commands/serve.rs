@@ -10,6 +10,7 @@ use crate::cli::{LogFormat, Serve};
 use crate::config::{API_URL, Config};
 use crate::log::LogThread;
 use crate::process::Room;
+use crate::request_log::RequestLog;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -51,7 +52,8 @@ pub(super) fn tls_files(certificate: Option<&PathBuf>, key: Option<&PathBuf>) ->
     Some(TlsFiles { certificate: certificate?.clone(), key: key?.clone() })
 }
 
-fn start_log(config: &Config) -> Result<LogThread, Failed> {
+/// The log, and who writes requests' records into it.
+fn start_log(config: &Config) -> Result<(LogThread, RequestLog), Failed> {
     let level: LevelFilter = config
         .log_level
         .parse()
@@ -64,7 +66,14 @@ fn start_log(config: &Config) -> Result<LogThread, Failed> {
         log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init()
     };
     started.map_err(Failed::because)?;
-    Ok(thread)
+    let wants = |least: LevelFilter| level >= least;
+    let records = RequestLog {
+        lines: thread.lines(),
+        json: config.log_json,
+        info: wants(LevelFilter::INFO),
+        warn: wants(LevelFilter::WARN),
+    };
+    Ok((thread, records))
 }
 
 /// Waits for SIGTERM or SIGINT; a second one from then on ends the process at once.
@@ -107,16 +116,16 @@ pub(super) fn run(flags: &Serve, room: Room) -> Result<(), Failed> {
         simulator = Some(running);
     }
     config.check().map_err(Failed::because)?;
-    let _log = start_log(&config)?;
+    let (_log, records) = start_log(&config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failed::because)?;
-    let served = runtime.block_on(serve(config, simulator.as_ref(), room));
+    let served = runtime.block_on(serve(config, simulator.as_ref(), room, records));
     if let Some(mut simulator) = simulator {
         simulator.stop();
     }
     served
 }
 
-async fn serve(config: Config, simulator: Option<&Running>, room: Room) -> Result<(), Failed> {
+async fn serve(config: Config, simulator: Option<&Running>, room: Room, records: RequestLog) -> Result<(), Failed> {
     let clock = Clock::real();
     let dial = TcpDial::new(clock, config.dial, &config.roots).map_err(Failed::because)?;
     let tls = config.server_tls().map_err(Failed::because)?;
@@ -135,7 +144,7 @@ async fn serve(config: Config, simulator: Option<&Running>, room: Room) -> Resul
         .flat_map(|o| &o.lanes)
         .map(|l| format!("{} at {}", l.label, l.target.host))
         .collect();
-    let gateway = Gateway::new(config.settings, clock, Arc::new(dial));
+    let gateway = Gateway::recording(config.settings, clock, Arc::new(dial), Arc::new(records));
     let door: Box<dyn Listen> = match tls {
         Some(tls) => Box::new(TlsListen::new(Box::new(door), tls)),
         None => Box::new(door),
