@@ -125,6 +125,14 @@ impl BodyDecoder {
                     self.state = if k == n { State::DataReturn } else { State::Data(n - k) };
                     return Ok(BodyStep::Data(at..at + k as usize));
                 }
+                State::DataReturn if left.starts_with(b"\r\n") => {
+                    (self.state, self.line) = (State::SizeDigits { size: 0, digits: 0 }, 0);
+                    at += 2;
+                }
+                State::SizeDigits { digits: 0, .. } if let Some((size, line)) = plain_size(left) => {
+                    (self.state, self.line) = (State::Data(size), 0);
+                    at += line;
+                }
                 _ => {
                     self.framing_byte(left[0])?;
                     at += 1;
@@ -176,6 +184,19 @@ impl BodyDecoder {
     }
 }
 
+/// The usual chunk-size line, whole at the front of `read`: one to four digits, not zero, and CR LF.
+/// Its size, and how many bytes it takes. Everything else goes byte by byte.
+fn plain_size(read: &[u8]) -> Option<(u64, usize)> {
+    let (mut size, mut at) = (0, 0);
+    while at < 4
+        && let Some(digit) = read.get(at).and_then(|b| char::from(*b).to_digit(16))
+    {
+        size = size << 4 | u64::from(digit);
+        at += 1;
+    }
+    (size > 0 && read[at..].starts_with(b"\r\n")).then_some((size, at + 2))
+}
+
 /// Whether a header's name may have this byte (a token, RFC 9110 section 5.6.2).
 fn is_name(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
@@ -189,6 +210,17 @@ fn is_text(byte: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_plain_size_line_takes_the_short_way() {
+        assert_eq!(plain_size(b"1f\r\nx"), Some((31, 4)));
+        assert_eq!(plain_size(b"00aB\r\n"), Some((0xab, 6)));
+        for other in
+            [&b""[..], b"1f", b"1f\r", b"1f\n", b"0\r\n", b"0000\r\n", b"1f \r\n", b"1f;x\r\n", b"12345\r\n", b"g\r\n"]
+        {
+            assert_eq!(plain_size(other), None, "{other:?}");
+        }
+    }
 
     /// Feeds `wire` in pieces of `piece` bytes; the data, and how many bytes were used.
     fn check(framing: Framing, wire: &[u8], piece: usize) -> Result<(Vec<u8>, usize, bool), BodyError> {
