@@ -2,9 +2,12 @@
 
 mod bench;
 mod key;
+mod page;
 mod peers;
+mod proc;
 mod serve;
 mod simulate;
+mod stage;
 
 use crate::cli::{Cli, Command, Key};
 use crate::config::Config;
