@@ -7,6 +7,7 @@ mod peers;
 mod proc;
 mod serve;
 mod simulate;
+mod soak;
 mod stage;
 
 use crate::cli::{Cli, Command, Key};
