@@ -1,4 +1,6 @@
 //! The load generator: asks a Claude-compatible endpoint over HTTP/1.1 and says how it held up.
+//! Beside it [`churn`]: crowds of clients that come, go, dawdle and leave, over HTTP/2 too, for a
+//! look at what an endpoint holds on to.
 //!
 //! ```text
 //!   Plan ─▶ Request (head and body, built once)
@@ -17,6 +19,7 @@
 //!
 //! This room never prints; it returns text or writes into what it is given.
 
+mod churn;
 mod cpu;
 mod failure;
 mod idle;
@@ -33,6 +36,7 @@ mod turnstile;
 mod watch;
 mod worker;
 
+pub use churn::{Bounds, ChurnReport, Crowd, CrowdCount, Manner, churn, churn_here};
 pub use failure::Errors;
 pub use idle::IdleClients;
 pub use latency::Percentiles;

@@ -2,6 +2,7 @@
 
 use crate::plan::{BenchError, Mode, Plan};
 use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Method, Uri};
 use serde_json::json;
 use tidegate_base::Prng;
 use tidegate_transport::{HttpOffer, Target};
@@ -15,11 +16,13 @@ const WORDS: [&str; 16] = [
     "wind", "bridge", "clay",
 ];
 
-/// A request ready to be sent.
+/// A request ready to be sent, in either version of HTTP.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     pub(crate) target: Target,
     head: Bytes,
+    uri: Uri,
+    fields: HeaderMap,
     pub(crate) body: Bytes,
 }
 
@@ -36,8 +39,6 @@ impl Request {
             })
             .to_string(),
         );
-        let mut head = BytesMut::new();
-        let mut lines = HeadWriter::request(&mut head, "POST", &path);
         let accept: &[u8] = if plan.mode == Mode::Sse { b"text/event-stream" } else { b"application/json" };
         let key = plan.key.as_ref().map(|key| key.expose().as_bytes());
         let has = |name: &str| plan.headers.iter().any(|(n, _)| n.eq_ignore_ascii_case(name));
@@ -51,17 +52,40 @@ impl Request {
             ("user-agent", Some(concat!("tidegate-bench/", env!("CARGO_PKG_VERSION")).as_bytes())),
             ("connection", Some(b"close".as_slice()).filter(|_| !plan.keep_alive)),
         ];
-        for (name, value) in own {
-            if let Some(value) = value.filter(|_| !has(name)) {
-                lines.header(name, value);
-            }
-        }
         for (name, value) in &plan.headers {
             check_line(name, value)?;
-            lines.header(name, value.as_bytes());
         }
-        lines.number("content-length", body.len() as u64).end();
-        Ok(Request { target, head: head.freeze(), body })
+        let write = |lines: &mut HeadWriter<'_>| {
+            for (name, value) in own {
+                if let Some(value) = value.filter(|_| !has(name)) {
+                    lines.header(name, value);
+                }
+            }
+            for (name, value) in &plan.headers {
+                lines.header(name, value.as_bytes());
+            }
+            lines.number("content-length", body.len() as u64);
+        };
+        let mut head = BytesMut::new();
+        let mut lines = HeadWriter::request(&mut head, "POST", &path);
+        write(&mut lines);
+        lines.end();
+        // The writer leaves out what HTTP/2 has no lines for.
+        let mut fields = HeaderMap::new();
+        write(&mut HeadWriter::fields(&mut fields));
+        let scheme = if target.tls { "https" } else { "http" };
+        let uri = Uri::builder().scheme(scheme).authority(authority.as_str()).path_and_query(path.as_str()).build();
+        let uri = uri.map_err(|e| BenchError::Plan(format!("`{}` is not a URL to measure: {e}", plan.url)))?;
+        Ok(Request { target, head: head.freeze(), uri, fields, body })
+    }
+
+    /// The head for HTTP/2.
+    pub(crate) fn head_http2(&self) -> http::Request<()> {
+        let mut request = http::Request::new(());
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = self.fields.clone();
+        request
     }
 
     /// The head, in a buffer of its own with room for a short body behind it.
@@ -174,6 +198,15 @@ mod tests {
         let body: serde_json::Value = serde_json::from_slice(&request.body).unwrap();
         assert_eq!(body["messages"][0]["content"].as_str().map(str::len), Some(33));
         assert_eq!(body["stream"], true);
+
+        let over_http2 = request.head_http2();
+        let field = |name: &str| over_http2.headers().get(name).and_then(|value| value.to_str().ok());
+        assert_eq!(
+            (over_http2.method().as_str(), over_http2.uri().to_string().as_str()),
+            ("POST", "http://a:1/v1/messages")
+        );
+        assert_eq!((field("x-api-key"), field("anthropic-version"), field("host")), (Some("sk"), Some("x"), None));
+        assert_eq!(field("content-length"), Some(request.body.len().to_string().as_str()));
     }
 
     #[test]

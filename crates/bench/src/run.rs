@@ -138,7 +138,7 @@ fn start(
 }
 
 /// Waits for all threads, looking up now and then; their processor time, if all know it.
-fn wait(
+pub(crate) fn wait(
     ends: &Receiver<Option<CpuTime>>,
     threads: usize,
     mut look: impl FnMut(),

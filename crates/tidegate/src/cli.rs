@@ -150,6 +150,34 @@ pub enum BenchMode {
 pub enum BenchCommand {
     /// Measure Tidegate beside nginx and HAProxy on this machine.
     Peers(Peers),
+    /// Load Tidegate for a long time and see whether anything grows or is left behind.
+    Soak(Soak),
+}
+
+/// `tidegate bench soak`
+#[derive(Args, Debug)]
+pub struct Soak {
+    /// How long the load lasts. From 5 on growth is judged; a run to keep has 30 or more.
+    #[arg(long, default_value_t = 30.0, value_parser = soak_minutes)]
+    pub minutes: f64,
+    /// How many streams are open at once; everything else goes with it.
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u16).range(20..=9_000))]
+    pub streams: u16,
+    /// Another build of Tidegate to load, in place of this one.
+    #[arg(long, value_name = "FILE")]
+    pub program: Option<PathBuf>,
+    /// Least severe line that Tidegate logs; at its default it has a record for each request.
+    #[arg(long, default_value = "info", value_parser = ["error", "warn", "info", "debug"])]
+    pub log_level: String,
+    /// Write the result to this file as a page for docs/measurements.
+    #[arg(long, value_name = "FILE")]
+    pub markdown: Option<PathBuf>,
+}
+
+/// From six seconds to a week.
+fn soak_minutes(text: &str) -> Result<f64, String> {
+    let minutes = text.parse().ok().filter(|minutes| (0.1..=10_080.0).contains(minutes));
+    minutes.ok_or_else(|| "a number of minutes from 0.1 to 10080".to_owned())
 }
 
 /// `tidegate bench peers`

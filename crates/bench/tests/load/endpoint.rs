@@ -67,7 +67,7 @@ async fn play(mut conn: ServerConn, script: &[Step]) -> Option<ServerConn> {
 }
 
 /// Serves connections that each do `script` for every request.
-fn serve(network: &MemoryNetwork, tasks: &Tasks, script: &'static [Step]) {
+pub(crate) fn serve(network: &MemoryNetwork, tasks: &Tasks, script: &'static [Step]) {
     let mut door = network.listen("endpoint:80");
     let inner = tasks.clone();
     tasks.spawn(&SERVE, async move {

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot set up its scene should stop")]
 
 mod broken_answers;
+mod churn;
 mod endpoint;
 mod measures;
 mod real_sockets;

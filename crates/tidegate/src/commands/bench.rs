@@ -1,4 +1,4 @@
-//! `tidegate bench URL`, and the way to `bench peers`: flags to a plan, a report to the terminal.
+//! `tidegate bench URL`, and the way to `bench peers` and `bench soak`: flags to a plan, a report to the terminal.
 
 use super::{Failed, say};
 use crate::cli::{Bench, BenchCommand, BenchMode};
@@ -58,8 +58,10 @@ fn stop_on_interrupt() -> Result<Arc<AtomicBool>, Failed> {
 }
 
 pub(super) fn run(flags: &Bench) -> Result<(), Failed> {
-    if let Some(BenchCommand::Peers(flags)) = &flags.command {
-        return super::peers::run(flags);
+    match &flags.command {
+        Some(BenchCommand::Peers(flags)) => return super::peers::run(flags),
+        Some(BenchCommand::Soak(flags)) => return super::soak::run(flags),
+        None => {}
     }
     let plan = plan(flags)?;
     let stop = stop_on_interrupt()?;

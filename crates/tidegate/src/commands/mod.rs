@@ -2,9 +2,13 @@
 
 mod bench;
 mod key;
+mod page;
 mod peers;
+mod proc;
 mod serve;
 mod simulate;
+mod soak;
+mod stage;
 
 use crate::cli::{Cli, Command, Key};
 use crate::config::Config;

@@ -19,6 +19,7 @@ mod peers;
 mod process;
 mod secrets;
 mod smuggling;
+mod soak;
 mod tls;
 mod upstream;
 mod wire;

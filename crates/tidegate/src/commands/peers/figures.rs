@@ -4,6 +4,7 @@
 //! Two runs of one round lie close together in time, so a machine that is slower for a while is
 //! slower for both; a ratio of medians would not know that.
 
+use crate::commands::page::median;
 use std::collections::BTreeMap;
 
 /// The name of the upstream without anything in front of it.
@@ -66,14 +67,6 @@ impl Figure {
     pub(super) const fn bounds(self, must: Bound, aim: Bound) -> Self {
         Figure { must: Some(must), aim: Some(aim), ..self }
     }
-}
-
-/// The middle one, or the middle of the two.
-pub(super) fn median(values: &[f64]) -> Option<f64> {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let (below, above) = (sorted.get(sorted.len().checked_sub(1)? / 2)?, sorted.get(sorted.len() / 2)?);
-    Some((below + above) / 2.0)
 }
 
 /// A ratio and how it was spread over the rounds.
@@ -165,13 +158,6 @@ mod tests {
             values.iter().enumerate().for_each(|(round, value)| series.note(peer, round, *value));
         }
         series
-    }
-
-    #[test]
-    fn medians_are_the_middle() {
-        assert_eq!(median(&[]), None);
-        assert_eq!(median(&[3.0, 1.0, 2.0]), Some(2.0));
-        assert_eq!(median(&[4.0, 1.0, 3.0, 2.0]), Some(2.5));
     }
 
     #[test]

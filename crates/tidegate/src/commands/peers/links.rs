@@ -1,8 +1,8 @@
 //! How the hops of a comparison speak, and the certificate for those that are encrypted.
 
 use super::install;
-use super::stage::Folder;
 use crate::commands::Failed;
+use crate::commands::stage::Folder;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 

@@ -1,8 +1,7 @@
 //! One run of the load generator at a peer, and what the peer's processes took meanwhile.
 
 use super::peer::{Site, Trial};
-use super::proc;
-use crate::commands::Failed;
+use crate::commands::{Failed, proc};
 use std::ops::ControlFlow;
 use std::time::Duration;
 use tidegate_base::Secret;

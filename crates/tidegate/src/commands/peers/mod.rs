@@ -16,20 +16,18 @@ mod links;
 mod load;
 mod output;
 mod peer;
-mod proc;
 mod rows;
-mod stage;
 
+use super::page::{Facts, number, write};
+use super::stage::{Folder, Stop, raise_files};
 use super::{Failed, say};
 use crate::cli::Peers;
 use figures::{DIRECT, HAPROXY, NGINX, Series, TIDEGATE};
 use peer::{Kind, NotMeasured, Peer, Site};
 use rows::{JSON_RATE, ROWS, Row, YARDSTICK};
-use stage::{Folder, Stop};
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::process::{Command, Stdio};
 use tidegate_transport::Clock;
 
 /// Rounds of a comparison, if nothing else is said.
@@ -95,18 +93,6 @@ fn chosen_peers(flags: &Peers) -> Result<Vec<Peer>, Failed> {
     Ok(peers)
 }
 
-/// Raises the number of files this process, and so those it starts, may have open as far as it
-/// may; the number there is then.
-fn raise_files() -> u64 {
-    let Some((soft, hard)) = proc::file_limits() else { return u64::MAX };
-    if soft < hard {
-        let (me, limit) = (std::process::id().to_string(), format!("--nofile={hard}:{hard}"));
-        // Without the tool the limit stays; rows it is too small for say so.
-        let _ = Command::new("prlimit").args(["--pid", &me, &limit]).stderr(Stdio::null()).status();
-    }
-    proc::file_limits().map_or(u64::MAX, |(soft, _)| soft)
-}
-
 /// The peers of a round in its order: the upstream first, the others turned by one each round.
 fn turned(peers: &[Peer], round: usize) -> impl Iterator<Item = &Peer> {
     let (direct, others) = peers.split_at(1);
@@ -146,7 +132,7 @@ impl Results {
             told.extend(figure.map(|figure| {
                 // The upstream's own share is taken off when all rounds are there.
                 let all = if figure.added { " (in all)" } else { "" };
-                format!("{} {}{all}", output::number(value, figure.digits), figure.title)
+                format!("{} {}{all}", number(value, figure.digits), figure.title)
             }));
         }
         tell(&format!("  {:<16}{}", peer.name, told.join("; ")));
@@ -207,15 +193,17 @@ pub(super) fn run(flags: &Peers) -> Result<(), Failed> {
         rows: &rows,
         peers: &peers,
         rounds,
-        facts: output::Facts::gather(flags.quick, &flags.log_level, began.wall()),
+        facts: Facts::gather(began.wall()),
+        quick: flags.quick,
+        log_level: &flags.log_level,
         refusal: figures::refusal(results.upstream_times_nginx()),
     };
     say(page.tables().trim_end());
     if let Some(file) = &flags.markdown {
-        output::write(file, &page.markdown())?;
+        write(file, &page.markdown())?;
     }
     if let Some(file) = &flags.json {
-        output::write(file, &format!("{:#}\n", page.json()))?;
+        write(file, &format!("{:#}\n", page.json()))?;
     }
     Ok(())
 }

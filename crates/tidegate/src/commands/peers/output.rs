@@ -3,80 +3,13 @@
 //! A cell is the median over the rounds; behind it, where it may be shown, the ratio to nginx:
 //! `1.05x (0.98..1.10)` is the median of the rounds' own ratios, their least and their greatest.
 
+use super::Results;
 use super::figures::{Bound, DIRECT, Figure, NGINX, Series, TIDEGATE};
 use super::peer::Peer;
 use super::rows::Row;
-use super::{Results, proc};
-use crate::commands::Failed;
+use crate::commands::page::{Facts, aligned, number};
 use serde_json::{Value, json};
 use std::fmt::Write;
-use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::{Duration, SystemTime};
-
-/// What a figure needs beside it to be worth keeping.
-pub(super) struct Facts {
-    machine: String,
-    date: String,
-    commit: String,
-    command: String,
-    quick: bool,
-    log_level: String,
-}
-
-impl Facts {
-    pub(super) fn gather(quick: bool, log_level: &str, began: SystemTime) -> Self {
-        let since = began.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        let args: Vec<String> = std::env::args().skip(1).collect();
-        Facts {
-            machine: proc::machine(),
-            date: date(since.as_secs()),
-            commit: commit(),
-            command: format!("tidegate {}", args.join(" ")),
-            quick,
-            log_level: log_level.to_owned(),
-        }
-    }
-}
-
-/// The commit of the folder this runs in, if it is one of a repository.
-fn commit() -> String {
-    let git = |args: &[&str]| {
-        let output = Command::new("git").args(args).stdin(Stdio::null()).output().ok()?;
-        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    };
-    let Some(commit) = git(&["rev-parse", "--short=10", "HEAD"]) else { return "unknown".to_owned() };
-    let changed = git(&["status", "--porcelain", "--untracked-files=no"]).is_some_and(|changes| !changes.is_empty());
-    if changed { format!("{commit}, with changes") } else { commit }
-}
-
-/// A day as `2026-01-31`, by the civil-from-days algorithm of the proleptic Gregorian calendar.
-fn date(epoch_s: u64) -> String {
-    let days = epoch_s / 86_400 + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}")
-}
-
-/// A number with so many digits behind the point, its thousands apart.
-pub(super) fn number(value: f64, digits: usize) -> String {
-    let text = format!("{:.digits$}", value.abs());
-    let (whole, rest) = text.split_at(text.find('.').unwrap_or(text.len()));
-    let mut grouped = String::new();
-    for (at, digit) in whole.chars().enumerate() {
-        if at > 0 && (whole.len() - at).is_multiple_of(3) {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    let sign = if value < 0.0 { "-" } else { "" };
-    format!("{sign}{grouped}{rest}")
-}
 
 /// What one comparison has to say.
 pub(super) struct Page<'a> {
@@ -85,6 +18,8 @@ pub(super) struct Page<'a> {
     pub(super) peers: &'a [Peer],
     pub(super) rounds: usize,
     pub(super) facts: Facts,
+    pub(super) quick: bool,
+    pub(super) log_level: &'a str,
     /// Why ratios are not shown, if they are not.
     pub(super) refusal: Option<String>,
 }
@@ -161,7 +96,7 @@ impl Page<'_> {
         if let Some(times) = self.results.upstream_times_nginx() {
             let _ = writeln!(out, "The upstream alone answers {times:.2} times as many JSON requests as nginx.");
         }
-        if self.facts.quick {
+        if self.quick {
             let _ = writeln!(out, "A short look: fewer streams and shorter runs than the rows say.");
         }
         for note in &self.results.notes {
@@ -172,8 +107,8 @@ impl Page<'_> {
 
     /// The page to keep.
     pub(super) fn markdown(&self) -> String {
-        let Facts { machine, date, commit, command, quick, log_level } = &self.facts;
-        let short = if *quick { "\nA short look (`--quick`), not a measurement to keep.\n" } else { "" };
+        let (Facts { machine, date, commit, command }, log_level) = (&self.facts, self.log_level);
+        let short = if self.quick { "\nA short look (`--quick`), not a measurement to keep.\n" } else { "" };
         format!(
             "# Peers, {date}\n{short}\n| | |\n|---|---|\n| machine | {machine} |\n| date | {date} |\n| commit | {commit} |\n| command | `{command}` |\n| Tidegate's log | `{log_level}`; the others log nothing |\n\nHow each figure is taken: [README.md](README.md).\n{}",
             self.tables()
@@ -182,12 +117,12 @@ impl Page<'_> {
 
     /// Every number of every round.
     pub(super) fn json(&self) -> Value {
-        let Facts { machine, date, commit, command, quick, log_level } = &self.facts;
+        let Facts { machine, date, commit, command } = &self.facts;
         let rows: serde_json::Map<String, Value> =
             self.rows.iter().map(|row| (row.name.to_owned(), self.row_json(row))).collect();
         json!({
-            "machine": machine, "date": date, "commit": commit, "command": command, "quick": quick,
-            "tidegate_log_level": log_level,
+            "machine": machine, "date": date, "commit": commit, "command": command, "quick": self.quick,
+            "tidegate_log_level": self.log_level,
             "rounds": self.rounds,
             "upstream_times_nginx": self.results.upstream_times_nginx(),
             "ratios_refused": self.refusal,
@@ -215,47 +150,11 @@ impl Page<'_> {
     }
 }
 
-/// A Markdown table whose columns stand under each other in plain text too.
-fn aligned(lines: &[Vec<String>]) -> String {
-    let columns = lines.first().map_or(0, Vec::len);
-    let width = |c: usize| lines.iter().map(|line| line[c].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    let mut out = String::new();
-    for (at, line) in lines.iter().enumerate() {
-        let cells: Vec<String> = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        let _ = writeln!(out, "| {} |", cells.join(" | "));
-        if at == 0 {
-            let rule: Vec<String> = widths.iter().map(|width| "-".repeat(width + 2)).collect();
-            let _ = writeln!(out, "|{}|", rule.join("|"));
-        }
-    }
-    out
-}
-
-/// Writes a result where the user wants it.
-pub(super) fn write(file: &Path, text: &str) -> Result<(), Failed> {
-    std::fs::write(file, text).map_err(|e| Failed(format!("cannot write {}: {e}", file.display())))
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::peer::Kind;
     use super::super::rows::{JSON_RATE, YARDSTICK};
     use super::*;
-
-    #[test]
-    fn days_have_dates() {
-        for (epoch_s, want) in [(0, "1970-01-01"), (951_782_400, "2000-02-29"), (1_790_553_600, "2026-09-28")] {
-            assert_eq!(date(epoch_s), want);
-        }
-    }
-
-    #[test]
-    fn numbers_have_their_thousands_apart() {
-        assert_eq!(number(1_234_567.4, 0), "1,234,567");
-        assert_eq!(number(-1_234.567, 2), "-1,234.57");
-        assert_eq!(number(0.05, 3), "0.050");
-    }
 
     fn results(direct: f64) -> Results {
         let mut results = Results::default();
@@ -271,8 +170,8 @@ mod tests {
         let refusal = super::super::figures::refusal(results.upstream_times_nginx());
         let text = |text: &str| text.to_owned();
         let (machine, date, commit) = (text("a machine"), text("2026-01-02"), text("abc"));
-        let facts = Facts { machine, date, commit, command: text("tidegate x"), quick: false, log_level: text("info") };
-        Page { results, rows, peers, rounds: 2, facts, refusal }
+        let facts = Facts { machine, date, commit, command: text("tidegate x") };
+        Page { results, rows, peers, rounds: 2, facts, quick: false, log_level: "info", refusal }
     }
 
     #[test]

@@ -7,20 +7,14 @@
 use super::configs::{self, CLIENT_KEY, Wiring};
 use super::figures::{DIRECT, HAPROXY, NGINX, TIDEGATE};
 use super::links::{Certificate, Links};
-use super::proc;
-use super::stage::{Folder, LOOK_EVERY, Process, Stop, free_address};
-use crate::commands::Failed;
+use crate::commands::stage::{Folder, Process, Stop, free_address};
+use crate::commands::{Failed, proc};
 use std::cell::OnceCell;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
-
-/// What a process gets to answer for the first time.
-const START_MAX: Duration = Duration::from_secs(20);
-/// How often is asked whether it does: finer than any difference that matters.
-const ASK_EVERY: Duration = Duration::from_micros(500);
 
 /// A gateway of the user's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -266,18 +260,7 @@ impl Site {
 
     /// Waits for the first answer; how long after the process's start it came.
     fn ready(&self, process: &mut Process, at: SocketAddr, links: Links) -> Result<Duration, Failed> {
-        loop {
-            if answers(at, links) {
-                return Ok(process.age());
-            }
-            if let Some(said) = process.ended() {
-                return Err(Failed(said));
-            }
-            if process.age() > START_MAX {
-                return Err(Failed(format!("the process at {at} does not answer within {} s", START_MAX.as_secs())));
-            }
-            self.stop.pause(if process.age() < Duration::from_secs(1) { ASK_EVERY } else { LOOK_EVERY })?;
-        }
+        process.until(&self.stop, || answers(at, links))
     }
 }
 

@@ -4,7 +4,7 @@ use super::{Row, Values, megabytes, of};
 use crate::commands::peers::figures::Figure;
 use crate::commands::peers::links::Links;
 use crate::commands::peers::peer::{Kind, NotMeasured, Peer, Site, size};
-use crate::commands::peers::proc;
+use crate::commands::proc;
 use std::time::Duration;
 
 pub(super) const ROW: Row = Row {

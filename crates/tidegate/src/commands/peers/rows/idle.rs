@@ -6,7 +6,7 @@ use crate::commands::peers::figures::Figure;
 use crate::commands::peers::links::Links;
 use crate::commands::peers::load::complaint;
 use crate::commands::peers::peer::{NotMeasured, Peer, Site};
-use crate::commands::peers::proc;
+use crate::commands::proc;
 use std::ops::ControlFlow;
 use std::time::Duration;
 use tidegate_bench::{IdleClients, Mode};

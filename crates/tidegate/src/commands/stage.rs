@@ -1,7 +1,7 @@
-//! What the processes of a comparison stand on: a folder that goes when it is over, free ports,
-//! processes that end with us, and a wish to stop that every wait looks at.
+//! What the processes that `bench peers` and `bench soak` start stand on: a folder that goes when it
+//! is over, free ports, processes that end with us, and a wish to stop that every wait looks at.
 
-use crate::commands::Failed;
+use super::{Failed, proc};
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -12,8 +12,10 @@ use tidegate_base::Moment;
 use tidegate_transport::Clock;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::proc;
-
+/// What a process gets to answer for the first time.
+const START_MAX: Duration = Duration::from_secs(20);
+/// How often is asked whether it does: finer than any difference that matters.
+const ASK_EVERY: Duration = Duration::from_micros(500);
 /// What a process gets to end by itself once it is asked to.
 const END_MAX: Duration = Duration::from_secs(3);
 /// How often is looked whether something has come.
@@ -72,7 +74,7 @@ pub(super) struct Folder(PathBuf);
 
 impl Folder {
     pub(super) fn new() -> Result<Self, Failed> {
-        let path = std::env::temp_dir().join(format!("tidegate-peers-{}", std::process::id()));
+        let path = std::env::temp_dir().join(format!("tidegate-bench-{}", std::process::id()));
         let cannot = |e| Failed(format!("cannot make the folder {}: {e}", path.display()));
         std::fs::create_dir_all(&path).map_err(cannot)?;
         Ok(Folder(path))
@@ -102,6 +104,18 @@ impl Drop for Folder {
 pub(super) fn free_address() -> Result<SocketAddr, Failed> {
     let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|l| l.local_addr());
     free.map_err(|e| Failed(format!("no free port: {e}")))
+}
+
+/// Raises the number of files this process, and so those it starts, may have open as far as it
+/// may; the number there is then.
+pub(super) fn raise_files() -> u64 {
+    let Some((soft, hard)) = proc::file_limits() else { return u64::MAX };
+    if soft < hard {
+        let (me, limit) = (std::process::id().to_string(), format!("--nofile={hard}:{hard}"));
+        // Without the tool the limit stays; rows it is too small for say so.
+        let _ = Command::new("prlimit").args(["--pid", &me, &limit]).stderr(Stdio::null()).status();
+    }
+    proc::file_limits().map_or(u64::MAX, |(soft, _)| soft)
 }
 
 /// A process of ours and its children, ended when this is dropped.
@@ -149,6 +163,22 @@ impl Process {
         let last: Vec<&str> = said.lines().filter(|line| !line.trim().is_empty()).collect();
         let last = last[last.len().saturating_sub(3)..].join("; ");
         Some(format!("{} ended at once ({status}): {last}", self.name))
+    }
+
+    /// Waits until it answers; how long after its start that was.
+    pub(super) fn until(&mut self, stop: &Stop, answers: impl Fn() -> bool) -> Result<Duration, Failed> {
+        loop {
+            if answers() {
+                return Ok(self.age());
+            }
+            if let Some(said) = self.ended() {
+                return Err(Failed(said));
+            }
+            if self.age() > START_MAX {
+                return Err(Failed(format!("{} does not answer within {} s", self.name, START_MAX.as_secs())));
+            }
+            stop.pause(if self.age() < Duration::from_secs(1) { ASK_EVERY } else { LOOK_EVERY })?;
+        }
     }
 
     fn signal(&self, signal: &str, pids: &[u32]) {

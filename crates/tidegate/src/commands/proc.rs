@@ -76,6 +76,16 @@ fn kilobytes(text: &str, name: &str) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 
+/// How many threads the process has.
+pub(super) fn threads(pid: u32) -> Option<usize> {
+    Some(fs::read_dir(format!("/proc/{pid}/task")).ok()?.count())
+}
+
+/// How many files it has open, sockets included.
+pub(super) fn open_files(pid: u32) -> Option<usize> {
+    Some(fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count())
+}
+
 /// How many files a process may open: as set, and as far as it may set it itself.
 pub(super) fn file_limits() -> Option<(u64, u64)> {
     limits(&fs::read_to_string("/proc/self/limits").ok()?)
@@ -148,6 +158,11 @@ mod tests {
         assert!(exists(me[0]) && family(me[0])[0] == me[0]);
         assert!(cpu(&me).is_some_and(|cpu| cpu > Duration::ZERO));
         assert!(memory(&me).is_some_and(|bytes| bytes > 100_000));
+        assert!(threads(me[0]).is_some_and(|n| n >= 1));
+        let before = open_files(me[0]).unwrap();
+        let held: Vec<_> = (0..40).map(|_| fs::File::open("/proc/self/stat").unwrap()).collect();
+        // Tests beside this one open and close files too, but not forty.
+        assert!(open_files(me[0]).unwrap() > before + held.len() / 2);
         assert!(file_limits().is_some_and(|(soft, hard)| soft <= hard && soft > 0));
     }
 }

@@ -1,0 +1,150 @@
+//! What is looked at: the kernel's account of the process, and what the admin port says it holds.
+
+use crate::commands::stage::Process;
+use crate::commands::{Failed, proc};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// What a look at the admin port may take. It waits behind nothing but the control thread.
+const ASK_MAX: Duration = Duration::from_secs(10);
+/// A page of the admin port; `/metrics` has some 30 KB.
+const PAGE_BYTES_MAX: u64 = 4 << 20;
+
+/// What Tidegate says it holds for others.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Held {
+    pub(super) streams: f64,
+    pub(super) waiting: f64,
+    pub(super) leases: f64,
+    pub(super) body_bytes: f64,
+    pub(super) backlog_bytes: f64,
+    pub(super) clients: f64,
+    /// Connections to upstreams: in use, and kept for the next request.
+    pub(super) busy: f64,
+    pub(super) kept: f64,
+    /// Leases that were lost, ever.
+    pub(super) leaked: f64,
+}
+
+impl Held {
+    fn read(metrics: &str) -> Self {
+        let sum = |name: &str, label: &str| {
+            let values = metrics.lines().filter_map(|line| {
+                let (labels, value) = line.strip_prefix(name)?.rsplit_once(' ')?;
+                let ours = labels.is_empty() || labels.starts_with('{');
+                value.parse::<f64>().ok().filter(|_| ours && labels.contains(label))
+            });
+            values.sum()
+        };
+        Held {
+            streams: sum("tidegate_streams_open", ""),
+            waiting: sum("tidegate_queue_waiting", ""),
+            leases: sum("tidegate_leases", ""),
+            body_bytes: sum("tidegate_budget_bytes", "\"bodies\""),
+            backlog_bytes: sum("tidegate_budget_bytes", "\"backlogs\""),
+            clients: sum("tidegate_client_connections", ""),
+            busy: sum("tidegate_upstream_connections", "\"busy\""),
+            kept: sum("tidegate_upstream_connections", "\"idle\""),
+            leaked: sum("tidegate_leases_leaked_total", ""),
+        }
+    }
+
+    /// What has to be zero when nobody asks for anything, by name.
+    pub(super) fn to_be_zero(self) -> [(&'static str, f64); 8] {
+        [
+            ("streams", self.streams),
+            ("waiting requests", self.waiting),
+            ("leases", self.leases),
+            ("bytes of bodies", self.body_bytes),
+            ("bytes of backlogs", self.backlog_bytes),
+            ("client connections", self.clients),
+            ("busy upstream connections", self.busy),
+            ("leaked leases", self.leaked),
+        ]
+    }
+}
+
+/// One look.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Sample {
+    /// Since the load began.
+    pub(super) at: Duration,
+    /// Bytes, as proportional set size.
+    pub(super) memory: f64,
+    pub(super) threads: usize,
+    pub(super) files: usize,
+    /// Processor time since the process began.
+    pub(super) cpu: Duration,
+    pub(super) held: Held,
+}
+
+/// Looks at one process of Tidegate.
+pub(super) struct Eye {
+    pub(super) pid: u32,
+    pub(super) admin: SocketAddr,
+}
+
+impl Eye {
+    /// A look. The kernel is asked first: the question to the admin port is itself a file.
+    pub(super) fn look(&self, at: Duration, process: &mut Process) -> Result<Sample, Failed> {
+        let seen = || {
+            let (memory, cpu) = (proc::memory(&[self.pid])? as f64, proc::cpu(&[self.pid])?);
+            Some(Sample {
+                at,
+                memory,
+                threads: proc::threads(self.pid)?,
+                files: proc::open_files(self.pid)?,
+                cpu,
+                held: Held::default(),
+            })
+        };
+        let Some(sample) = seen() else {
+            let why = process.ended().unwrap_or_else(|| "the kernel does not tell what tidegate takes".to_owned());
+            return Err(Failed(why));
+        };
+        let metrics = get(self.admin, "/metrics").map_err(|e| Failed(format!("tidegate's admin port: {e}")))?;
+        Ok(Sample { held: Held::read(&metrics), ..sample })
+    }
+}
+
+/// A page that is answered with 200.
+pub(super) fn get(at: SocketAddr, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&at, ASK_MAX)?;
+    stream.set_read_timeout(Some(ASK_MAX))?;
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: {at}\r\nconnection: close\r\n\r\n").as_bytes())?;
+    let mut answer = String::new();
+    stream.take(PAGE_BYTES_MAX).read_to_string(&mut answer)?;
+    match answer.split_once("\r\n\r\n") {
+        Some((head, page)) if head.starts_with("HTTP/1.1 200") => Ok(page.to_owned()),
+        _ => Err(std::io::Error::other(format!("{path} is not answered with 200"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_are_summed_by_name_and_label() {
+        let held = Held::read(
+            "# HELP tidegate_leases Leases.\ntidegate_leases 7\ntidegate_leases_leaked_total 2\n\
+             tidegate_budget_bytes{budget=\"bodies\"} 65536\ntidegate_budget_bytes{budget=\"backlogs\"} 5\n\
+             tidegate_upstream_connections{lane=\"one/0\",state=\"busy\"} 3\n\
+             tidegate_upstream_connections{lane=\"two/0\",state=\"busy\"} 4\n\
+             tidegate_upstream_connections{lane=\"two/0\",state=\"idle\"} 1\ntidegate_streams_open 9\n",
+        );
+        let want = Held {
+            streams: 9.0,
+            leases: 7.0,
+            body_bytes: 65_536.0,
+            backlog_bytes: 5.0,
+            busy: 7.0,
+            kept: 1.0,
+            leaked: 2.0,
+            ..Held::default()
+        };
+        assert_eq!(held, want);
+        assert_eq!(held.to_be_zero().iter().filter(|(_, n)| *n > 0.0).count(), 6);
+    }
+}
