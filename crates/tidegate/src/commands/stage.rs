@@ -13,7 +13,7 @@ use tidegate_transport::Clock;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// What a process gets to answer for the first time.
-const START_MAX: Duration = Duration::from_secs(20);
+pub(super) const START_MAX: Duration = Duration::from_secs(20);
 /// How often is asked whether it does: finer than any difference that matters.
 const ASK_EVERY: Duration = Duration::from_micros(500);
 /// What a process gets to end by itself once it is asked to.

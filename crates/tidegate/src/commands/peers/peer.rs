@@ -7,7 +7,7 @@
 use super::configs::{self, CLIENT_KEY, Wiring};
 use super::figures::{DIRECT, HAPROXY, NGINX, TIDEGATE};
 use super::links::{Certificate, Links};
-use crate::commands::stage::{Folder, Process, Stop, free_address};
+use crate::commands::stage::{Folder, LOOK_EVERY, Process, START_MAX, Stop, free_address};
 use crate::commands::{Failed, proc};
 use std::cell::OnceCell;
 use std::io::{Read, Write};
