@@ -259,6 +259,26 @@ async fn an_upload_that_only_drips_keeps_no_refused_stream_open() {
     assert_eq!(scene.tasks.living().get("stream"), None);
 }
 
+#[tokio::test]
+async fn an_answer_to_head_has_no_body_whoever_pushes_one() {
+    let scene = scene(|mut stream| async move {
+        if stream.read_head().await.is_ok() {
+            stream.respond(529, Some(5), true, |_| {});
+            stream.push(b"{\"a\"}");
+            stream.end();
+            stream.close(Clock::real()).await;
+        }
+    });
+    let client = scene.client(65_535).await;
+    for (method, body) in [("HEAD", ""), ("GET", "{\"a\"}")] {
+        let mut client = client.clone().ready().await.unwrap();
+        let request = Request::builder().method(method).uri("http://a/").body(()).unwrap();
+        let answer = client.send_request(request, true).unwrap().0.await.unwrap();
+        assert_eq!((answer.status().as_u16(), answer.headers()["content-length"].as_bytes()), (529, &b"5"[..]));
+        assert_eq!(text(answer.into_body()).await.unwrap(), body.as_bytes());
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_thousand_streams_over_ten_connections_do_not_mix() {
     let scene = scene(|mut stream: ServerStream| async move {
