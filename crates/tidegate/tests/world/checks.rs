@@ -657,8 +657,12 @@ fn nothing_is_held(over: &Over<'_>) -> Verdict {
     let leaked = gateway.metrics().leases_leaked();
     gateway.refresh_gauges();
     let text = gateway.metrics().text();
-    let counts = |line: &&str| line.contains("upstream_connections{") || line.contains("upstream_streams{");
-    let gauge = |line: &&str| counts(line) && !line.ends_with(" 0");
+    let counts = |line: &&str| {
+        line.contains("upstream_connections{")
+            || line.contains("upstream_streams{")
+            || line.contains("tidegate_client_")
+    };
+    let gauge = |line: &&str| counts(line) && !line.starts_with('#') && !line.ends_with(" 0");
     let busy: Vec<_> = text.lines().filter(gauge).collect();
     if held == (0, 0, 0, 0) && live == 0 && living.is_empty() && leaked == 0 && busy.is_empty() {
         return Ok(());
