@@ -337,6 +337,24 @@ async fn a_connection_without_streams_is_closed_after_its_time_and_not_before() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_head_that_only_drips_is_no_stream_and_does_not_keep_its_connection() {
+    const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+    // Without END_HEADERS: nothing but the rest of this head may follow.
+    const HEADERS: &[u8] = &[0, 0, 3, 1, 0, 0, 0, 0, 1, 0x82, 0x86, 0x84];
+    const CONTINUATION: &[u8] = &[0, 0, 5, 9, 0, 0, 0, 0, 1, 0x00, 1, b'x', 1, b'y'];
+    let scene = scene(echo_length);
+    let mut io = scene.io();
+    io.write_all(&[PREFACE, SETTINGS, HEADERS].concat()).await.unwrap();
+    for _ in 0..4 {
+        tokio::time::sleep(Duration::from_millis(14_500)).await;
+        io.write_all(CONTINUATION).await.unwrap();
+        assert_eq!(scene.tasks.living().get("server"), Some(&1));
+    }
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!((scene.idle.load(Ordering::Relaxed), scene.tasks.living().get("server")), (1, None));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_shut_down_lets_streams_end_and_takes_no_more() {
     let network = MemoryNetwork::new();
     let mut door = network.listen("a:1");
