@@ -18,24 +18,49 @@ use std::time::Duration;
 use tidegate_base::Moment;
 use tidegate_transport::{BoxIo, Io, TaskKind, Tasks};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 const STREAM: TaskKind = TaskKind { name: "stream", on_cancel: "the world is over", on_error: "the seed fails" };
 const WIRE: TaskKind = TaskKind { name: "wire", on_cancel: "the connection closes", on_error: "the seed fails" };
 
-/// Whether and how the client has dropped a connection.
+/// Whether and how the client has dropped a connection. Whoever waits for it is woken in the order of
+/// waiting, which tokio's `watch` would not promise, and a run has to repeat.
+#[derive(Debug, Default)]
+struct Hold {
+    dropped: Mutex<Option<Leaving>>,
+    told: Notify,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Dropped {
-    No,
-    Closed,
-    Reset,
+enum Leaving {
+    Closes,
+    Resets,
+}
+
+impl Hold {
+    fn how(&self) -> Option<Leaving> {
+        *self.dropped.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn let_go(&self, how: Leaving) {
+        *self.dropped.lock().unwrap_or_else(PoisonError::into_inner) = Some(how);
+        self.told.notify_waiters();
+    }
+
+    async fn gone(&self) {
+        let mut told = std::pin::pin!(self.told.notified());
+        told.as_mut().enable();
+        if self.how().is_none() {
+            told.await;
+        }
+    }
 }
 
 /// One connection of the client.
 #[derive(Clone)]
 struct Conn {
     send: SendRequest<Bytes>,
-    dropped: Arc<watch::Sender<Dropped>>,
+    hold: Arc<Hold>,
 }
 
 /// What a client's streams share.
@@ -95,29 +120,29 @@ impl Line {
     async fn connection(&self) -> Option<(Conn, bool)> {
         let kept = self.conn.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(conn) = kept
-            && *conn.dropped.borrow() == Dropped::No
+            && conn.hold.how().is_none()
             && let Ok(send) = conn.send.ready().await
         {
-            return Some((Conn { send, dropped: conn.dropped }, true));
+            return Some((Conn { send, hold: conn.hold }, true));
         }
-        let dropped = Arc::new(watch::Sender::new(Dropped::No));
-        let wire = Wire { io: self.street.network.connect(GATEWAY).ok()?, dropped: dropped.subscribe() };
+        let hold = Arc::new(Hold::default());
+        let wire = Wire { io: self.street.network.connect(GATEWAY).ok()?, hold: Arc::clone(&hold) };
         let shaking = h2::client::Builder::new()
             .initial_window_size(self.http2.window)
             .initial_connection_window_size((1 << 31) - 1)
             .enable_push(false)
             .handshake::<_, Bytes>(wire);
         let (send, driver) = shaking.await.ok()?;
-        let mut told = dropped.subscribe();
+        let held = Arc::clone(&hold);
         Tasks::new().spawn(&WIRE, async move {
             tokio::select! {
                 biased;
                 // Either way the connection is dropped here.
-                _ = told.wait_for(|dropped| *dropped != Dropped::No) => {}
+                () = held.gone() => {}
                 _ = driver => {}
             }
         });
-        let conn = Conn { send, dropped };
+        let conn = Conn { send, hold };
         *self.conn.lock().unwrap_or_else(PoisonError::into_inner) = Some(conn.clone());
         Some((conn, false))
     }
@@ -126,11 +151,11 @@ impl Line {
         loop {
             let Some((conn, reused)) = self.connection().await else { return End::Unserved };
             *reading = Reading::new(request.what == What::RootHead, Vec::new());
-            let mut dropped = conn.dropped.subscribe();
+            let hold = Arc::clone(&conn.hold);
             let tried = tokio::select! {
                 biased;
                 // A neighbour took the connection along.
-                _ = dropped.wait_for(|dropped| *dropped != Dropped::No) => return End::Left,
+                () = hold.gone() => return End::Left,
                 tried = self.once(conn, request, reading, sent) => tried.unwrap_or_else(|failed| failed),
             };
             let clock = self.street.clock;
@@ -154,7 +179,7 @@ impl Line {
     async fn once(&self, conn: Conn, request: &Request, reading: &mut Reading, sent: &mut Moment) -> Result<Try, Try> {
         let clock = self.street.clock;
         *sent = clock.now();
-        let Conn { mut send, dropped } = conn;
+        let Conn { mut send, hold } = conn;
         let (head, body) = request.http2(self.street.body_limit);
         let (answer, mut upload) = send.send_request(head, body.is_empty())?;
         // What is kept here must not keep the connection.
@@ -165,8 +190,8 @@ impl Line {
         if end == End::Left {
             match (request.drops, request.resets) {
                 (false, _) => upload.send_reset(Reason::CANCEL),
-                (true, false) => drop(dropped.send_replace(Dropped::Closed)),
-                (true, true) => drop(dropped.send_replace(Dropped::Reset)),
+                (true, false) => hold.let_go(Leaving::Closes),
+                (true, true) => hold.let_go(Leaving::Resets),
             }
         }
         Ok(Try::Done(end))
@@ -277,12 +302,12 @@ impl Line {
 /// The client's end of a connection, which closes or resets it as it was told.
 struct Wire {
     io: BoxIo,
-    dropped: watch::Receiver<Dropped>,
+    hold: Arc<Hold>,
 }
 
 impl Drop for Wire {
     fn drop(&mut self) {
-        if *self.dropped.borrow() == Dropped::Reset {
+        if self.hold.how() == Some(Leaving::Resets) {
             self.io.reset_on_drop();
         }
     }
