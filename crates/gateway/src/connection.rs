@@ -44,10 +44,12 @@ async fn shake_hands(plane: &Plane, accepted: Accepted) -> Option<(BoxIo, Alpn)>
     let shaken = house.clock.within(house.settings.clocks.client_tls, accepted.secure()).await;
     if shaken.is_none() {
         house.metrics.clock_expired("client_tls");
+        house.metrics.client_tls_failed();
     }
     match shaken? {
         Ok(opened) => Some(opened),
         Err(e) => {
+            house.metrics.client_tls_failed();
             tracing::debug!(target: "tidegate::door", error = %e, "a TLS handshake failed");
             None
         }

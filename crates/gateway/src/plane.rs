@@ -97,13 +97,14 @@ impl Plane {
     pub(crate) fn count(self: &Arc<Self>) -> Counted {
         self.load.fetch_add(1, Ordering::Relaxed);
         self.house.metrics.client(1);
-        Counted { plane: Arc::clone(self), connections: 1 }
+        Counted { plane: Arc::clone(self), is_stream: false }
     }
 
     /// A stream began on one of this thread's connections.
     pub(crate) fn count_stream(self: &Arc<Self>) -> Counted {
         self.load.fetch_add(1, Ordering::Relaxed);
-        Counted { plane: Arc::clone(self), connections: 0 }
+        self.house.metrics.client_stream(1);
+        Counted { plane: Arc::clone(self), is_stream: true }
     }
 
     /// Sweeps idle connections until it is dropped.
@@ -119,12 +120,13 @@ impl Plane {
 /// One client connection or stream, counted.
 pub(crate) struct Counted {
     plane: Arc<Plane>,
-    connections: i64,
+    is_stream: bool,
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
         self.plane.load.fetch_sub(1, Ordering::Relaxed);
-        self.plane.house.metrics.client(-self.connections);
+        let metrics = &self.plane.house.metrics;
+        if self.is_stream { metrics.client_stream(-1) } else { metrics.client(-1) }
     }
 }

@@ -113,7 +113,8 @@ async fn a_lost_connection_cancels_the_upstreams_of_all_its_streams_at_once() {
     assert_eq!((scene.open.load(Ordering::Relaxed), scene.gateway.live().len()), (51, 51));
     assert_eq!(scene.gateway.living()["client connection"], 2);
     assert_eq!(scene.gateway.living()["client stream"], 51);
-    assert!(scene.gateway.metrics().text().contains("tidegate_client_connections 2\n"));
+    let told = |line: &str| scene.gateway.metrics().text().contains(line);
+    assert!(told("tidegate_client_connections 2\n") && told("tidegate_client_streams 51\n"));
 
     // One stream's reset is one upstream's end.
     drop(answers.pop());
@@ -124,6 +125,7 @@ async fn a_lost_connection_cancels_the_upstreams_of_all_its_streams_at_once() {
     tokio::time::sleep(Duration::from_millis(1)).await;
     assert_eq!((scene.open.load(Ordering::Relaxed), scene.gateway.live().len()), (1, 1));
     assert_eq!(scene.gateway.living()["client connection"], 1);
+    assert!(told("tidegate_client_connections 1\n") && told("tidegate_client_streams 1\n"));
     assert!(text(neighbour).await.unwrap().ends_with(STOP));
     assert_eq!(scene.gateway.held(), (0, 0, 0, 0));
 }

@@ -166,6 +166,8 @@ pub struct Metrics {
     connects: Family<LaneState, Counter>,
     upstream_streams: Family<LaneOf, Gauge>,
     clients: Gauge,
+    client_streams: Gauge,
+    client_tls_failed: Counter,
     queued: Gauge,
     leases: Gauge,
     leaked: Counter,
@@ -205,6 +207,8 @@ impl Metrics {
             connects: Family::default(),
             upstream_streams: Family::default(),
             clients: Gauge::default(),
+            client_streams: Gauge::default(),
+            client_tls_failed: Counter::default(),
             queued: Gauge::default(),
             leases: Gauge::default(),
             leaked: Counter::default(),
@@ -239,6 +243,12 @@ impl Metrics {
             m.upstream_streams.clone(),
         );
         r.register("client_connections", "Connections of clients", m.clients.clone());
+        r.register("client_streams", "HTTP/2 streams of clients", m.client_streams.clone());
+        r.register(
+            "client_tls_failed",
+            "TLS handshakes of clients that failed or did not end in time",
+            m.client_tls_failed.clone(),
+        );
         r.register("queue_waiting", "Requests that wait for a lease", m.queued.clone());
         r.register("leases", "Leases that are out", m.leases.clone());
         r.register(
@@ -355,6 +365,16 @@ impl Metrics {
     /// A client connected (+1) or left (-1).
     pub fn client(&self, change: i64) {
         self.clients.inc_by(change);
+    }
+
+    /// A client's HTTP/2 stream began (+1) or ended (-1).
+    pub fn client_stream(&self, change: i64) {
+        self.client_streams.inc_by(change);
+    }
+
+    /// A client's TLS handshake came to nothing.
+    pub fn client_tls_failed(&self) {
+        self.client_tls_failed.inc();
     }
 
     /// Requests in the queue and leases out, now.

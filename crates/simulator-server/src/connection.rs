@@ -24,8 +24,6 @@ const UPLOAD_MAX: Duration = Duration::from_secs(120);
 
 /// A TLS handshake that takes longer than this is not coming.
 const TLS_MAX: Duration = Duration::from_secs(5);
-/// Streams of one HTTP/2 connection. The API's own number is not documented; many servers say 100.
-const STREAMS_MAX: u32 = 100;
 
 const STREAM: TaskKind = TaskKind {
     name: "simulator stream",
@@ -40,6 +38,7 @@ pub(crate) struct Stage {
     pub(crate) clock: Clock,
     pub(crate) tasks: Tasks,
     pub(crate) stopped: watch::Receiver<bool>,
+    pub(crate) http2_streams: u32,
 }
 
 pub(crate) async fn serve(accepted: Accepted, stage: Stage) {
@@ -64,7 +63,7 @@ pub(crate) async fn serve(accepted: Accepted, stage: Stage) {
 /// the connection under them.
 async fn http2(io: BoxIo, read: BytesMut, stage: Stage) {
     let clock = stage.clock;
-    let rules = ServerRules { streams: STREAMS_MAX, idle: IDLE_MAX };
+    let rules = ServerRules { streams: stage.http2_streams, idle: IDLE_MAX };
     let begun = ServerConnection::handshake(io, read, clock, rules);
     let Some(Ok(mut conn)) = clock.within(UPLOAD_MAX, begun).await else { return };
     loop {

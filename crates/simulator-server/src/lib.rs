@@ -26,6 +26,8 @@ use tokio::sync::{Semaphore, watch};
 /// Connections open at once at one door: the 10,000 streams of a full load, six times over, and
 /// still under the usual limit of open files once it is raised.
 pub const CONNECTIONS_MAX: usize = 65_536;
+/// Streams of one HTTP/2 connection. The API's own number is not documented; many servers say 100.
+pub const HTTP2_STREAMS: u32 = 100;
 
 const API_CONNECTION: TaskKind = TaskKind {
     name: "simulator connection",
@@ -64,6 +66,8 @@ pub struct Doors {
     pub api: Box<dyn Listen>,
     /// The ground truth, if it is wanted.
     pub truth: Option<Box<dyn Listen>>,
+    /// Streams that one HTTP/2 connection to the API may carry: usually [`HTTP2_STREAMS`].
+    pub http2_streams: u32,
 }
 
 /// Serves until `shutdown` is ready, then drops every connection and returns when all are gone.
@@ -77,7 +81,13 @@ pub async fn run(
 ) -> io::Result<()> {
     let (stop, stopped) = watch::channel(false);
     let api = accept(doors.api, &stopped, |accepted, stopped, permit| {
-        let stage = Stage { simulator: simulator.clone(), clock, tasks: tasks.clone(), stopped: stopped.clone() };
+        let stage = Stage {
+            simulator: simulator.clone(),
+            clock,
+            tasks: tasks.clone(),
+            stopped: stopped.clone(),
+            http2_streams: doors.http2_streams,
+        };
         tasks.spawn(&API_CONNECTION, async move {
             let _permit = permit;
             until(stopped, connection::serve(accepted, stage)).await;

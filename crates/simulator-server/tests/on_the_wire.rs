@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 use std::time::Duration;
 use tidegate_simulator::{BareShape, Pace, Scenario, Simulator, Tier};
-use tidegate_simulator_server::{Doors, SharedSimulator, run};
+use tidegate_simulator_server::{Doors, HTTP2_STREAMS, SharedSimulator, run};
 use tidegate_transport::{BoxIo, Clock, MemoryNetwork, STAMP_BYTES, TaskKind, Tasks, TcpListen, stamped_ago};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -28,7 +28,11 @@ fn world(scenario: Scenario) -> World {
     let clock = Clock::from_wall(std::time::UNIX_EPOCH + Duration::from_secs(1_795_379_640));
     let simulator = SharedSimulator::new(Simulator::new(scenario, 4, 1_795_379_640));
     let tasks = Tasks::new();
-    let doors = Doors { api: Box::new(network.listen("api:80")), truth: Some(Box::new(network.listen("truth:80"))) };
+    let doors = Doors {
+        api: Box::new(network.listen("api:80")),
+        truth: Some(Box::new(network.listen("truth:80"))),
+        http2_streams: HTTP2_STREAMS,
+    };
     let (stop, stopped) = tokio::sync::oneshot::channel();
     let serving = run(doors, simulator.clone(), clock, tasks.clone(), async {
         let _ = stopped.await;
@@ -308,7 +312,7 @@ async fn over_tcp_a_reset_is_a_reset() {
     let address = listen.local();
     let simulator = SharedSimulator::new(Simulator::new(unhurried(), 4, 0));
     let serving = run(
-        Doors { api: Box::new(listen), truth: None },
+        Doors { api: Box::new(listen), truth: None, http2_streams: HTTP2_STREAMS },
         simulator,
         Clock::real(),
         Tasks::new(),

@@ -8,7 +8,7 @@ use http::{Request, Response};
 use serde_json::{Value, json};
 use std::time::Duration;
 use tidegate_simulator::{BareShape, Pace, Scenario, Simulator, Tier};
-use tidegate_simulator_server::{Doors, SharedSimulator, run};
+use tidegate_simulator_server::{Doors, HTTP2_STREAMS, SharedSimulator, run};
 use tidegate_transport::{Clock, MemoryNetwork, TaskKind, Tasks};
 
 const SERVER: TaskKind = TaskKind { name: "server", on_cancel: "ends", on_error: "ends" };
@@ -27,7 +27,7 @@ fn world(scenario: Scenario) -> World {
     let clock = Clock::from_wall(std::time::UNIX_EPOCH + Duration::from_secs(1_795_379_640));
     let simulator = SharedSimulator::new(Simulator::new(scenario, 4, 1_795_379_640));
     let tasks = Tasks::new();
-    let doors = Doors { api: Box::new(network.listen("api:80")), truth: None };
+    let doors = Doors { api: Box::new(network.listen("api:80")), truth: None, http2_streams: HTTP2_STREAMS };
     let (stop, stopped) = tokio::sync::oneshot::channel();
     let serving = run(doors, simulator.clone(), clock, tasks.clone(), async {
         let _ = stopped.await;

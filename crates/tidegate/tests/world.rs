@@ -4,7 +4,7 @@
 //! A seed decides everything: the gateway's settings, the API's speed, limits and faults, who calls,
 //! how they read, when they vanish, what an operator cancels, when a drain begins (`world/scene.rs`,
 //! `world/plan.rs`). The clients speak on raw bytes and read with parsers of their own
-//! (`world/client.rs`, `world/answer.rs`, `world/story.rs`); what has to hold is a list of named
+//! (`world/client.rs`, `world/streams.rs`, `world/answer.rs`, `world/story.rs`); what has to hold is a list of named
 //! checks (`world/checks.rs`). A run is a pure function of its seed, which is tested too.
 //!
 //! A thousand seeds by default; `TIDEGATE_WORLD_SEEDS` and `TIDEGATE_WORLD_FROM` say otherwise, and
@@ -21,6 +21,7 @@ mod world {
     pub(crate) mod run;
     pub(crate) mod scene;
     pub(crate) mod story;
+    pub(crate) mod streams;
 }
 
 use std::fmt::Write as _;
@@ -28,7 +29,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use world::checks::Tally;
-use world::plan::{Reader, Request};
+use world::plan::{Reader, Request, What};
 use world::run::{run, run_scene};
 use world::scene::Scene;
 
@@ -112,10 +113,32 @@ fn check(faults: &[&str], once: bool, request: Request, counted: &str) {
 }
 
 fn check_all(faults: &[&str], once: bool, requests: Vec<Request>, counted: &str) {
-    let times = requests.len() as u64;
-    let outcome = run_scene(&Scene::small(faults, once, requests));
+    check_scene(&Scene::small(faults, once, requests), counted);
+}
+
+fn check_scene(scene: &Scene, counted: &str) {
+    let times = scene.clients.iter().map(|client| client.requests.len() as u64).sum();
+    let outcome = run_scene(scene);
     assert_eq!(outcome.broken, Vec::<String>::new());
     assert_eq!(outcome.tally.0.get(counted), Some(&times), "{:?}", outcome.tally);
+}
+
+#[test]
+fn requests_side_by_side_over_http2_are_each_answered() {
+    let requests = (1..=20).map(|number| Request::message("one of twenty", true).numbered(number));
+    let scene = Scene::small_http2(&[], false, requests.collect());
+    check_scene(&scene, "Message 200 message_stop");
+    check_scene(&scene, "attempts where a lane speaks HTTP/2");
+}
+
+#[test]
+fn a_head_request_for_which_there_is_no_place_is_refused_without_a_body() {
+    let mut request = Request::message("", false);
+    request.what = What::RootHead;
+    let mut scene = Scene::small_http2(&[], false, vec![request]);
+    // The connection takes the only place.
+    scene.settings.limits.connections = 1;
+    check_scene(&scene, "RootHead Answered 529");
 }
 
 #[test]

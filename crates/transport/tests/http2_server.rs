@@ -259,6 +259,26 @@ async fn an_upload_that_only_drips_keeps_no_refused_stream_open() {
     assert_eq!(scene.tasks.living().get("stream"), None);
 }
 
+#[tokio::test]
+async fn an_answer_to_head_has_no_body_whoever_pushes_one() {
+    let scene = scene(|mut stream| async move {
+        if stream.read_head().await.is_ok() {
+            stream.respond(529, Some(5), true, |_| {});
+            stream.push(b"{\"a\"}");
+            stream.end();
+            stream.close(Clock::real()).await;
+        }
+    });
+    let client = scene.client(65_535).await;
+    for (method, body) in [("HEAD", ""), ("GET", "{\"a\"}")] {
+        let mut client = client.clone().ready().await.unwrap();
+        let request = Request::builder().method(method).uri("http://a/").body(()).unwrap();
+        let answer = client.send_request(request, true).unwrap().0.await.unwrap();
+        assert_eq!((answer.status().as_u16(), answer.headers()["content-length"].as_bytes()), (529, &b"5"[..]));
+        assert_eq!(text(answer.into_body()).await.unwrap(), body.as_bytes());
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_thousand_streams_over_ten_connections_do_not_mix() {
     let scene = scene(|mut stream: ServerStream| async move {
@@ -314,6 +334,24 @@ async fn a_connection_without_streams_is_closed_after_its_time_and_not_before() 
     mute.write_all(PREFACE).await.unwrap();
     tokio::time::sleep(Duration::from_secs(63)).await;
     assert_eq!(scene.tasks.living().get("server"), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_that_only_drips_is_no_stream_and_does_not_keep_its_connection() {
+    const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+    // Without END_HEADERS: nothing but the rest of this head may follow.
+    const HEADERS: &[u8] = &[0, 0, 3, 1, 0, 0, 0, 0, 1, 0x82, 0x86, 0x84];
+    const CONTINUATION: &[u8] = &[0, 0, 5, 9, 0, 0, 0, 0, 1, 0x00, 1, b'x', 1, b'y'];
+    let scene = scene(echo_length);
+    let mut io = scene.io();
+    io.write_all(&[PREFACE, SETTINGS, HEADERS].concat()).await.unwrap();
+    for _ in 0..4 {
+        tokio::time::sleep(Duration::from_millis(14_500)).await;
+        io.write_all(CONTINUATION).await.unwrap();
+        assert_eq!(scene.tasks.living().get("server"), Some(&1));
+    }
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!((scene.idle.load(Ordering::Relaxed), scene.tasks.living().get("server")), (1, None));
 }
 
 #[tokio::test(start_paused = true)]

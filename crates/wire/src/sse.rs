@@ -12,6 +12,9 @@ use std::fmt;
 /// is the streams page's line cap.
 pub const EVENT_BYTES_MAX: usize = 16 << 20;
 
+/// What a stream may begin with, and whoever reads it drops.
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+
 /// An event grew past the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventTooLarge;
@@ -33,7 +36,8 @@ pub struct Splitter {
     line: usize,
     /// Up to where it was looked through: a long line that comes in many pieces is read once.
     seen: usize,
-    /// Whether anything was seen (a byte-order mark stands only at the very beginning).
+    /// Whether more was seen than could become a byte-order mark, which stands only at the very
+    /// beginning. Until then the tail is its part that came.
     begun: bool,
     /// Whether the last piece ended in a CR that ended an event: an LF that follows belongs to it.
     after_return: bool,
@@ -72,6 +76,21 @@ impl Splitter {
         self.tail.len()
     }
 
+    /// The stream's first bytes without a byte-order mark; `None` while it may still become one.
+    fn begin<'p>(&mut self, piece: &'p [u8]) -> Option<&'p [u8]> {
+        let left = &BYTE_ORDER_MARK[self.tail.len()..];
+        if piece.len() < left.len() && left.starts_with(piece) {
+            self.tail.extend_from_slice(piece);
+            return None;
+        }
+        self.begun = true;
+        let rest = piece.strip_prefix(left);
+        if rest.is_some() {
+            self.tail = Vec::new();
+        }
+        Some(rest.unwrap_or(piece))
+    }
+
     /// Looks at the next piece of the stream and calls `each` with every event that is whole now.
     pub fn feed(&mut self, piece: &[u8], mut each: impl FnMut(&[u8])) -> Result<(), EventTooLarge> {
         let mut piece = piece;
@@ -82,8 +101,8 @@ impl Splitter {
             piece = &piece[1..];
         }
         if !self.begun {
-            self.begun = true;
-            piece = piece.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(piece);
+            let Some(rest) = self.begin(piece) else { return Ok(()) };
+            piece = rest;
         }
         if !self.tail.is_empty() {
             if self.tail.len() + piece.len() > EVENT_BYTES_MAX {
@@ -200,8 +219,12 @@ mod tests {
 
     #[test]
     fn a_byte_order_mark_is_dropped_once() {
-        let (events, _) = check(b"\xEF\xBB\xBFdata: 1\n\ndata: 2\n\n", 64);
-        assert_eq!(events[0], b"data: 1\n\n");
+        for piece in [1, 2, 3, 4, 64] {
+            let (events, left) = check(b"\xEF\xBB\xBF\xEF\xBB\xBFdata: 1\n\ndata: 2\n\n", piece);
+            assert_eq!(events, [&b"\xEF\xBB\xBFdata: 1\n\n"[..], b"data: 2\n\n"], "in pieces of {piece}");
+            assert_eq!(left, 0);
+            assert_eq!(check(b"\xEF\xBBdata\n\n", piece).0, [b"\xEF\xBBdata\n\n"], "in pieces of {piece}");
+        }
     }
 
     #[test]

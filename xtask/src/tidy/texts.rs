@@ -26,7 +26,7 @@ pub(super) fn rule(repository: &Repository) -> Finding {
     for name in &repository.files {
         // What is not text has no words.
         let Some(text) = repository.text(name) else { continue };
-        let own_index = name == "Cargo.lock";
+        let own_index = name == "Cargo.lock" || name.ends_with("/Cargo.lock");
         broken.extend(named(&text, own_index).into_iter().map(|(line, word)| format!("{name}:{line}: {word}")));
     }
     Finding::Broken(broken)

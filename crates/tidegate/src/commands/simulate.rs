@@ -5,7 +5,7 @@ use crate::cli::Simulate;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 use tidegate_simulator::{NAMED, Scenario, Simulator};
-use tidegate_simulator_server::{Doors, SharedSimulator};
+use tidegate_simulator_server::{Doors, HTTP2_STREAMS, SharedSimulator};
 use tidegate_transport::{Clock, Listen, ServerTls, Tasks, TcpListen, TlsFiles, TlsListen};
 use tokio::sync::oneshot;
 
@@ -57,7 +57,7 @@ impl Running {
                     Some(tls) => Box::new(TlsListen::new(Box::new(api), tls)),
                     None => Box::new(api),
                 };
-                let doors = Doors { api, truth: Some(Box::new(truth)) };
+                let doors = Doors { api, truth: Some(Box::new(truth)), http2_streams: HTTP2_STREAMS };
                 let until = async { drop(stopped.await) };
                 tidegate_simulator_server::run(doors, simulator, clock, Tasks::new(), until).await
             })

@@ -208,7 +208,7 @@ impl Tidegate {
         eventually("everything goes back to zero", Duration::from_secs(10), || {
             let page = self.admin("/metrics").text();
             let held = |line: &&str| {
-                ["streams_open", "queue_waiting", "leases", "budget_bytes", "client_connections"]
+                ["streams_open", "queue_waiting", "leases", "budget_bytes", "client_connections", "client_streams"]
                     .iter()
                     .any(|n| line.strip_prefix("tidegate_").is_some_and(|l| l.starts_with(n)))
                     || line.starts_with("tidegate_upstream_connections") && line.contains("\"busy\"")

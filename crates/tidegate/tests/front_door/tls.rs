@@ -151,7 +151,7 @@ fn a_silent_handshake_runs_into_its_clock_and_garbage_closes_quietly() {
     // At most an alert of TLS.
     assert!(after < SOON && said.len() <= 7, "{after:?} {said:?}");
     tidegate.comes_to_rest();
-    assert_eq!(expired(), 2.0);
+    assert_eq!((expired(), tidegate.metric("tidegate_client_tls_failed_total")), (2.0, 3.0));
     assert!(!tidegate.output().contains("WARN") && !tidegate.output().contains("ERROR"), "{}", tidegate.output());
 }
 

@@ -92,6 +92,44 @@ impl Reading {
         }
     }
 
+    /// The head of an answer over HTTP/2.
+    pub(crate) fn http2_head(&mut self, status: u16, lines: Vec<(String, String)>, now: Moment) {
+        self.came += lines.iter().map(|(name, value)| name.len() + value.len() + 4).sum::<usize>();
+        self.heard.push(now);
+        self.marks.push((now, 0));
+        let of_http1 = ["connection", "keep-alive", "transfer-encoding", "upgrade"];
+        if let Some((name, _)) = lines.iter().find(|(name, _)| of_http1.contains(&name.as_str())) {
+            self.fault(format!("HTTP/2 has no `{name}`"));
+        }
+        self.head = Some(Head { status, lines });
+    }
+
+    /// A piece of its body.
+    pub(crate) fn http2_data(&mut self, data: &[u8], now: Moment) {
+        self.came += data.len();
+        self.heard.push(now);
+        self.body.extend_from_slice(data);
+        self.marks.push((now, self.body.len()));
+    }
+
+    /// The end of its stream.
+    pub(crate) fn http2_end(&mut self, trailers: bool) {
+        let length = self.head.as_ref().and_then(|head| head.get("content-length")).map(str::parse::<usize>);
+        match length {
+            _ if trailers => drop(self.fault("trailers nobody asked for")),
+            Some(Ok(n)) if !self.to_head && n != self.body.len() => {
+                self.fault(format!("{} bytes where {n} were announced", self.body.len()));
+            }
+            Some(Err(_)) => drop(self.fault("a length that is none")),
+            _ => self.part = Part::Whole,
+        }
+    }
+
+    /// Its stream or connection broke.
+    pub(crate) fn cut(&mut self, why: String) {
+        self.fault(why);
+    }
+
     /// The server closed, in order or by a reset.
     pub(crate) fn closed(&mut self, in_order: bool) {
         match self.part {

@@ -13,12 +13,12 @@ use tidegate_transport::{BoxIo, Clock, Io as _, MemoryNetwork};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// No exchange of these worlds may take longer; one that does hangs.
-const HANG: Duration = Duration::from_secs(3_000);
+pub(crate) const HANG: Duration = Duration::from_secs(3_000);
 /// How long a client that does not read any more keeps its connection.
-const HOLD: Duration = Duration::from_secs(150);
+pub(crate) const HOLD: Duration = Duration::from_secs(150);
 
 /// A request and the close of an idle connection may cross; whoever waits longer was not served.
-const CROSSING: Duration = Duration::from_millis(10);
+pub(crate) const CROSSING: Duration = Duration::from_millis(10);
 
 /// How one request came out, seen from the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +89,9 @@ struct Conn {
 impl Street {
     /// Plays one client to its end.
     pub(crate) async fn play(self, client: Client) -> Vec<Seen> {
+        if let Some(http2) = client.http2 {
+            return self.play_http2(client, http2).await;
+        }
         let mut conn = None;
         let mut seen = Vec::new();
         let following = client.requests.iter().skip(1).cloned().map(Some).chain([None]).collect::<Vec<_>>();
@@ -107,7 +110,7 @@ impl Street {
         seen
     }
 
-    fn note(&self, request: &Request, what: &[u8]) {
+    pub(crate) fn note(&self, request: &Request, what: &[u8]) {
         self.trace.add(&request.number.to_le_bytes());
         self.trace.add(&self.clock.now().as_nanos().to_le_bytes());
         self.trace.add(what);

@@ -6,10 +6,18 @@ use std::time::Duration;
 use tidegate_base::Prng;
 use tidegate_gateway::Settings;
 
-/// One client: a connection after another, request after request.
+/// One client: a connection after another, request after request; over HTTP/2 side by side.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     pub(crate) requests: Vec<Request>,
+    pub(crate) http2: Option<Http2>,
+}
+
+/// A client's HTTP/2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Http2 {
+    /// Bytes of one answer that may be on their way to it, unread.
+    pub(crate) window: u32,
 }
 
 /// What is asked for.
@@ -99,6 +107,10 @@ pub(crate) struct Request {
     pub(crate) leave: Option<Leave>,
     /// A client that vanishes does so by a reset.
     pub(crate) resets: bool,
+    /// It is one of several on a connection of HTTP/2.
+    pub(crate) http2: bool,
+    /// A client of HTTP/2 that vanishes takes its connection along.
+    pub(crate) drops: bool,
 }
 
 impl Request {
@@ -124,6 +136,8 @@ impl Request {
             reader: Reader::Eager,
             leave: None,
             resets: false,
+            http2: false,
+            drops: false,
         }
     }
 
@@ -170,6 +184,56 @@ impl Request {
         }
     }
 
+    /// The header lines but for those that frame a body.
+    fn fields(&self) -> Vec<(&'static str, String)> {
+        let mut fields = match self.number.is_multiple_of(2) {
+            true => vec![("x-api-key", self.key.clone())],
+            false => vec![("authorization", format!("Bearer {}", self.key))],
+        };
+        fields.push(("anthropic-version", "2023-06-01".to_owned()));
+        fields.extend(self.lines.iter().cloned());
+        if self.what == What::HugeHead {
+            // Over HTTP/2 what is far too large is refused before anybody can word it.
+            fields.push(("x-filler", "f".repeat(if self.http2 { 100_000 } else { 200_000 })));
+        }
+        fields
+    }
+
+    fn payload(&self, body_limit: u64) -> Vec<u8> {
+        match self.what {
+            What::Models | What::OneModel | What::Root | What::RootHead => Vec::new(),
+            What::BadJson => b"{\"model\": \"claude-sonnet-5-5\", \"messages\": [".to_vec(),
+            What::TooLarge => vec![b' '; body_limit as usize + 1 + self.number as usize * 997],
+            _ => self.body.to_string().into_bytes(),
+        }
+    }
+
+    /// Head and body for HTTP/2.
+    pub(crate) fn http2(&self, body_limit: u64) -> (http::Request<()>, Vec<u8>) {
+        let (method, target) = self.line();
+        let body = self.payload(body_limit);
+        let mut head = http::Request::builder().method(method).uri(format!("http://gateway.test{target}"));
+        for (name, value) in self.fields() {
+            head = head.header(name, value);
+        }
+        if !body.is_empty() {
+            head = head.header("content-type", "application/json");
+        }
+        if !body.is_empty() && !matches!(self.upload, Upload::Chunks(_)) {
+            head = head.header("content-length", body.len());
+        }
+        (head.body(()).expect("a head as planned"), body)
+    }
+
+    /// The same request over HTTP/2, as far as there is such a thing.
+    fn over_http2(&mut self, prng: &mut Prng) {
+        if matches!(self.what, What::GarbageHead | What::SlowHead | What::TwoFrames) {
+            self.what = What::UnknownPath;
+        }
+        (self.http2, self.drops) = (true, prng.chance(0.2));
+        (self.close, self.http10) = (false, false);
+    }
+
     /// The bytes of head and body.
     pub(crate) fn bytes(&self, body_limit: u64) -> (Vec<u8>, Vec<u8>) {
         match self.what {
@@ -180,17 +244,8 @@ impl Request {
         let (method, target) = self.line();
         let version = if self.http10 { "1.0" } else { "1.1" };
         let mut head = format!("{method} {target} HTTP/{version}\r\nhost: gateway.test\r\n");
-        if self.number.is_multiple_of(2) {
-            head += &format!("x-api-key: {}\r\n", self.key);
-        } else {
-            head += &format!("authorization: Bearer {}\r\n", self.key);
-        }
-        head += "anthropic-version: 2023-06-01\r\n";
-        for (name, value) in &self.lines {
+        for (name, value) in self.fields() {
             head += &format!("{name}: {value}\r\n");
-        }
-        if self.what == What::HugeHead {
-            head += &format!("x-filler: {}\r\n", "f".repeat(200_000));
         }
         if self.close {
             head += "connection: close\r\n";
@@ -198,12 +253,7 @@ impl Request {
         if self.what == What::TwoFrames {
             head += "transfer-encoding: chunked\r\n";
         }
-        let body = match self.what {
-            What::Models | What::OneModel | What::Root | What::RootHead => Vec::new(),
-            What::BadJson => b"{\"model\": \"claude-sonnet-5-5\", \"messages\": [".to_vec(),
-            What::TooLarge => vec![b' '; body_limit as usize + 1 + self.number as usize * 997],
-            _ => self.body.to_string().into_bytes(),
-        };
+        let body = self.payload(body_limit);
         let body = match self.upload {
             Upload::Chunks(most) if !body.is_empty() => {
                 head += "transfer-encoding: chunked\r\ncontent-type: application/json\r\n";
@@ -231,25 +281,31 @@ pub(crate) fn plan_clients(calm: bool, settings: &Settings, prng: &Prng) -> Vec<
     let mut dice = prng.fork("how many");
     let clients = dice.between(5, 30);
     let rush = dice.chance(0.3);
+    let with_http2 = prng.fork("http2").chance(0.5);
     let plan = |n| {
         let mut dice = prng.fork(&format!("client {n}"));
         let mut first = if rush { ms(&mut dice, 0, 50) } else { ms(&mut dice, 0, 20_000) };
         let key = if settings.keys.is_empty() { "whatever".to_owned() } else { key(n) };
-        let requests = (0..dice.between(1, 3)).map(|_| {
+        let requests = (0..dice.between(1, if with_http2 { 5 } else { 3 })).map(|_| {
             numbers += 1;
             let mut request = request(numbers, calm, &key, settings, &mut dice);
             request.pause += std::mem::take(&mut first);
             request
         });
         let mut requests: Vec<_> = requests.collect();
-        for n in 1..requests.len() {
+        let mut dice = prng.fork(&format!("http2 of client {n}"));
+        let http2 = (with_http2 && dice.chance(0.6)).then(|| {
+            requests.iter_mut().for_each(|request| request.over_http2(&mut dice));
+            Http2 { window: *dice.pick(&[65_535, 65_535, 16_000, 4_000, 1_000, 200]).unwrap_or(&65_535) }
+        });
+        for n in 1..if http2.is_some() { 0 } else { requests.len() } {
             requests[n - 1].pipelined = requests[n - 1].is_plain() && requests[n].is_plain() && dice.chance(0.2);
             requests[n].follows = requests[n - 1].pipelined;
             if requests[n].follows {
                 requests[n].pause = Duration::ZERO;
             }
         }
-        Client { requests }
+        Client { requests, http2 }
     };
     (0..clients).map(plan).collect()
 }
@@ -347,6 +403,8 @@ fn request(number: u64, calm: bool, key: &str, settings: &Settings, prng: &mut P
         reader,
         leave,
         resets: prng.chance(0.5),
+        http2: false,
+        drops: false,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::world::checks;
 use crate::world::client::{Seen, Street, Trace};
-use crate::world::scene::{API, GATEWAY, Scene};
+use crate::world::scene::{API, API_TLS, GATEWAY, Scene};
 use serde_json::Value;
 use std::cell::RefCell;
 use std::future::pending;
@@ -19,6 +19,9 @@ const EPOCH_S: u64 = 1_795_000_000;
 /// After the last client has left, everything has to be over: the slowest thing there is, a
 /// connection the API takes up late, with room to spare.
 const SILENCE: Duration = Duration::from_secs(300);
+
+/// A sweep of the pools, and the last words of a connection, with room to spare.
+const GOING: Duration = Duration::from_secs(15);
 
 const CLIENT: TaskKind = TaskKind { name: "client", on_cancel: "the world is over", on_error: "the seed fails" };
 const API_SERVER: TaskKind = TaskKind { name: "api", on_cancel: "the world is over", on_error: "the seed fails" };
@@ -94,9 +97,19 @@ async fn live(scene: &Scene, trace: Trace) -> Over<'_> {
     let tasks = Tasks::new();
 
     let simulator = SharedSimulator::new(Simulator::new(scene.scenario.clone(), scene.seed, EPOCH_S));
-    let doors = Doors { api: Box::new(network.listen(API)), truth: None };
-    let served = tidegate_simulator_server::run(doors, simulator.clone(), clock, Tasks::new(), pending());
-    tasks.spawn(&API_SERVER, served);
+    for door in [API, API_TLS] {
+        let doors = Doors { api: Box::new(network.listen(door)), truth: None, http2_streams: scene.api.http2_streams };
+        let served = tidegate_simulator_server::run(doors, simulator.clone(), clock, Tasks::new(), pending());
+        tasks.spawn(&API_SERVER, served);
+    }
+    network.choose_http2(API_TLS, scene.api.chooses_http2);
+    if let Some(after) = scene.api.changes_at {
+        let (network, chooses) = (network.clone(), !scene.api.chooses_http2);
+        tasks.spawn(&OPERATOR, async move {
+            clock.sleep_until(Moment::ZERO + after).await;
+            network.choose_http2(API_TLS, chooses);
+        });
+    }
 
     let gateway = Gateway::new(scene.settings.clone(), clock, Arc::new(network.clone()));
     gateway.serve_here(Box::new(network.listen(GATEWAY)));
@@ -137,6 +150,8 @@ async fn live(scene: &Scene, trace: Trace) -> Over<'_> {
     while (simulator.with(still) || !gateway.living().is_empty()) && clock.now() < silence {
         clock.sleep_until(clock.now() + Duration::from_millis(500)).await;
     }
+    // What is kept for the next request is let go in its time too.
+    clock.sleep_until(clock.now() + scene.settings.pool.idle_keep + GOING).await;
     // A drain that has begun tells when it is over.
     clock.sleep_until(clock.now() + Duration::from_millis(500)).await;
 

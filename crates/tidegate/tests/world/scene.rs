@@ -4,16 +4,20 @@
 //! the world runs. A fifth of the worlds are *calm*: no faults, no limits, no hurry, and there every
 //! request has to succeed.
 
-use crate::world::plan::{Client, Request, plan_clients};
+use crate::world::plan::{Client, Http2, Request, plan_clients};
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_base::{Prng, Secret};
 use tidegate_gateway::{ClientKey, KeyHash, Organisation, Settings};
 use tidegate_simulator::{Limits, Organisation as Caller, Pace, Range, Rule, Scenario, Tier};
+use tidegate_simulator_server::HTTP2_STREAMS;
+use tidegate_transport::HttpOffer;
 use tidegate_upstream::{Lane, Scheme};
 
 /// Where the simulator listens.
 pub(crate) const API: &str = "api.test:80";
+/// The same simulator where TLS is spoken, and so the version of HTTP is its choice.
+pub(crate) const API_TLS: &str = "api.test:443";
 /// Where the gateway listens.
 pub(crate) const GATEWAY: &str = "gateway.test:80";
 
@@ -29,6 +33,18 @@ pub(crate) struct Scene {
     pub(crate) drain_at: Option<Duration>,
     /// When an operator cancels a request, and the how manieth of those that live.
     pub(crate) cancels: Vec<(Duration, u64)>,
+    pub(crate) api: Api,
+}
+
+/// How the API speaks HTTP.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Api {
+    /// Streams of one HTTP/2 connection.
+    pub(crate) http2_streams: u32,
+    /// Whether it chooses HTTP/2 where it may choose.
+    pub(crate) chooses_http2: bool,
+    /// When it begins to choose otherwise.
+    pub(crate) changes_at: Option<Duration>,
 }
 
 impl Scene {
@@ -38,6 +54,7 @@ impl Scene {
         let mut settings = settings(seed, calm, &mut prng.fork("settings"));
         let mut scenario = scenario(calm, &mut prng.fork("scenario"));
         organisations(&mut settings, &mut scenario, calm, &mut prng.fork("organisations"));
+        let api = api(&mut settings, calm, &mut prng.fork("http"));
         let mut dice = prng.fork("operator");
         let mut drain_at = dice.chance(0.15).then(|| ms(&mut dice, 500, 40_000));
         let mut cancels: Vec<_> = match dice.chance(0.3) {
@@ -49,7 +66,7 @@ impl Scene {
         }
         cancels.sort();
         let clients = plan_clients(calm, &settings, &prng.fork("clients"));
-        Scene { seed, calm, settings, scenario, clients, drain_at, cancels }
+        Scene { seed, calm, settings, scenario, clients, drain_at, cancels, api }
     }
 
     /// A world of one client whose requests meet `faults`: once if `once`, else at every attempt.
@@ -61,8 +78,26 @@ impl Scene {
         let until = once.then_some(Duration::from_millis(1));
         let rule = Rule { until, ..Rule::always(faults) };
         let scenario = Scenario { tier: Tier::Unlimited, faults: vec![rule], ..Scenario::calm() };
-        let clients = vec![Client { requests }];
-        Scene { seed: 0, calm: false, settings, scenario, clients, drain_at: None, cancels: Vec::new() }
+        let clients = vec![Client { requests, http2: None }];
+        let api = Api { http2_streams: HTTP2_STREAMS, chooses_http2: false, changes_at: None };
+        Scene { seed: 0, calm: false, settings, scenario, clients, drain_at: None, cancels: Vec::new(), api }
+    }
+
+    /// Whether a lane certainly speaks HTTP/2.
+    pub(crate) fn speaks_http2(&self) -> bool {
+        let mut lanes = self.settings.organisations.iter().flat_map(|org| &org.lanes);
+        lanes.any(|lane| lane.target.http == HttpOffer::Http2)
+    }
+
+    /// A world of one client of HTTP/2 towards an API that speaks it as well.
+    pub(crate) fn small_http2(faults: &[&str], once: bool, mut requests: Vec<Request>) -> Scene {
+        requests.iter_mut().for_each(|request| request.http2 = true);
+        let mut scene = Scene::small(faults, once, requests);
+        scene.clients[0].http2 = Some(Http2 { window: 65_535 });
+        for lane in &mut scene.settings.organisations[0].lanes {
+            *lane = Arc::new(Lane::clone(lane).offering(HttpOffer::Http2));
+        }
+        scene
     }
 
     /// The same API in a good mood: what it would have said to each request.
@@ -173,6 +208,33 @@ fn organisations(settings: &mut Settings, scenario: &mut Scenario, calm: bool, p
         let lanes = vec![lane("gone/0".to_owned(), "gone.test", "sk-ant-gone-0")];
         settings.organisations.push(Organisation { name: "gone".to_owned(), lanes });
     }
+}
+
+/// Which HTTP each lane speaks. In half of the worlds all of them HTTP/1.1, as they are.
+fn api(settings: &mut Settings, calm: bool, prng: &mut Prng) -> Api {
+    let http2_streams = if prng.chance(0.4) { prng.between(1, 4) as u32 } else { HTTP2_STREAMS };
+    let chooses_http2 = prng.chance(0.8);
+    let changes_at = (!calm && prng.chance(0.2)).then(|| ms(prng, 500, 40_000));
+    if prng.chance(0.5) {
+        return Api { http2_streams, chooses_http2, changes_at: None };
+    }
+    for lane in settings.organisations.iter_mut().flat_map(|org| &mut org.lanes) {
+        let mut there = Lane::clone(lane);
+        match prng.below(3) {
+            0 => {}
+            1 => there.target.http = HttpOffer::Http2,
+            _ => (there.target.tls, there.target.port) = (true, 443),
+        }
+        *lane = Arc::new(there);
+    }
+    if !calm && prng.chance(0.3) {
+        settings.pool.http2_age = ms(prng, 200, 30_000);
+    }
+    if !calm && prng.chance(0.3) {
+        settings.clocks.probe = ms(prng, 100, 10_000);
+        settings.clocks.probe_answer = ms(prng, 100, 5_000);
+    }
+    Api { http2_streams, chooses_http2, changes_at }
 }
 
 /// Limits that a few clients run into.

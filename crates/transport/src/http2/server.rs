@@ -21,7 +21,7 @@ use crate::io::BoxIo;
 use bytes::{Buf, Bytes, BytesMut};
 use h2::server::{Connection, SendResponse};
 use h2::{Reason, RecvStream, SendStream};
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
@@ -170,6 +170,8 @@ pub struct ServerStream {
     body_ended: bool,
     answer: Answer,
     out: BytesMut,
+    /// The answer to `HEAD` has no body, whatever is pushed; clients reset a stream that has one.
+    to_head: bool,
     /// What the declared length still lacks.
     missing: Option<u64>,
     ended: bool,
@@ -187,6 +189,7 @@ impl ServerStream {
             body_ended,
             answer: Answer::Head(respond, None),
             out: BytesMut::new(),
+            to_head: parts.method == Method::HEAD,
             missing: None,
             ended: false,
             taken: 0,
@@ -256,9 +259,11 @@ impl ServerStream {
         }
     }
 
-    /// Appends a piece of the answer's body.
+    /// Appends a piece of the answer's body; to `HEAD`, leaves it away.
     pub fn push(&mut self, data: &[u8]) {
-        self.out.extend_from_slice(data);
+        if !self.to_head {
+            self.out.extend_from_slice(data);
+        }
         if let Some(missing) = &mut self.missing {
             *missing = missing.saturating_sub(data.len() as u64);
             self.ended |= *missing == 0;

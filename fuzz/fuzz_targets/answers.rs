@@ -1,0 +1,5 @@
+//! HTTP/1.1 answers, heads and bodies, through the codec.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| tidegate_fuzz::codec::answers(data));
