@@ -44,7 +44,7 @@ pub fn pieces(data: &[u8]) -> (usize, &[u8]) {
 }
 
 fn lines(headers: &Headers) -> Vec<(String, Vec<u8>)> {
-    headers.iter().map(|(name, value)| (name.to_owned(), value.to_vec())).collect()
+    headers.iter().map(|(name, value)| (String::from_utf8_lossy(name).into_owned(), value.to_vec())).collect()
 }
 
 /// The bytes of one direction that have come and not been read.

@@ -75,7 +75,11 @@ async fn http1(io: BoxIo, clock: Clock) -> Vec<Message> {
         let Ok(head) = stream.read_head().await else { break };
         let Ok(body) = read_body(&mut stream).await else { break };
         let answered = answer(&mut stream, &body).await;
-        let lines = head.headers.iter().map(|(name, value)| (name.to_owned(), value.to_vec())).collect();
+        let lines = head
+            .headers
+            .iter()
+            .map(|(name, value)| (String::from_utf8_lossy(name).into_owned(), value.to_vec()))
+            .collect();
         found.push(Message { line: (head.method().to_owned(), head.target().to_owned()), lines, body });
         if !answered || !head.keeps_alive() {
             break;
