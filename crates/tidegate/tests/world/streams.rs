@@ -281,12 +281,18 @@ impl Line {
                     let data = data?;
                     reading.http2_data(&data, clock.now());
                     self.street.note(request, &data);
-                    if let Reader::Slow(most, pause) = request.reader {
-                        let pauses = data.len().div_ceil(most) as u32;
-                        clock.sleep_until(clock.now() + pause * pauses).await;
+                    // Half a window is told back at once; slower than this it would seem to stand still.
+                    let (most, pause) = match request.reader {
+                        Reader::Slow(most, pause) => (most.max(self.http2.window as usize / 64), pause),
+                        _ => (usize::MAX, Duration::ZERO),
+                    };
+                    for piece in data.chunks(most) {
+                        if !pause.is_zero() {
+                            clock.sleep_until(clock.now() + pause).await;
+                        }
+                        // Fails only where the stream has ended already.
+                        let _ = body.flow_control().release_capacity(piece.len());
                     }
-                    // Fails only where the stream has ended already.
-                    let _ = body.flow_control().release_capacity(data.len());
                 }
                 Some(None) => {
                     let trailers = body.trailers().await?;
