@@ -49,8 +49,9 @@ pub(super) fn cpu(pids: &[u32]) -> Option<Duration> {
     let mut sum = Duration::ZERO;
     for pid in pids {
         for task in fs::read_dir(format!("/proc/{pid}/task")).ok()? {
-            let text = fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
-            sum += ran(&text)?;
+            // A thread that ended between the listing and the reading has no file any more.
+            let Ok(text) = fs::read_to_string(task.ok()?.path().join("schedstat")) else { continue };
+            sum += ran(&text).unwrap_or_default();
         }
     }
     Some(sum)
