@@ -1,10 +1,11 @@
-//! The ground every room stands on: moments and deadlines, units, ids, a seeded PRNG, bounded
+//! The ground every room stands on: moments and deadlines, dates, units, ids, a seeded PRNG, bounded
 //! queues, byte budgets and secrets.
 //!
 //! Nothing here is asynchronous, reads a clock, opens a file or a socket, or knows what HTTP is.
 //! Time is always an argument (`Moment`), randomness always comes from a [`Prng`] somebody seeded.
 
 mod budget;
+mod calendar;
 mod ids;
 mod moment;
 mod prng;
@@ -13,6 +14,7 @@ mod secret;
 mod units;
 
 pub use budget::{ByteBudget, ByteLease};
+pub use calendar::rfc3339;
 pub use ids::{IdSource, RequestId, StreamId};
 pub use moment::{Deadline, Moment};
 pub use prng::Prng;

@@ -19,7 +19,6 @@
 mod answer;
 mod bare;
 mod bucket;
-mod calendar;
 mod callers;
 mod catalog;
 mod directive;

@@ -9,11 +9,10 @@
 //! Domains are made when first seen, at most [`DOMAINS_MAX`]: later ones are the organisation `others`.
 
 use crate::bucket::Bucket;
-use crate::calendar::rfc3339;
 use crate::envelope::Refusal;
 use std::collections::BTreeMap;
 use std::time::Duration;
-use tidegate_base::Moment;
+use tidegate_base::{Moment, rfc3339};
 
 /// Most domains that are kept apart: a desk has a few, a fuzzing client could invent millions.
 pub(crate) const DOMAINS_MAX: usize = 4_096;

@@ -6,6 +6,7 @@ use std::fmt::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
+use tidegate_base::rfc3339;
 
 /// What a figure needs beside it to be worth keeping.
 pub(super) struct Facts {
@@ -39,17 +40,9 @@ fn commit() -> String {
     if changed { format!("{commit}, with changes") } else { commit }
 }
 
-/// A day as `2026-01-31`, by the civil-from-days algorithm of the proleptic Gregorian calendar.
+/// A day as `2026-01-31`.
 fn date(epoch_s: u64) -> String {
-    let days = epoch_s / 86_400 + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}")
+    rfc3339(epoch_s).split('T').next().unwrap_or_default().to_owned()
 }
 
 /// A number with so many digits behind the point, its thousands apart.

@@ -1,10 +1,10 @@
-//! Wall time as text: RFC 3339 in UTC, to the second, which is all the API's headers carry.
+//! Wall time as text: RFC 3339 in UTC, to the second.
 //!
 //! Civil date from a day number by Howard Hinnant's algorithm: years are counted from 1 March, so
 //! that the leap day is the last of its year and months follow one linear formula.
 
 /// `seconds` after the Unix epoch, such as `2026-11-22T20:34:00Z`.
-pub(crate) fn rfc3339(seconds: u64) -> String {
+pub fn rfc3339(seconds: u64) -> String {
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     let shifted = days + 719_468;
     let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
