@@ -187,9 +187,15 @@ impl Tidegate {
         Wire::to(self.truth.unwrap()).ask(get(path, &[])).json()
     }
 
-    /// All it has written so far, on both outputs.
+    /// All it has written so far, on both outputs. Its log is written by a thread of its own, so a
+    /// line may come after the answer it is about: [`Self::says`] waits for it.
     pub(crate) fn output(&self) -> String {
         self.output.lock().unwrap().clone()
+    }
+
+    /// What it has written, once `text` is in it.
+    pub(crate) fn says(&self, text: &str) -> String {
+        eventually(text, Duration::from_secs(10), || Some(self.output()).filter(|all| all.contains(text)))
     }
 
     /// Sends it a signal by name.
