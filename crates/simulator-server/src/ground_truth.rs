@@ -55,7 +55,7 @@ pub(crate) async fn serve(io: BoxIo, simulator: SharedSimulator, clock: Clock) {
 fn answer(simulator: &SharedSimulator, clock: Clock, method: &str, path: &str, query: &str) -> (u16, Value) {
     match (method, path) {
         ("GET" | "HEAD", "/truth") => {
-            let mut summary = simulator.with(|simulator| simulator.truth().summary(clock.now()));
+            let mut summary = simulator.with(|simulator| simulator.summary(clock.now()));
             if let Some(bare) = &simulator.bare {
                 let (answers, streams) = bare.counts();
                 summary["bare"] = json!({"json_answers": answers, "streams": streams});
@@ -71,7 +71,7 @@ fn answer(simulator: &SharedSimulator, clock: Clock, method: &str, path: &str, q
             (200, Value::Array(simulator.with(newest)))
         }
         ("POST", "/truth/reset") => {
-            simulator.with(tidegate_simulator::Simulator::reset_truth);
+            simulator.with(|simulator| simulator.reset_truth(clock.now()));
             (200, json!({"reset": true}))
         }
         ("GET" | "HEAD", _) if path.starts_with("/truth/requests/") => {
