@@ -4,7 +4,7 @@
 //! [`No`]. What is learnt on the way (who, which model) is kept in [`Known`], because a refusal is
 //! recorded with it too.
 
-use crate::cache::{InputUse, Scope};
+use crate::cache::{Found, InputUse, Scope};
 use crate::callers::{self, Caller};
 use crate::directive::Directives;
 use crate::door::{Door, door};
@@ -14,7 +14,7 @@ use crate::fault::{Cut, Fault};
 use crate::listing;
 use crate::pace::Pace;
 use crate::playback::garbled_body;
-use crate::quota::{Ask, Estimate, Holder, Lease, OverLimit};
+use crate::quota::{Ask, Estimate, Holder, Lease, Lines, OverLimit};
 use crate::reply::{self, Reply, document};
 use crate::simulator::{BODY_BYTES_MAX, RequestFacts, Simulator, path_of};
 use crate::validate::{self, Purpose, Valid, Version};
@@ -209,27 +209,38 @@ impl Simulator {
             }
             return Self::broken_before(fault, after, &pace, request_id);
         }
-        let scope = Scope { organisation: &holder.domain.0, workspace: holder.workspace(), model: valid.model.id };
-        let found = self.cache.look(scope, &valid.body, valid.model.tokenizer, valid.input_tokens, now);
-        let (input, estimate) = (found.input, self.estimate(found.input));
-        let ask = Ask { input, estimate, max_tokens: valid.output_tokens_max };
-        let lease = self.quota.admit(&holder, ask, now);
-        let headers = self.quota.headers(&holder, now);
-        let lease = lease.map_err(|over| self.over(&holder, over, now))?;
-        self.truth.admitted(&holder.domain, input);
-        known.lease = Some(lease);
+        let found = self.admit(now, &valid, &holder, known)?;
         if let Some(fault) = broken {
             return Self::broken_before(fault, after, &pace, request_id);
         }
         known.begins = now + after + pace.head;
         known.writes = self.cache.keep(&found, self.requests, now, known.begins);
-        let reply = Arc::new(reply::compose(&valid, input, &directives, &pace, self.seed));
+        let headers = self.headers(&holder, now);
+        let reply = Arc::new(reply::compose(&valid, found.input, &directives, &pace, self.seed));
         Ok(play(&valid, reply, pace, after, headers, faults))
+    }
+
+    /// Quota: a lease for the request and what of its prompt is cached, or the refusal.
+    fn admit(&mut self, now: Moment, valid: &Valid, holder: &Holder, known: &mut Known) -> Result<Found, No> {
+        let scope = Scope { organisation: &holder.domain.0, workspace: holder.workspace(), model: valid.model.id };
+        let found = self.cache.look(scope, &valid.body, valid.model.tokenizer, valid.input_tokens, now);
+        let input = found.input;
+        let ask = Ask { input, estimate: self.estimate(input), max_tokens: valid.output_tokens_max };
+        let lease = self.quota.admit(holder, ask, now).map_err(|over| self.over(holder, over, now))?;
+        self.truth.admitted(&holder.domain, input);
+        known.lease = Some(lease);
+        Ok(found)
+    }
+
+    /// The rate-limit headers of this request's answer.
+    fn headers(&mut self, holder: &Holder, now: Moment) -> Lines {
+        let dice = self.prng("remaining", self.requests);
+        self.quota.headers(holder, dice, now)
     }
 
     /// A refusal by quota, with the headers that explain it.
     fn over(&mut self, holder: &Holder, over: OverLimit, now: Moment) -> No {
-        let headers = if over.refusal.status == 429 { self.quota.headers(holder, now) } else { Vec::new() };
+        let headers = if over.refusal.status == 429 { self.headers(holder, now) } else { Vec::new() };
         No { headers, ..No::from(over) }
     }
 

@@ -275,7 +275,8 @@ impl Simulator {
         };
         if let Opening::Head(head) = &mut exchange.opening {
             head.headers.retain(|(name, _)| !name.starts_with("anthropic-ratelimit-"));
-            head.headers.extend(self.quota.headers(&lease.holder, now));
+            let dice = prng(self.seed, "remaining", exchange.ordinal);
+            head.headers.extend(self.quota.headers(&lease.holder, dice, now));
         }
     }
 
@@ -347,7 +348,7 @@ impl Simulator {
 
     /// A generator for one purpose and one number, the same in every run of this seed.
     pub(crate) fn prng(&self, purpose: &str, number: u64) -> Prng {
-        Prng::new(self.seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15)).fork(purpose)
+        prng(self.seed, purpose, number)
     }
 
     /// Whether a rule strikes the `number`-th of its kind now.
@@ -360,6 +361,10 @@ impl Simulator {
             && rule.open_over.is_none_or(|n| self.truth.open > n)
             && self.prng("rule", number).fork(&index.to_string()).chance(rule.probability)
     }
+}
+
+fn prng(seed: u64, purpose: &str, number: u64) -> Prng {
+    Prng::new(seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15)).fork(purpose)
 }
 
 /// The status with which an edge answers for an API it cannot reach.

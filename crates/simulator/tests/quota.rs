@@ -54,6 +54,26 @@ fn headers_are_sampled_when_the_head_leaves_if_the_switch_says_so() {
     }
 }
 
+#[test]
+fn headers_may_be_missing_or_not_to_be_believed() {
+    let mut simulator = with(&format!("{FIRST}headers = \"none\""));
+    let silent = |answer: &Answer| !answer.headers.iter().any(|(name, _)| name.starts_with("anthropic-ratelimit-"));
+    for n in 0..51 {
+        let answer = ask_as(&mut simulator, at(0), KEY, &hello(), "output_tokens=1");
+        assert!(silent(&answer), "{:?}", answer.headers);
+        assert_eq!(answer.status, if n < 50 { 200 } else { 429 });
+    }
+    let told = |seed: u64| {
+        let scenario = Scenario::parse(&format!("{FIRST}remaining_error_percent = 20")).unwrap();
+        let mut simulator = Simulator::new(scenario, seed, 0);
+        left(&ask_as(&mut simulator, at(0), KEY, &hello(), ""), "requests")
+    };
+    let told_by: Vec<u64> = (0..40).map(told).collect();
+    assert!(told_by.iter().all(|told| (39..=50).contains(told)), "{told_by:?}");
+    assert!(told_by.iter().any(|told| *told < 43) && told_by.contains(&50), "{told_by:?}");
+    assert_eq!(told(3), told(3));
+}
+
 /// Plays a stream as the server does: step by step, told of its progress.
 fn play_steps(simulator: &mut Simulator, mut exchange: tidegate_simulator::Exchange) -> Vec<u8> {
     let mut body = Vec::new();

@@ -23,6 +23,14 @@ struct Told {
 }
 
 impl Told {
+    /// The same with another remainder, as far as the limit allows it.
+    fn as_if(self, permille: u64) -> Told {
+        if permille == 1_000 {
+            return self;
+        }
+        Told { left: (self.left.saturating_mul(permille) / 1_000).min(self.limit), ..self }
+    }
+
     /// Two limits taken together: full when both are.
     fn plus(self, other: Told) -> Told {
         Told {
@@ -61,17 +69,20 @@ fn told(pool: &mut Pool, now: Moment) -> [Option<Told>; 3] {
     })
 }
 
-/// The headers of an organisation and, where the caller has one, its workspace. `epoch_s` is the wall
-/// time at moment zero. Nothing is said where nothing is limited.
+/// The headers of an organisation and, where the caller has one, its workspace. `permille` is how much
+/// of what remains they tell; `epoch_s` is the wall time at moment zero. Nothing is said where nothing
+/// is limited.
 pub(crate) fn lines(
     organisation: &mut Pool,
     workspace: Option<&mut Pool>,
     rule: WorkspaceHeaders,
+    permille: u64,
     epoch_s: u64,
     now: Moment,
 ) -> Lines {
-    let own = told(organisation, now);
-    let inner = workspace.map_or([None; 3], |pool| told(pool, now));
+    let told = |pool: &mut Pool| told(pool, now).map(|told| told.map(|told| told.as_if(permille)));
+    let own = told(organisation);
+    let inner = workspace.map_or([None; 3], told);
     // What a workspace does not limit is limited by its organisation.
     let within: [Option<Told>; 3] = std::array::from_fn(|n| inner[n].or(own[n]));
     let shown = if rule == WorkspaceHeaders::All { within } else { own };
@@ -127,7 +138,7 @@ mod tests {
             let mut pool = Pool::new(OWN, MINUTE, None);
             pool.take(Limiter::Input, taken, Moment::ZERO);
             pool.take(Limiter::Requests, 7, Moment::ZERO);
-            let lines = lines(&mut pool, None, WorkspaceHeaders::Tokens, 0, Moment::ZERO);
+            let lines = lines(&mut pool, None, WorkspaceHeaders::Tokens, 1_000, 0, Moment::ZERO);
             assert_eq!(value(&lines, "input-tokens-remaining"), says, "{taken}");
             assert_eq!(value(&lines, "requests-remaining"), "43");
         };
@@ -148,7 +159,7 @@ mod tests {
         let inner = PartialLimits { input_tokens: Some(6_000), ..PartialLimits::default() };
         let mut inner = Pool::new(inner, MINUTE, None);
         let mut say = |own: &mut Pool, rule| {
-            let lines = lines(own, Some(&mut inner), rule, 0, Moment::ZERO);
+            let lines = lines(own, Some(&mut inner), rule, 1_000, 0, Moment::ZERO);
             ["tokens-limit", "tokens-remaining", "input-tokens-limit", "requests-limit"].map(|name| value(&lines, name))
         };
         assert_eq!(say(&mut own, WorkspaceHeaders::Tokens), ["14000", "14000", "30000", "50"]);
@@ -160,6 +171,6 @@ mod tests {
     #[test]
     fn nothing_is_said_where_nothing_is_limited() {
         let mut pool = Pool::new(PartialLimits::default(), MINUTE, None);
-        assert_eq!(lines(&mut pool, None, WorkspaceHeaders::All, 0, Moment::ZERO), Vec::new());
+        assert_eq!(lines(&mut pool, None, WorkspaceHeaders::All, 1_000, 0, Moment::ZERO), Vec::new());
     }
 }

@@ -40,7 +40,7 @@ use ramp::Ramp;
 use spend::{Price, Spending};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use tidegate_base::Moment;
+use tidegate_base::{Moment, Prng};
 
 /// Most domains that are kept apart: a desk has a few, a fuzzing client could invent millions.
 pub(crate) const DOMAINS_MAX: usize = 4_096;
@@ -300,14 +300,20 @@ impl Quota {
         Ok(())
     }
 
-    /// The rate-limit headers of a holder, on success and on 429.
-    pub(crate) fn headers(&mut self, holder: &Holder, now: Moment) -> Lines {
+    /// The rate-limit headers of a holder, on success and on 429. `dice` are the answer's own, for
+    /// headers that are not to be believed.
+    pub(crate) fn headers(&mut self, holder: &Holder, mut dice: Prng, now: Moment) -> Lines {
+        if self.rules.headers == Sampled::None {
+            return Vec::new();
+        }
         self.prepare(holder, now);
+        let off = 10 * self.rules.remaining_error_percent;
+        let permille = 1_000 - off + dice.between(0, 2 * off);
         // Taken out, so that both can be looked at.
         let mut inner = holder.inner.as_ref().and_then(|key| self.pools.remove(key));
         let (rule, epoch_s) = (self.rules.workspace_headers, self.epoch_s);
         let lines = match self.pools.get_mut(&holder.own) {
-            Some(own) => headers::lines(own, inner.as_mut(), rule, epoch_s, now),
+            Some(own) => headers::lines(own, inner.as_mut(), rule, permille, epoch_s, now),
             None => Vec::new(),
         };
         if let (Some(key), Some(pool)) = (&holder.inner, inner) {

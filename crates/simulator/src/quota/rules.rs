@@ -14,6 +14,8 @@ pub enum Sampled {
     Admission,
     /// When the head of its answer leaves.
     FirstByte,
+    /// Never: no answer carries them.
+    None,
 }
 
 /// Which headers tell of a workspace's limits rather than of its organisation's.
@@ -80,6 +82,8 @@ pub struct QuotaRules {
     pub headers: Sampled,
     /// Which headers tell of a workspace.
     pub workspace_headers: WorkspaceHeaders,
+    /// How far `remaining` may be off in either direction, percent, drawn for each answer.
+    pub remaining_error_percent: u64,
     /// When output counts.
     pub output: OutputCharge,
     /// What happens to running streams without output left.

@@ -81,7 +81,7 @@ fn a_request_that_can_never_fit_is_told_to_come_back_in_a_minute() {
 fn twelve_headers_round_tokens_and_name_the_time_of_full_replenishment() {
     let mut quota = quota();
     admit(&mut quota, 1_600, at(60)).unwrap();
-    let headers = quota.headers(&holder(), at(60));
+    let headers = quota.headers(&holder(), Prng::new(0), at(60));
     let header = |name: &str| headers.iter().find(|(n, _)| *n == name).map_or("", |(_, v)| v.as_str());
     assert_eq!(headers.len(), 12);
     assert_eq!(header("anthropic-ratelimit-input-tokens-remaining"), "4000");
@@ -99,7 +99,7 @@ fn an_unlimited_domain_is_not_metered_and_says_nothing() {
     for _ in 0..10_000 {
         quota.admit(&free, ask(1 << 40), at(0)).unwrap();
     }
-    assert!(quota.headers(&free, at(0)).is_empty());
+    assert!(quota.headers(&free, Prng::new(0), at(0)).is_empty());
 }
 
 #[test]
@@ -265,7 +265,7 @@ fn a_changed_limit_and_an_unseen_consumer_are_told_by_headers_and_by_the_account
     let mut lease = admit(&mut quota, 1, at(0)).unwrap();
     quota.produced(&mut lease, 1_200, at(59));
     let header = |quota: &mut Quota, name: &str, s| {
-        let headers = quota.headers(&holder(), at(s));
+        let headers = quota.headers(&holder(), Prng::new(0), at(s));
         headers.iter().find(|(n, _)| *n == name).unwrap().1.clone()
     };
     assert_eq!(header(&mut quota, "anthropic-ratelimit-output-tokens-limit", 59), "1200");
@@ -296,6 +296,32 @@ fn a_pool_first_seen_late_has_existed_all_the_time() {
 }
 
 proptest! {
+    /// "Earlier retries will fail": a second earlier the same limit refuses again, and then it does
+    /// not.
+    #[test]
+    fn retry_after_is_when_the_limit_lets_the_request_pass_and_not_a_second_earlier(
+        history in proptest::collection::vec((0u64..4_000, 1u64..3_000, 0u64..400), 1..40), burst in 1u64..60, input in 1u64..3_000,
+    ) {
+        let limits = Limits { burst: Duration::from_secs(burst), ..LIMITS };
+        let holder = Holder::new(("acme".to_owned(), "opus-5"), Some(limits));
+        let (mut quota, mut now) = (quota(), Moment::ZERO);
+        for (ms, input, tokens) in history {
+            now = now + Duration::from_millis(ms);
+            if let Ok(mut lease) = quota.admit(&holder, ask(input), now) {
+                quota.produced(&mut lease, tokens, now);
+            }
+        }
+        let Err(over) = quota.admit(&holder, ask(input), now) else { return Ok(()) };
+        let wait = Duration::from_secs(over.refusal.retry_after_s.unwrap());
+        let again = |wait: Duration| quota.clone().admit(&holder, ask(input), now + wait).map(drop).map_err(|over| over.label);
+        if input <= 100 * burst {
+            prop_assert_ne!(again(wait), Err(over.label));
+        }
+        if let Some(earlier) = wait.checked_sub(Duration::from_secs(1)) {
+            prop_assert_eq!(again(earlier), Err(over.label));
+        }
+    }
+
     /// Whatever is asked, a bucket that admits only what fits is never left with more debt than the
     /// output of those it admitted, and the account of each limiter adds up.
     #[test]

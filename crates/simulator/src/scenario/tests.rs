@@ -46,6 +46,7 @@ fn errors_name_the_line_and_the_key() {
     check("[quota]\ncharge_cancelled = \"half\"", &["line 2", "`produced`", "`whole`", "`nothing`"]);
     check("[quota]\noutput = 3", &["line 2", "output"]);
     check("[quota]\nestimate_error_percent = 101", &["[quota] estimate_error_percent: at most 100"]);
+    check("[quota]\nremaining_error_percent = 101", &["[quota] remaining_error_percent: at most 100"]);
     check("[quota]\nconnections = 0", &["[quota] connections", "1 or more"]);
     check("[quota.ramp]\nfloor_requests_per_minute = 5", &["[quota.ramp] floor_requests_per_minute", "6 or more"]);
     check("[quota.ramp]\nfactor = 0.5", &["[quota.ramp] factor", "from 1 to 1000"]);

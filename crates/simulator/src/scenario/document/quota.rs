@@ -19,6 +19,7 @@ pub(super) struct QuotaTable {
     burst: Option<Time>,
     headers: Sampled,
     workspace_headers: WorkspaceHeaders,
+    remaining_error_percent: u64,
     output: OutputCharge,
     output_exhausted: OutputExhausted,
     charge_refused: bool,
@@ -52,8 +53,13 @@ impl QuotaTable {
     }
 
     pub(super) fn build(self) -> Result<QuotaRules, ScenarioError> {
-        if self.estimate_error_percent > 100 {
-            return wrong("[quota]", "estimate_error_percent", "at most 100");
+        for (key, percent) in [
+            ("estimate_error_percent", self.estimate_error_percent),
+            ("remaining_error_percent", self.remaining_error_percent),
+        ] {
+            if percent > 100 {
+                return wrong("[quota]", key, "at most 100");
+            }
         }
         if self.connections == Some(0) {
             return wrong("[quota]", "connections", "1 or more; leave it out for no limit");
@@ -61,6 +67,7 @@ impl QuotaTable {
         Ok(QuotaRules {
             headers: self.headers,
             workspace_headers: self.workspace_headers,
+            remaining_error_percent: self.remaining_error_percent,
             output: self.output,
             output_exhausted: self.output_exhausted,
             charge_refused: self.charge_refused,
