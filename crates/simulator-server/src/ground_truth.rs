@@ -1,6 +1,6 @@
 //! The second listener: what really happened, as JSON.
 //!
-//! `GET /truth` the counters · `GET /truth/requests?limit=N` the newest requests, newest first (100;
+//! `GET /truth` the counters · `GET /truth/seconds` what was used in each second · `GET /truth/requests?limit=N` the newest requests, newest first (100;
 //! at most 1,000) · `GET /truth/requests/{request-id}` one of them with its whole text ·
 //! `POST /truth/reset` forgets. No key is asked for: bind it to loopback.
 
@@ -62,6 +62,7 @@ fn answer(simulator: &SharedSimulator, clock: Clock, method: &str, path: &str, q
             }
             (200, summary)
         }
+        ("GET" | "HEAD", "/truth/seconds") => (200, simulator.with(|simulator| simulator.truth().seconds_json())),
         ("GET" | "HEAD", "/truth/requests") => {
             let limit = query.split('&').find_map(|item| item.strip_prefix("limit=")?.parse().ok());
             let limit: usize = limit.unwrap_or(100).min(1_000);
@@ -84,7 +85,7 @@ fn answer(simulator: &SharedSimulator, clock: Clock, method: &str, path: &str, q
         }
         _ => (
             404,
-            json!({"error": "GET /truth, GET /truth/requests, GET /truth/requests/{request-id}, POST /truth/reset"}),
+            json!({"error": "GET /truth, GET /truth/seconds, GET /truth/requests, GET /truth/requests/{request-id}, POST /truth/reset"}),
         ),
     }
 }

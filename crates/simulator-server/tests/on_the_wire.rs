@@ -164,6 +164,12 @@ async fn a_stream_that_runs_out_of_output_ends_in_an_error_event_and_the_connect
     let output = &summary["quota"]["limits"][0]["output_tokens"];
     assert!((8_000..8_020).contains(&output["used"].as_i64().unwrap()), "{output}");
     assert_eq!(summary["refusals_of"]["acme"], json!({"429-output-tokens": 1}));
+    let seconds = truth(&world, "/truth/seconds").await;
+    let row = &seconds[0]["seconds"][0];
+    assert_eq!(
+        (&seconds[0]["class"], &row[1], &row[3], &row[4]),
+        (&json!("haiku-4-5"), &json!(1), &output["used"], &json!(1))
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -206,6 +206,7 @@ impl Simulator {
         if let Some(fault) = broken.filter(|fault| !self.charges(fault)) {
             if let Fault::Status { status: 429, .. } = fault {
                 self.quota.refused(&holder, "fault-429", now);
+                self.truth.refused(&holder.domain, now);
             }
             return Self::broken_before(fault, after, &pace, request_id);
         }
@@ -227,7 +228,7 @@ impl Simulator {
         let input = found.input;
         let ask = Ask { input, estimate: self.estimate(input), max_tokens: valid.output_tokens_max };
         let lease = self.quota.admit(holder, ask, now).map_err(|over| self.over(holder, over, now))?;
-        self.truth.admitted(&holder.domain, input);
+        self.truth.admitted(&holder.domain, input, now);
         known.lease = Some(lease);
         Ok(found)
     }
@@ -240,7 +241,11 @@ impl Simulator {
 
     /// A refusal by quota, with the headers that explain it.
     fn over(&mut self, holder: &Holder, over: OverLimit, now: Moment) -> No {
-        let headers = if over.refusal.status == 429 { self.headers(holder, now) } else { Vec::new() };
+        let too_many = over.refusal.status == 429;
+        if too_many {
+            self.truth.refused(&holder.domain, now);
+        }
+        let headers = if too_many { self.headers(holder, now) } else { Vec::new() };
         No { headers, ..No::from(over) }
     }
 

@@ -10,7 +10,7 @@
 //! | `cache` | the prompt cache: what of a prompt was sent before |
 //! | `fault`, `playback`, `directive`, `pace` | what goes wrong and when; the steps on the wire |
 //! | `scenario` | all of that as a TOML document |
-//! | `truth` | what really happened |
+//! | `truth`, `series` | what really happened |
 //! | `bare` | prebuilt bytes for load tests |
 //!
 //! Nothing here is asynchronous, reads a clock or a file, or draws randomness that is not seeded.
@@ -33,6 +33,7 @@ mod playback;
 mod quota;
 mod reply;
 mod scenario;
+mod series;
 mod signature;
 mod simulator;
 mod tokens;
@@ -50,5 +51,6 @@ pub use quota::{
 };
 pub use reply::{Block, Reply};
 pub use scenario::{BareShape, ListedKey, NAMED, Organisation, Rule, Scenario, ScenarioError, Workspace};
+pub use series::Second;
 pub use simulator::{BODY_BYTES_MAX, Exchange, Head, Opening, RequestFacts, Simulator};
 pub use truth::{Ending, Record, Truth, Usage};

@@ -293,7 +293,7 @@ impl Simulator {
             }
             if tokens > 0 {
                 out = self.quota.produced(lease, tokens, now);
-                self.truth.produced(&lease.holder.domain, tokens);
+                self.truth.produced(&lease.holder.domain, tokens, now);
             }
         }
         self.truth.progress(ordinal, progress);

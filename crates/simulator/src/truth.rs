@@ -9,6 +9,7 @@ use crate::cache::InputUse;
 use crate::playback::Progress;
 use crate::quota::{DOMAINS_MAX, DomainKey};
 use crate::reply::{Block, Reply, document};
+use crate::series::{Second, Series};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -106,6 +107,7 @@ pub struct Truth {
     pub clients_left: u64,
     /// Longest time from there to the end of all work.
     pub closing_max: Duration,
+    series: Series,
     records: VecDeque<Record>,
     text_bytes: usize,
     /// Ordinal of the oldest record whose text is still there, or later.
@@ -170,18 +172,28 @@ impl Truth {
         self.records.get_mut(usize::try_from(ordinal.checked_sub(first)?).ok()?)
     }
 
-    pub(crate) fn admitted(&mut self, domain: &DomainKey, input: InputUse) {
+    pub(crate) fn admitted(&mut self, domain: &DomainKey, input: InputUse, now: Moment) {
         let usage = self.domains.entry(domain.clone()).or_default();
         usage.requests += 1;
         usage.input_tokens += input.counted();
         usage.cache_read_tokens += input.read;
         usage.cache_creation_tokens += input.created();
+        self.series.note(domain, now, |row| {
+            row.requests += 1;
+            row.input_tokens += input.counted();
+        });
     }
 
-    pub(crate) fn produced(&mut self, domain: &DomainKey, tokens: u64) {
+    /// A request of this domain was refused with 429.
+    pub(crate) fn refused(&mut self, domain: &DomainKey, now: Moment) {
+        self.series.note(domain, now, |row| row.refused += 1);
+    }
+
+    pub(crate) fn produced(&mut self, domain: &DomainKey, tokens: u64, now: Moment) {
         if let Some(usage) = self.domains.get_mut(domain) {
             usage.output_tokens += tokens;
         }
+        self.series.note(domain, now, |row| row.output_tokens += tokens);
     }
 
     pub(crate) fn progress(&mut self, ordinal: u64, progress: Progress) {
@@ -235,6 +247,17 @@ impl Truth {
     /// The request with this id, if it is remembered.
     pub fn record(&self, request_id: &str) -> Option<&Record> {
         self.records.iter().rfind(|record| record.request_id == request_id)
+    }
+
+    /// What was used in each second by an organisation in a model class, oldest first: of the last
+    /// quarter of an hour.
+    pub fn seconds(&self, organisation: &str, class: &'static str) -> impl Iterator<Item = &Second> {
+        self.series.rows(organisation, class)
+    }
+
+    /// The same of all of them as JSON.
+    pub fn seconds_json(&self) -> Value {
+        self.series.json()
     }
 
     /// The counters as JSON.

@@ -292,6 +292,22 @@ fn the_truth_tells_what_a_limit_allowed_and_what_was_used_of_it() {
     assert_eq!((&quota["limits"][0]["class"], &quota["limits"][0]["workspace"]), (&json!("haiku-4-5"), &Value::Null));
 }
 
+#[test]
+fn the_truth_has_a_row_for_each_second() {
+    let mut simulator = with(FIRST);
+    ask_as(&mut simulator, at(1_200), KEY, &hello(), "output_tokens=500, head_ms=0, first_ms=0, event_ms=0");
+    for _ in 0..60 {
+        ask_as(&mut simulator, at(4_000), KEY, &hello(), "output_tokens=0, head_ms=0, first_ms=0, event_ms=0");
+    }
+    let rows: Vec<_> =
+        simulator.truth().seconds("acme", "haiku-4-5").map(|row| (row.second, row.requests, row.refused)).collect();
+    assert_eq!(rows, [(1, 1, 0), (4, 50, 10)]);
+    let first = &simulator.truth().seconds_json()[0]["seconds"][0];
+    assert_eq!(*first, json!([1, 1, 5, 500, 0]));
+    simulator.reset_truth(at(5_000));
+    assert_eq!(simulator.truth().seconds_json(), json!([]));
+}
+
 /// The next step of each open request, by when it is due.
 type Running = BTreeMap<(Moment, u64), (Exchange, Step)>;
 
