@@ -46,7 +46,7 @@ pub use fault::{Cut, Fault, FaultError, Place};
 pub use pace::{Pace, Range};
 pub use playback::{Action, Playback, Progress, Step};
 pub use quota::{
-    CancelCharge, Change, Consumer, Estimate, KeyOutage, KeyTrouble, Limits, OutputCharge, OutputExhausted,
+    CancelCharge, Change, Consumer, Estimate, KeyOutage, KeyTrouble, Limits, OutputCharge, OutputExhausted, Oversize,
     PartialLimits, QuotaRules, RampRule, Sampled, SpendLimit, SpendLimitKind, Tier, Whom, WorkspaceHeaders,
 };
 pub use reply::{Block, Reply};

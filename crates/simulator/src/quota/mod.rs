@@ -30,8 +30,8 @@ pub(crate) use limits::Limiter;
 pub use limits::{Limits, PartialLimits, Tier};
 pub(crate) use refusal::OverLimit;
 pub use rules::{
-    CancelCharge, Change, Consumer, Estimate, KeyOutage, KeyTrouble, OutputCharge, OutputExhausted, QuotaRules,
-    RampRule, Sampled, SpendLimit, SpendLimitKind, Whom, WorkspaceHeaders,
+    CancelCharge, Change, Consumer, Estimate, KeyOutage, KeyTrouble, OutputCharge, OutputExhausted, Oversize,
+    QuotaRules, RampRule, Sampled, SpendLimit, SpendLimitKind, Whom, WorkspaceHeaders,
 };
 
 use crate::scenario::Scenario;
@@ -173,6 +173,7 @@ impl Quota {
         if let Some((label, refusal)) = spent {
             return Some(OverLimit { label, refusal });
         }
+        let oversize_passes = self.rules.oversize == Oversize::WhenFull;
         let mut over = None;
         self.each(holder, now, |_, pool| {
             let wait = pool.ramp.as_mut().and_then(|ramp| ramp.wait(ask.estimate, now));
@@ -183,6 +184,7 @@ impl Quota {
         {
             self.each(holder, now, |workspace, pool| {
                 let Some(bucket) = pool.bucket(limiter).filter(|_| over.is_none()) else { return };
+                let wanted = if oversize_passes { wanted.min(bucket.holds()) } else { wanted };
                 let wait = bucket.until(wanted, now);
                 if wait != Some(Duration::ZERO) {
                     over = Some(refusal::by_limiter(limiter, bucket.limit(), organisation, workspace, wait));
@@ -195,7 +197,7 @@ impl Quota {
     /// Counts a request that was refused, and charges it if refused requests are.
     pub(crate) fn refused(&mut self, holder: &Holder, label: &'static str, now: Moment) {
         self.prepare(holder, now);
-        let charge = self.rules.charge_refused;
+        let charge = self.rules.charge_refused && label != spend::USER_LIMIT;
         self.each(holder, now, |workspace, pool| {
             if workspace.is_none() {
                 *pool.refused.entry(label).or_default() += 1;

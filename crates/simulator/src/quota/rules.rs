@@ -75,6 +75,17 @@ pub enum Estimate {
     Whole,
 }
 
+/// What happens to a request that is larger than a full bucket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Oversize {
+    /// It is refused, however long it waits.
+    #[default]
+    Refuse,
+    /// It passes when the bucket is full, and leaves it in debt.
+    WhenFull,
+}
+
 /// The switches, for all organisations.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct QuotaRules {
@@ -94,6 +105,8 @@ pub struct QuotaRules {
     pub charge_failed: bool,
     /// What a request is charged whose client left first.
     pub charge_cancelled: CancelCharge,
+    /// What happens to a request that is larger than a full bucket.
+    pub oversize: Oversize,
     /// Which input is charged until the answer begins.
     pub estimate: Estimate,
     /// How far that estimate may be off in either direction, percent, drawn for each request.

@@ -12,6 +12,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use tidegate_base::{Moment, rfc3339};
 
+/// The label of a refusal by a limit the organisation set itself, the only one that is no 429.
+pub(crate) const USER_LIMIT: &str = "400-spend-limit";
+
 /// Nanodollars for a token of input and one of output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Price {
@@ -106,7 +109,7 @@ impl Spending {
             let whose = if limit.workspace.is_some() { "workspace API" } else { "API" };
             let message =
                 format!("You have reached your specified {whose} usage limits. You will regain access on {again}.");
-            return Some(("400-spend-limit", Refusal::invalid(message)));
+            return Some((USER_LIMIT, Refusal::invalid(message)));
         }
         let message = format!(
             "Your organization has reached its monthly spend limit (org: {organisation}). Access will be restored on {again}."

@@ -78,6 +78,16 @@ fn a_request_that_can_never_fit_is_told_to_come_back_in_a_minute() {
 }
 
 #[test]
+fn or_it_passes_when_the_bucket_is_full_and_leaves_a_debt() {
+    let mut quota = under(QuotaRules { oversize: Oversize::WhenFull, ..QuotaRules::default() });
+    admit(&mut quota, 1_000, at(0)).unwrap();
+    refused(admit(&mut quota, 9_000, at(0)), "429-input-tokens", Some(10));
+    admit(&mut quota, 9_000, at(10)).unwrap();
+    assert_eq!(level(&mut quota, Limiter::Input, at(10)), -3_000);
+    refused(admit(&mut quota, 100, at(10)), "429-input-tokens", Some(31));
+}
+
+#[test]
 fn twelve_headers_round_tokens_and_name_the_time_of_full_replenishment() {
     let mut quota = quota();
     admit(&mut quota, 1_600, at(60)).unwrap();

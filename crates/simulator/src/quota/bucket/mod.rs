@@ -89,6 +89,11 @@ impl Bucket {
         self.per_minute
     }
 
+    /// Whole tokens it holds when it is full.
+    pub(crate) fn holds(&self) -> u64 {
+        u64::try_from(self.capacity / TOKEN).unwrap_or(u64::MAX)
+    }
+
     /// Changes the limit; what is saved up beyond the new burst is lost.
     pub(crate) fn change(&mut self, per_minute: u64, burst: Option<Duration>, now: Moment) {
         self.refill(now);

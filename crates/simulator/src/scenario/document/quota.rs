@@ -6,7 +6,8 @@ use super::wrong;
 use crate::cache::{CacheRules, ENTRIES_MAX};
 use crate::catalog;
 use crate::quota::{
-    CancelCharge, Estimate, OutputCharge, OutputExhausted, QuotaRules, RampRule, Sampled, Tier, WorkspaceHeaders,
+    CancelCharge, Estimate, OutputCharge, OutputExhausted, Oversize, QuotaRules, RampRule, Sampled, Tier,
+    WorkspaceHeaders,
 };
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ pub(super) struct QuotaTable {
     charge_refused: bool,
     charge_failed: bool,
     charge_cancelled: CancelCharge,
+    oversize: Oversize,
     estimate: Estimate,
     estimate_error_percent: u64,
     connections: Option<u64>,
@@ -73,6 +75,7 @@ impl QuotaTable {
             charge_refused: self.charge_refused,
             charge_failed: self.charge_failed,
             charge_cancelled: self.charge_cancelled,
+            oversize: self.oversize,
             estimate: self.estimate,
             estimate_error_percent: self.estimate_error_percent,
             connections: self.connections,
