@@ -75,18 +75,11 @@ impl Stage<'_> {
                 self.wait(began + *after).await?;
                 return Ok(Ending::Close);
             }
-            Opening::Head(head) => {
-                let due = began + head.after;
-                self.wait(due).await?;
-                self.chunked = head.length.is_none() && chunks;
-                self.conn.respond(head.status, head.length, !keep, |lines| {
-                    for (name, value) in &head.headers {
-                        lines.header(name, value.as_bytes());
-                    }
-                });
-                due
-            }
+            Opening::Head(head) => began + head.after,
         };
+        self.wait(started).await?;
+        self.simulator.with(|simulator| simulator.head_leaves(self.clock.now(), exchange));
+        self.head(exchange, chunks, keep);
         while let Some(step) = exchange.playback.next() {
             let due = started + step.at;
             if due > self.clock.now() {
@@ -109,12 +102,26 @@ impl Stage<'_> {
                 }
             }
             let progress = exchange.playback.progress();
-            self.simulator.with(|simulator| simulator.progress(self.clock.now(), exchange.ordinal, progress));
+            let out = self.simulator.with(|simulator| simulator.progress(self.clock.now(), exchange.ordinal, progress));
+            if let Some(message) = out {
+                exchange.playback.run_out(message);
+            }
             if self.conn.unwritten() >= WRITE_BYTES {
                 self.flush().await?;
             }
         }
         Ok(Ending::Close)
+    }
+
+    /// Hands out the head, if there is one.
+    fn head(&mut self, exchange: &Exchange, chunks: bool, keep: bool) {
+        let Opening::Head(head) = &exchange.opening else { return };
+        self.chunked = head.length.is_none() && chunks;
+        self.conn.respond(head.status, head.length, !keep, |lines| {
+            for (name, value) in &head.headers {
+                lines.header(name, value.as_bytes());
+            }
+        });
     }
 
     /// Waits for a moment, or for the client to leave.

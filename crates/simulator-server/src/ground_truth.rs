@@ -1,6 +1,6 @@
 //! The second listener: what really happened, as JSON.
 //!
-//! `GET /truth` the counters · `GET /truth/requests?limit=N` the newest requests, newest first (100;
+//! `GET /truth` the counters · `GET /truth/seconds` what was used in each second · `GET /truth/requests?limit=N` the newest requests, newest first (100;
 //! at most 1,000) · `GET /truth/requests/{request-id}` one of them with its whole text ·
 //! `POST /truth/reset` forgets. No key is asked for: bind it to loopback.
 
@@ -55,13 +55,14 @@ pub(crate) async fn serve(io: BoxIo, simulator: SharedSimulator, clock: Clock) {
 fn answer(simulator: &SharedSimulator, clock: Clock, method: &str, path: &str, query: &str) -> (u16, Value) {
     match (method, path) {
         ("GET" | "HEAD", "/truth") => {
-            let mut summary = simulator.with(|simulator| simulator.truth().summary(clock.now()));
+            let mut summary = simulator.with(|simulator| simulator.summary(clock.now()));
             if let Some(bare) = &simulator.bare {
                 let (answers, streams) = bare.counts();
                 summary["bare"] = json!({"json_answers": answers, "streams": streams});
             }
             (200, summary)
         }
+        ("GET" | "HEAD", "/truth/seconds") => (200, simulator.with(|simulator| simulator.truth().seconds_json())),
         ("GET" | "HEAD", "/truth/requests") => {
             let limit = query.split('&').find_map(|item| item.strip_prefix("limit=")?.parse().ok());
             let limit: usize = limit.unwrap_or(100).min(1_000);
@@ -71,7 +72,7 @@ fn answer(simulator: &SharedSimulator, clock: Clock, method: &str, path: &str, q
             (200, Value::Array(simulator.with(newest)))
         }
         ("POST", "/truth/reset") => {
-            simulator.with(tidegate_simulator::Simulator::reset_truth);
+            simulator.with(|simulator| simulator.reset_truth(clock.now()));
             (200, json!({"reset": true}))
         }
         ("GET" | "HEAD", _) if path.starts_with("/truth/requests/") => {
@@ -84,7 +85,7 @@ fn answer(simulator: &SharedSimulator, clock: Clock, method: &str, path: &str, q
         }
         _ => (
             404,
-            json!({"error": "GET /truth, GET /truth/requests, GET /truth/requests/{request-id}, POST /truth/reset"}),
+            json!({"error": "GET /truth, GET /truth/seconds, GET /truth/requests, GET /truth/requests/{request-id}, POST /truth/reset"}),
         ),
     }
 }

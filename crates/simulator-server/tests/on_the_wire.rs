@@ -131,6 +131,48 @@ async fn time_passes_as_the_pace_says() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn headers_may_be_sampled_when_the_head_leaves() {
+    for (switch, told) in [("admission", "49"), ("first-byte", "48")] {
+        let lines = format!("[quota]\ntier = \"first\"\nheaders = \"{switch}\"");
+        let world = world(Scenario { pace: Pace::immediate(), ..Scenario::parse(&lines).unwrap() });
+        let (mut slow, mut quick) =
+            (world.network.connect("api:80").unwrap(), world.network.connect("api:80").unwrap());
+        slow.write_all(request(&hello(true), "head_ms=500").as_bytes()).await.unwrap();
+        world.clock.sleep_until(world.clock.now() + Duration::from_millis(100)).await;
+        ask(&mut quick, &hello(true), "").await;
+        let (head, _) = response(&mut slow).await.unwrap();
+        assert!(head.contains(&format!("anthropic-ratelimit-requests-remaining: {told}\r\n")), "{switch}: {head}");
+        assert_eq!(head.matches("anthropic-ratelimit-").count(), 12);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_runs_out_of_output_ends_in_an_error_event_and_the_connection_goes_on() {
+    let lines = "[quota]\ntier = \"first\"\noutput_exhausted = \"error\"";
+    let world = world(Scenario { pace: Pace::immediate(), ..Scenario::parse(lines).unwrap() });
+    let mut io = world.network.connect("api:80").unwrap();
+    let mut body = hello(true);
+    body["max_tokens"] = json!(20_000);
+    let (head, stream) = ask(&mut io, &body, "output_tokens=12000").await;
+    let stream = String::from_utf8(stream).unwrap();
+    assert!(head.starts_with("http/1.1 200"));
+    let last = stream.trim_end().rsplit("\n\n").next().unwrap();
+    assert!(last.starts_with("event: error\n") && last.contains("rate_limit_error"), "{last}");
+    let (head, _) = ask(&mut io, &body, "").await;
+    assert!(head.starts_with("http/1.1 429") && head.contains("retry-after: 1\r\n"), "{head}");
+    let summary = truth(&world, "/truth").await;
+    let output = &summary["quota"]["limits"][0]["output_tokens"];
+    assert!((8_000..8_020).contains(&output["used"].as_i64().unwrap()), "{output}");
+    assert_eq!(summary["refusals_of"]["acme"], json!({"429-output-tokens": 1}));
+    let seconds = truth(&world, "/truth/seconds").await;
+    let row = &seconds[0]["seconds"][0];
+    assert_eq!(
+        (&seconds[0]["class"], &row[1], &row[3], &row[4]),
+        (&json!("haiku-4-5"), &json!(1), &output["used"], &json!(1))
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn breaks_are_what_they_are_called() {
     let world = world(unhurried());
     let struck = async |fault: &str| {

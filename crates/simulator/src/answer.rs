@@ -4,15 +4,17 @@
 //! [`No`]. What is learnt on the way (who, which model) is kept in [`Known`], because a refusal is
 //! recorded with it too.
 
+use crate::cache::{Found, InputUse, Scope};
 use crate::callers::{self, Caller};
 use crate::directive::Directives;
+use crate::door::{Door, door};
 use crate::envelope::Refusal;
 use crate::events::Events;
 use crate::fault::{Cut, Fault};
 use crate::listing;
 use crate::pace::Pace;
 use crate::playback::garbled_body;
-use crate::quota::DomainKey;
+use crate::quota::{Ask, Estimate, Holder, Lease, Lines, OverLimit};
 use crate::reply::{self, Reply, document};
 use crate::simulator::{BODY_BYTES_MAX, RequestFacts, Simulator, path_of};
 use crate::validate::{self, Purpose, Valid, Version};
@@ -45,7 +47,14 @@ pub(crate) struct Known {
     pub(crate) organisation: String,
     pub(crate) model: String,
     pub(crate) stream: bool,
-    pub(crate) domain: Option<DomainKey>,
+    pub(crate) workspace_id: String,
+    /// The organisation, once this is one of its requests at once.
+    pub(crate) connection: Option<String>,
+    /// What it was admitted with.
+    pub(crate) lease: Option<Lease>,
+    /// What it writes to the prompt cache, and from when on that can be read.
+    pub(crate) writes: Vec<u64>,
+    pub(crate) begins: Moment,
     pub(crate) faults: Vec<&'static str>,
 }
 
@@ -63,7 +72,19 @@ impl From<Refusal> for No {
     }
 }
 
+impl From<OverLimit> for No {
+    fn from(over: OverLimit) -> Self {
+        No { label: over.label.to_owned(), ..No::from(over.refusal) }
+    }
+}
+
 impl No {
+    /// The same with a header.
+    pub(crate) fn with(mut self, name: &'static str, value: &str) -> Self {
+        self.headers.push((name, value.to_owned()));
+        self
+    }
+
     pub(crate) fn answer(self, request_id: &str) -> Answer {
         let (content_type, bytes) = self.refusal.body(request_id);
         let mut headers = vec![("content-type", content_type.to_owned())];
@@ -113,8 +134,9 @@ impl Simulator {
         if facts.body.len() > BODY_BYTES_MAX {
             return Err(too_large().into());
         }
-        let caller = callers::identify(&self.scenario, facts.header("x-api-key"), facts.header("authorization"))?;
+        let caller = callers::identify(&self.scenario, facts.header("x-api-key"), facts.header("authorization"), now)?;
         known.organisation.clone_from(&caller.organisation);
+        known.workspace_id = caller.workspace_id();
         let version = version(facts)?;
         match door {
             Door::Root | Door::Models => Ok(json_answer(&listing::page(query)?)),
@@ -133,10 +155,8 @@ impl Simulator {
         known: &mut Known,
     ) -> Result<Answer, No> {
         let valid = self.validate(facts, version, Purpose::Count, known)?;
-        let domain = self.quota.domain(&caller.organisation, "count-tokens");
-        self.quota
-            .admit(&domain, caller.count_limits(&self.scenario), 0, now)
-            .map_err(|over| No { label: "429-count-tokens".to_owned(), ..No::from(over.refusal) })?;
+        let limit = caller.count_limit(&self.scenario);
+        self.quota.count(&caller.organisation, limit, now)?;
         Ok(json_answer(&json!({"input_tokens": valid.input_tokens})))
     }
 
@@ -172,28 +192,83 @@ impl Simulator {
         let directives = Directives::parse(facts.all("simulate"))?;
         let valid = self.validate(facts, version, Purpose::Answer, known)?;
         let pace = directives.pace(self.scenario.pace);
+        let domain = self.quota.domain(&caller.organisation, valid.model.class);
+        let holder = caller.holder(&self.scenario, domain);
+        self.quota.connect(&holder, &caller.organisation, now).map_err(|over| self.over(&holder, over, now))?;
+        known.connection = Some(caller.organisation.clone());
         let mut faults = self.faults(now, &directives, &valid);
         known.faults = faults.iter().map(Fault::label).collect();
         if !valid.stream {
             faults = for_buffered(faults);
         }
         let after = before_head(&mut faults);
-        if let Some(fault) = faults.iter().find(|fault| matches!(fault, Fault::Status { .. } | Fault::NoHead { .. })) {
+        let broken = faults.iter().find(|fault| matches!(fault, Fault::Status { .. } | Fault::NoHead { .. }));
+        if let Some(fault) = broken.filter(|fault| !self.charges(fault)) {
+            if let Fault::Status { status: 429, .. } = fault {
+                self.quota.refused(&holder, "fault-429", now);
+                self.truth.refused(&holder.domain, now);
+            }
             return Self::broken_before(fault, after, &pace, request_id);
         }
-        let domain = self.quota.domain(&caller.organisation, valid.model.class);
-        let admitted =
-            self.quota.admit(&domain, caller.limits(&self.scenario, valid.model.class), valid.input_tokens, now);
-        let headers = self.quota.headers(&domain, now);
-        admitted.map_err(|over| No {
-            label: over.limit.label().to_owned(),
-            headers: headers.clone(),
-            ..No::from(over.refusal)
-        })?;
-        self.truth.admitted(&domain, valid.input_tokens);
-        known.domain = Some(domain);
-        let reply = Arc::new(reply::compose(&valid, &directives, &pace, self.seed));
+        let found = self.admit(now, &valid, &holder, known)?;
+        if let Some(fault) = broken {
+            return Self::broken_before(fault, after, &pace, request_id);
+        }
+        known.begins = now + after + pace.head;
+        known.writes = self.cache.keep(&found, self.requests, now, known.begins);
+        let headers = self.headers(&holder, now);
+        let reply = Arc::new(reply::compose(&valid, found.input, &directives, &pace, self.seed));
         Ok(play(&valid, reply, pace, after, headers, faults))
+    }
+
+    /// Quota: a lease for the request and what of its prompt is cached, or the refusal.
+    fn admit(&mut self, now: Moment, valid: &Valid, holder: &Holder, known: &mut Known) -> Result<Found, No> {
+        let scope = Scope { organisation: &holder.domain.0, workspace: holder.workspace(), model: valid.model.id };
+        let found = self.cache.look(scope, &valid.body, valid.model.tokenizer, valid.input_tokens, now);
+        let input = found.input;
+        let ask = Ask { input, estimate: self.estimate(input), max_tokens: valid.output_tokens_max };
+        let lease = self.quota.admit(holder, ask, now).map_err(|over| self.over(holder, over, now))?;
+        self.truth.admitted(&holder.domain, input, now);
+        known.lease = Some(lease);
+        Ok(found)
+    }
+
+    /// The rate-limit headers of this request's answer.
+    fn headers(&mut self, holder: &Holder, now: Moment) -> Lines {
+        let dice = self.prng("remaining", self.requests);
+        self.quota.headers(holder, dice, now)
+    }
+
+    /// A refusal by quota, with the headers that explain it.
+    fn over(&mut self, holder: &Holder, over: OverLimit, now: Moment) -> No {
+        let too_many = over.refusal.status == 429;
+        if too_many {
+            self.truth.refused(&holder.domain, now);
+        }
+        let headers = if too_many { self.headers(holder, now) } else { Vec::new() };
+        No { headers, ..No::from(over) }
+    }
+
+    /// Whether a request that ends in this fault is charged like any other.
+    fn charges(&self, fault: &Fault) -> bool {
+        let failed = match fault {
+            Fault::Status { status, .. } => *status >= 500,
+            _ => true,
+        };
+        failed && self.quota.rules.charge_failed
+    }
+
+    /// What the API believes the input to be before the answer begins.
+    fn estimate(&self, input: InputUse) -> u64 {
+        let rules = &self.quota.rules;
+        let tokens = if rules.estimate == Estimate::Whole { input.total() } else { input.counted() };
+        match rules.estimate_error_percent {
+            0 => tokens,
+            percent => {
+                let permille = 1_000 - 10 * percent + self.prng("estimate", self.requests).between(0, 20 * percent);
+                tokens * permille / 1_000
+            }
+        }
     }
 
     /// Faults that leave nothing of the answer.
@@ -292,34 +367,6 @@ fn for_buffered(faults: Vec<Fault>) -> Vec<Fault> {
         other => Some(other),
     };
     faults.into_iter().filter_map(translate).collect()
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Door {
-    Root,
-    Messages,
-    CountTokens,
-    Models,
-    Model,
-}
-
-fn door(method: &str, path: &str) -> Result<Door, No> {
-    let (door, posted) = match path {
-        "/" => (Door::Root, false),
-        "/v1/messages" => (Door::Messages, true),
-        "/v1/messages/count_tokens" => (Door::CountTokens, true),
-        "/v1/models" => (Door::Models, false),
-        _ if path.strip_prefix("/v1/models/").is_some_and(|id| !id.is_empty() && !id.contains('/')) => {
-            (Door::Model, false)
-        }
-        _ => return Err(Refusal::new(404, "Not Found").into()),
-    };
-    let fits = if posted { method == "POST" } else { method == "GET" || method == "HEAD" };
-    if fits {
-        return Ok(door);
-    }
-    let allow = if posted { "POST" } else { "GET, HEAD" };
-    Err(No { headers: vec![("allow", allow.to_owned())], ..No::from(Refusal::new(405, "Method Not Allowed")) })
 }
 
 fn version(facts: &RequestFacts<'_>) -> Result<Version, Refusal> {

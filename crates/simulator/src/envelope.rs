@@ -80,7 +80,7 @@ pub(crate) fn kind_of(status: u16) -> &'static str {
     }
 }
 
-/// An `error` event in the middle of a stream.
+/// An `error` event in the middle of a stream, in the API's usual words.
 pub(crate) fn error_event(kind: &str, request_id: &str) -> Bytes {
     let message = match kind {
         "overloaded_error" => "Overloaded",
@@ -88,6 +88,11 @@ pub(crate) fn error_event(kind: &str, request_id: &str) -> Bytes {
         "timeout_error" => "Request timed out",
         _ => "The request failed",
     };
+    error_event_saying(kind, message, request_id)
+}
+
+/// An `error` event in the middle of a stream.
+pub(crate) fn error_event_saying(kind: &str, message: &str, request_id: &str) -> Bytes {
     let body = json!({"type": "error", "error": {"type": kind, "message": message}, "request_id": request_id});
     Bytes::from(format!("event: error\ndata: {body}\n\n"))
 }

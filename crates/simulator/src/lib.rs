@@ -3,13 +3,14 @@
 //!
 //! | part | what it knows |
 //! |---|---|
-//! | `simulator`, `answer` | the machine: a request and the time in, a plan out |
+//! | `simulator`, `door`, `answer` | the machine: a request and the time in, a plan out |
 //! | `validate`, `catalog` | what the API refuses, in its own words; the models |
 //! | `reply`, `events`, `tokens` | what the model says, as events and as one document; what it costs |
-//! | `quota`, `bucket`, `callers` | organisations, their limits, the rate-limit headers |
+//! | `callers`, `quota` | organisations, their limits, the rate-limit headers, what is spent |
+//! | `cache` | the prompt cache: what of a prompt was sent before |
 //! | `fault`, `playback`, `directive`, `pace` | what goes wrong and when; the steps on the wire |
 //! | `scenario` | all of that as a TOML document |
-//! | `truth` | what really happened |
+//! | `truth`, `series` | what really happened |
 //! | `bare` | prebuilt bytes for load tests |
 //!
 //! Nothing here is asynchronous, reads a clock or a file, or draws randomness that is not seeded.
@@ -18,10 +19,11 @@
 
 mod answer;
 mod bare;
-mod bucket;
+mod cache;
 mod callers;
 mod catalog;
 mod directive;
+mod door;
 mod envelope;
 mod events;
 mod fault;
@@ -31,6 +33,7 @@ mod playback;
 mod quota;
 mod reply;
 mod scenario;
+mod series;
 mod signature;
 mod simulator;
 mod tokens;
@@ -38,11 +41,16 @@ mod truth;
 mod validate;
 
 pub use bare::{Bare, STAMP_BYTES};
+pub use cache::CacheRules;
 pub use fault::{Cut, Fault, FaultError, Place};
 pub use pace::{Pace, Range};
 pub use playback::{Action, Playback, Progress, Step};
-pub use quota::{Limits, Tier};
+pub use quota::{
+    CancelCharge, Change, Consumer, Estimate, KeyOutage, KeyTrouble, Limits, OutputCharge, OutputExhausted, Oversize,
+    PartialLimits, QuotaRules, RampRule, Sampled, SpendLimit, SpendLimitKind, Tier, Whom, WorkspaceHeaders,
+};
 pub use reply::{Block, Reply};
-pub use scenario::{BareShape, NAMED, Organisation, Rule, Scenario, ScenarioError};
+pub use scenario::{BareShape, ListedKey, NAMED, Organisation, Rule, Scenario, ScenarioError, Workspace};
+pub use series::Second;
 pub use simulator::{BODY_BYTES_MAX, Exchange, Head, Opening, RequestFacts, Simulator};
 pub use truth::{Ending, Record, Truth, Usage};

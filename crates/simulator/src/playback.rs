@@ -5,7 +5,7 @@
 //! events holds one event. A fault takes effect once, at the first event its place is in; what is
 //! left of that event after a stall is looked at again, so several faults may meet in one event.
 
-use crate::envelope::error_event;
+use crate::envelope::{error_event, error_event_saying};
 use crate::events::{Events, Frame, Kind, ping_bytes};
 use crate::fault::{Cut, Fault, Place};
 use bytes::Bytes;
@@ -86,6 +86,10 @@ pub struct Playback {
     events: u64,
     progress: Progress,
     over: bool,
+    /// The words of the error that ends it, once it has run out of output tokens.
+    run_out: Option<String>,
+    /// When the last step was due.
+    last: Duration,
 }
 
 impl Playback {
@@ -106,6 +110,8 @@ impl Playback {
             events: 0,
             progress: Progress::default(),
             over: false,
+            run_out: None,
+            last: Duration::ZERO,
         }
     }
 
@@ -140,6 +146,24 @@ impl Playback {
         self.progress
     }
 
+    /// No output tokens are left: a stream ends here with an `error` event that says so. A buffered
+    /// answer, and one whose content is out, goes on.
+    pub fn run_out(&mut self, message: String) {
+        self.run_out.get_or_insert(message);
+    }
+
+    /// The end of a stream that has run out; half an event that is out is completed first.
+    fn cut_short(&mut self) -> bool {
+        let whole = self.progress.output_tokens >= self.output_tokens || self.rest.as_ref().is_some_and(|r| r.begun);
+        let Some(message) = self.run_out.as_ref().filter(|_| !whole && matches!(self.source, Source::Events(_))) else {
+            return false;
+        };
+        let event = error_event_saying("rate_limit_error", message, &self.request_id);
+        self.send(self.last, event);
+        self.finish(self.last, Action::End);
+        true
+    }
+
     fn send(&mut self, at: Duration, bytes: Bytes) {
         if !bytes.is_empty() {
             self.progress.body_bytes += bytes.len() as u64;
@@ -165,6 +189,9 @@ impl Playback {
     }
 
     fn plan(&mut self) {
+        if self.cut_short() {
+            return;
+        }
         let Some(frame) = self.take_frame() else {
             let at = self.late;
             return self.finish(at, Action::End);
@@ -298,7 +325,9 @@ impl Iterator for Playback {
         while self.due.is_empty() && !self.over {
             self.plan();
         }
-        self.due.pop_front()
+        let step = self.due.pop_front()?;
+        self.last = step.at;
+        Some(step)
     }
 }
 

@@ -4,20 +4,22 @@
 //! begin ─▶ Exchange { opening, playback } ─▶ progress* ─▶ [client_left] ─▶ ended
 //! ```
 //! What a request meets, in this order: door, body size, key (401), version and encoding (400),
-//! `simulate:` directives, the validator, faults before the answer (not charged), quota (429), the
-//! answer, faults in it. The request's number (from 0, in the order they begin) and the seed choose
+//! `simulate:` directives, the validator, the number of requests at once (429), faults before the
+//! answer, quota (429), the answer, faults in it. The request's number (from 0, in the order they begin) and the seed choose
 //! its faults; the seed and its body choose its answer.
 //!
-//! The state that grows: quota domains, records (see `truth.rs`), and one small entry per open
-//! request, which [`Simulator::ended`] takes away.
+//! The state that grows: quota domains, the prompt cache, records (see `truth.rs`), and one small
+//! entry per open request, which [`Simulator::ended`] takes away.
 
 use crate::answer::{self, Answer, Body, Known, No};
 use crate::bare::Bare;
+use crate::cache::PromptCache;
 use crate::fault::Fault;
 use crate::playback::{Playback, Progress};
-use crate::quota::{DomainKey, Quota};
+use crate::quota::{Lease, Quota, Sampled, Settlement};
 use crate::scenario::{Rule, Scenario};
 use crate::truth::{Ending, Record, Truth};
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tidegate_base::{IdSource, Moment, Prng};
@@ -95,10 +97,19 @@ pub struct Exchange {
 
 #[derive(Clone, Debug)]
 struct Open {
-    domain: Option<DomainKey>,
-    /// Output tokens charged so far.
+    /// What it was admitted with.
+    lease: Option<Lease>,
+    /// The organisation, if this is one of its requests at once.
+    connection: Option<String>,
+    /// Output tokens charged so far, and those of the whole answer.
     tokens: u64,
+    whole: u64,
+    /// Whether there is an answer.
+    answers: bool,
     stream: bool,
+    /// What it writes to the prompt cache once it begins.
+    writes: Vec<u64>,
+    begins: Moment,
     left: Option<Moment>,
 }
 
@@ -109,9 +120,10 @@ pub struct Simulator {
     pub(crate) seed: u64,
     ids: IdSource,
     pub(crate) quota: Quota,
+    pub(crate) cache: PromptCache,
     pub(crate) truth: Truth,
     open: BTreeMap<u64, Open>,
-    requests: u64,
+    pub(crate) requests: u64,
     connections: u64,
     /// Requests for an answer that were found valid: what rules count.
     pub(crate) answers: u64,
@@ -121,10 +133,11 @@ impl Simulator {
     /// A simulator of this scenario; `epoch_s` is the wall time at moment zero, seconds since 1970.
     pub fn new(scenario: Scenario, seed: u64, epoch_s: u64) -> Self {
         Simulator {
+            quota: Quota::new(&scenario, epoch_s),
+            cache: PromptCache::new(scenario.cache.clone()),
             scenario,
             seed,
             ids: IdSource::new(Prng::new(seed).fork("request ids"), 0),
-            quota: Quota::new(epoch_s),
             truth: Truth::default(),
             open: BTreeMap::new(),
             requests: 0,
@@ -194,6 +207,7 @@ impl Simulator {
             headers.push(("request-id", request_id.clone()));
             if !known.organisation.is_empty() {
                 headers.push(("anthropic-organization-id", known.organisation.clone()));
+                headers.push(("anthropic-workspace-id", known.workspace_id));
             }
         }
         let mut prng = self.prng("places", ordinal);
@@ -218,7 +232,18 @@ impl Simulator {
             }
         };
         let stream = known.stream && reply.is_some();
-        self.open.insert(ordinal, Open { domain: known.domain, tokens: 0, stream, left: None });
+        let open = Open {
+            lease: known.lease,
+            connection: known.connection,
+            tokens: 0,
+            whole: reply.as_ref().map_or(0, |reply| reply.output_tokens),
+            answers: reply.is_some(),
+            stream,
+            writes: known.writes,
+            begins: known.begins,
+            left: None,
+        };
+        self.open.insert(ordinal, open);
         self.truth.begin(Record {
             ordinal,
             request_id,
@@ -239,16 +264,40 @@ impl Simulator {
         Exchange { ordinal, opening, playback, one_byte_packets, head_only: facts.method == "HEAD" }
     }
 
-    /// Reports how far an answer has come; its output is charged here.
-    pub fn progress(&mut self, now: Moment, ordinal: u64, progress: Progress) {
-        let Some(open) = self.open.get_mut(&ordinal) else { return };
+    /// The head of an answer leaves now: where the rate-limit headers are sampled then, this is when.
+    pub fn head_leaves(&mut self, now: Moment, exchange: &mut Exchange) {
+        if self.quota.rules.headers != Sampled::FirstByte {
+            return;
+        }
+        let Some(lease) = self.open.get(&exchange.ordinal).filter(|open| open.answers).and_then(|o| o.lease.as_ref())
+        else {
+            return;
+        };
+        if let Opening::Head(head) = &mut exchange.opening {
+            head.headers.retain(|(name, _)| !name.starts_with("anthropic-ratelimit-"));
+            let dice = prng(self.seed, "remaining", exchange.ordinal);
+            head.headers.extend(self.quota.headers(&lease.holder, dice, now));
+        }
+    }
+
+    /// Reports how far an answer has come; its output is charged here. If that leaves no output tokens
+    /// and running streams end then, returns what [`Playback::run_out`] has to be told.
+    pub fn progress(&mut self, now: Moment, ordinal: u64, progress: Progress) -> Option<String> {
+        let open = self.open.get_mut(&ordinal)?;
         let tokens = progress.output_tokens.saturating_sub(open.tokens);
         open.tokens += tokens;
-        if let (Some(domain), true) = (&open.domain, tokens > 0) {
-            self.quota.produced(domain, tokens, now);
-            self.truth.produced(domain, tokens);
+        let mut out = None;
+        if let Some(lease) = &mut open.lease {
+            if open.answers && progress.body_bytes > 0 {
+                self.quota.begun(lease, now);
+            }
+            if tokens > 0 {
+                out = self.quota.produced(lease, tokens, now);
+                self.truth.produced(&lease.holder.domain, tokens, now);
+            }
         }
         self.truth.progress(ordinal, progress);
+        out
     }
 
     /// Reports that the client was seen to leave, while work for it goes on to its end.
@@ -263,7 +312,17 @@ impl Simulator {
     pub fn ended(&mut self, now: Moment, ordinal: u64, progress: Progress) {
         self.progress(now, ordinal, progress);
         let Some(open) = self.open.remove(&ordinal) else { return };
-        let ending = if open.left.is_some() { Ending::ClientLeft } else { Ending::Played };
+        let cancelled = open.left.is_some();
+        let ending = if cancelled { Ending::ClientLeft } else { Ending::Played };
+        if let Some(organisation) = &open.connection {
+            self.quota.disconnect(organisation);
+        }
+        if now < open.begins {
+            self.cache.forget(&open.writes, ordinal, now);
+        }
+        if let Some(lease) = open.lease {
+            self.quota.settle(lease, Settlement { cancelled, whole: open.whole }, now);
+        }
         self.truth.end(ordinal, open.stream, open.left, ending, progress, now);
     }
 
@@ -272,14 +331,24 @@ impl Simulator {
         &self.truth
     }
 
-    /// Forgets what happened, but not what is open, nor what the buckets hold.
-    pub fn reset_truth(&mut self) {
+    /// What really happened as JSON: the counters, and what every limit would have allowed.
+    pub fn summary(&mut self, now: Moment) -> Value {
+        let mut summary = self.truth.summary(now);
+        summary["quota"] = self.quota.report(now);
+        summary["cache_entries"] = json!(self.cache.len());
+        summary
+    }
+
+    /// Forgets what happened and opens new accounts of the limits; what is open, what the buckets hold
+    /// and what was spent stays.
+    pub fn reset_truth(&mut self, now: Moment) {
         self.truth.reset();
+        self.quota.reopen(now);
     }
 
     /// A generator for one purpose and one number, the same in every run of this seed.
     pub(crate) fn prng(&self, purpose: &str, number: u64) -> Prng {
-        Prng::new(self.seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15)).fork(purpose)
+        prng(self.seed, purpose, number)
     }
 
     /// Whether a rule strikes the `number`-th of its kind now.
@@ -292,6 +361,10 @@ impl Simulator {
             && rule.open_over.is_none_or(|n| self.truth.open > n)
             && self.prng("rule", number).fork(&index.to_string()).chance(rule.probability)
     }
+}
+
+fn prng(seed: u64, purpose: &str, number: u64) -> Prng {
+    Prng::new(seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15)).fork(purpose)
 }
 
 /// The status with which an edge answers for an API it cannot reach.

@@ -64,14 +64,24 @@ impl Tokenizer {
     }
 }
 
+/// What a system prompt costs besides its blocks.
+pub(crate) const OF_SYSTEM: u64 = 8;
+/// What a message costs besides its blocks.
+pub(crate) const OF_MESSAGE: u64 = 3;
+
 /// Input tokens of a whole request body: system, tools and messages.
 pub(crate) fn of_request(tokenizer: Tokenizer, body: &Value) -> u64 {
-    let system = body.get("system").map_or(0, |system| 8 + of_content(tokenizer, system));
+    let system = body.get("system").map_or(0, |system| OF_SYSTEM + of_content(tokenizer, system));
     let tools = body.get("tools").and_then(Value::as_array).into_iter().flatten();
-    let tools: u64 = tools.map(|tool| 12 + tokenizer.count(&tool.to_string())).sum();
+    let tools: u64 = tools.map(|tool| of_tool(tokenizer, tool)).sum();
     let messages = body.get("messages").and_then(Value::as_array).into_iter().flatten();
-    let messages: u64 = messages.map(|m| 3 + m.get("content").map_or(0, |c| of_content(tokenizer, c))).sum();
+    let messages: u64 = messages.map(|m| OF_MESSAGE + m.get("content").map_or(0, |c| of_content(tokenizer, c))).sum();
     system + tools + messages
+}
+
+/// Input tokens of a tool's definition.
+pub(crate) fn of_tool(tokenizer: Tokenizer, tool: &Value) -> u64 {
+    12 + tokenizer.count(&tool.to_string())
 }
 
 fn of_content(tokenizer: Tokenizer, content: &Value) -> u64 {
@@ -82,7 +92,8 @@ fn of_content(tokenizer: Tokenizer, content: &Value) -> u64 {
     }
 }
 
-fn of_block(tokenizer: Tokenizer, block: &Value) -> u64 {
+/// Input tokens of a content block.
+pub(crate) fn of_block(tokenizer: Tokenizer, block: &Value) -> u64 {
     let text = |key: &str| block.get(key).and_then(Value::as_str).map_or(0, |text| tokenizer.count(text));
     let inner = || block.get("content").map_or(0, |content| of_content(tokenizer, content));
     match block.get("type").and_then(Value::as_str) {

@@ -5,8 +5,11 @@
 //! answer has ended; *closing* is the time from noticing that the client left to the end of all
 //! work for it.
 
+use crate::cache::InputUse;
 use crate::playback::Progress;
+use crate::quota::{DOMAINS_MAX, DomainKey};
 use crate::reply::{Block, Reply, document};
+use crate::series::{Second, Series};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -65,8 +68,12 @@ pub struct Record {
 pub struct Usage {
     /// Requests admitted.
     pub requests: u64,
-    /// Input tokens charged.
+    /// Input tokens that count against the limit: what was not read from the prompt cache.
     pub input_tokens: u64,
+    /// Input tokens read from the prompt cache.
+    pub cache_read_tokens: u64,
+    /// Input tokens written to it; they are among `input_tokens`.
+    pub cache_creation_tokens: u64,
     /// Output tokens produced.
     pub output_tokens: u64,
 }
@@ -78,6 +85,8 @@ pub struct Truth {
     pub domains: BTreeMap<(String, &'static str), Usage>,
     /// Error answers by reason (`429-requests`, `400`, `fault-529`, ...).
     pub refusals: BTreeMap<String, u64>,
+    /// The same by organisation.
+    pub refusals_of: BTreeMap<String, BTreeMap<String, u64>>,
     /// Requests by status; 0 where the connection was broken instead.
     pub statuses: BTreeMap<u16, u64>,
     /// Faults planned, by name.
@@ -98,6 +107,7 @@ pub struct Truth {
     pub clients_left: u64,
     /// Longest time from there to the end of all work.
     pub closing_max: Duration,
+    series: Series,
     records: VecDeque<Record>,
     text_bytes: usize,
     /// Ordinal of the oldest record whose text is still there, or later.
@@ -119,6 +129,13 @@ impl Truth {
         *self.statuses.entry(record.status).or_default() += 1;
         if let Some(refusal) = &record.refusal {
             *self.refusals.entry(refusal.clone()).or_default() += 1;
+            let name = record.organisation.as_str();
+            let known = self.refusals_of.len() < DOMAINS_MAX || self.refusals_of.contains_key(name);
+            let name = if known { name } else { "others" };
+            if !name.is_empty() {
+                let of = self.refusals_of.entry(name.to_owned()).or_default();
+                *of.entry(refusal.clone()).or_default() += 1;
+            }
         }
         for fault in &record.faults {
             *self.faults_planned.entry(fault).or_default() += 1;
@@ -155,16 +172,28 @@ impl Truth {
         self.records.get_mut(usize::try_from(ordinal.checked_sub(first)?).ok()?)
     }
 
-    pub(crate) fn admitted(&mut self, domain: &(String, &'static str), input_tokens: u64) {
+    pub(crate) fn admitted(&mut self, domain: &DomainKey, input: InputUse, now: Moment) {
         let usage = self.domains.entry(domain.clone()).or_default();
         usage.requests += 1;
-        usage.input_tokens += input_tokens;
+        usage.input_tokens += input.counted();
+        usage.cache_read_tokens += input.read;
+        usage.cache_creation_tokens += input.created();
+        self.series.note(domain, now, |row| {
+            row.requests += 1;
+            row.input_tokens += input.counted();
+        });
     }
 
-    pub(crate) fn produced(&mut self, domain: &(String, &'static str), tokens: u64) {
+    /// A request of this domain was refused with 429.
+    pub(crate) fn refused(&mut self, domain: &DomainKey, now: Moment) {
+        self.series.note(domain, now, |row| row.refused += 1);
+    }
+
+    pub(crate) fn produced(&mut self, domain: &DomainKey, tokens: u64, now: Moment) {
         if let Some(usage) = self.domains.get_mut(domain) {
             usage.output_tokens += tokens;
         }
+        self.series.note(domain, now, |row| row.output_tokens += tokens);
     }
 
     pub(crate) fn progress(&mut self, ordinal: u64, progress: Progress) {
@@ -220,6 +249,17 @@ impl Truth {
         self.records.iter().rfind(|record| record.request_id == request_id)
     }
 
+    /// What was used in each second by an organisation in a model class, oldest first: of the last
+    /// quarter of an hour.
+    pub fn seconds(&self, organisation: &str, class: &'static str) -> impl Iterator<Item = &Second> {
+        self.series.rows(organisation, class)
+    }
+
+    /// The same of all of them as JSON.
+    pub fn seconds_json(&self) -> Value {
+        self.series.json()
+    }
+
     /// The counters as JSON.
     pub fn summary(&self, now: Moment) -> Value {
         let domains: Vec<Value> = self
@@ -227,7 +267,8 @@ impl Truth {
             .iter()
             .map(|((organisation, class), usage)| {
                 json!({"organisation": organisation, "class": class, "requests": usage.requests,
-                   "input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens})
+                   "input_tokens": usage.input_tokens, "cache_read_tokens": usage.cache_read_tokens,
+                   "cache_creation_tokens": usage.cache_creation_tokens, "output_tokens": usage.output_tokens})
             })
             .collect();
         let statuses: Map<String, Value> =
@@ -237,6 +278,7 @@ impl Truth {
             "peak_streams": self.peak_streams, "streams_played": self.streams_played,
             "clients_left": self.clients_left, "closing_max_us": self.closing_max.as_micros() as u64,
             "domains": domains, "statuses": statuses, "refusals": self.refusals,
+            "refusals_of": self.refusals_of,
             "faults_planned": self.faults_planned, "faults_struck": self.faults_struck,
             "records": self.records.len(), "record_text_bytes": self.text_bytes,
         })

@@ -3,7 +3,7 @@
 
 mod reader;
 
-use reader::{KEY, ask, ask_with, at, play, simulate, simulator};
+use reader::{KEY, ask, ask_as, ask_with, at, play, simulate, simulator};
 use serde_json::{Value, json};
 use tidegate_simulator::{NAMED, RequestFacts, Scenario, Simulator};
 
@@ -66,6 +66,9 @@ fn every_answer_names_its_request_and_the_organisation() {
     let answer = ask(&mut simulator(1), &hello());
     assert!(answer.header("request-id").unwrap().starts_with("req_"));
     assert_eq!(answer.header("anthropic-organization-id"), Some("acme"));
+    assert_eq!(answer.header("anthropic-workspace-id"), Some("wrkspc_acme_default"));
+    let refused = simulate(&mut simulator(1), &json!({"model": "claude-haiku-4-5"}), "");
+    assert_eq!((refused.status, refused.header("anthropic-workspace-id")), (400, Some("wrkspc_acme_default")));
 }
 
 fn first_tier() -> Simulator {
@@ -148,12 +151,15 @@ fn listed_organisations_have_their_own_limits_and_revoked_keys() {
 fn a_scenario_replays_from_its_seed() {
     for (name, _) in NAMED {
         let run = |seed| {
-            let mut simulator = Simulator::new(Scenario::named(name).unwrap(), seed, 0);
+            let scenario = Scenario::named(name).unwrap();
+            let listed: Vec<String> = scenario.callers().map(|caller| caller.key.to_owned()).collect();
+            let mut simulator = Simulator::new(scenario, seed, 0);
             (0..60u64)
                 .map(|n| {
                     let mut body = hello();
                     body["stream"] = json!(n % 3 != 0);
-                    let answer = ask_with(&mut simulator, at(n * 900), &body, &[]);
+                    let key = listed.get(n as usize % listed.len().max(1)).map_or(KEY, String::as_str);
+                    let answer = ask_as(&mut simulator, at(n * 900), key, &body, "");
                     (answer.status, answer.ending, answer.body, answer.headers)
                 })
                 .collect::<Vec<_>>()
@@ -234,7 +240,7 @@ fn the_truth_knows_streams_and_leavers() {
     assert_eq!(truth.record(&record.request_id).unwrap().ordinal, 0);
     let output: u64 = truth.records().map(|r| r.progress.output_tokens).sum();
     assert_eq!(truth.domains[&("acme".to_owned(), "haiku-4-5")].output_tokens, output);
-    simulator.reset_truth();
+    simulator.reset_truth(at(700));
     assert_eq!(simulator.truth().summary(at(700))["requests"], 0);
 }
 
@@ -256,9 +262,59 @@ fn the_documented_scenario_reads_and_names_every_scenario() {
     let documented = |n| Scenario::parse(PAGE.split("```toml\n").nth(n).unwrap().split("```").next().unwrap()).unwrap();
     assert!(documented(1).bare.is_none() && documented(1).faults[0].open_over == Some(40));
     assert!(documented(2).bare.is_some());
+    let limits = PAGE.split("```toml\n").nth(3).unwrap().split("```").next().unwrap();
+    let acme = PAGE.split("[[organisation]] ").nth(1).unwrap().split("[[fault]]").next().unwrap();
+    let limits = Scenario::parse(&format!("{limits}\n[[organisation]] {acme}")).unwrap();
+    assert!(limits.changes[0].factor == 0.5 && limits.consumers[0].percent == 30 && limits.key_outages.len() == 1);
     for (name, _) in NAMED {
         let about = Scenario::named(name).unwrap().about;
         assert!(PAGE.contains(&format!("| `{name}` | {about} |")), "{name}");
+    }
+}
+
+/// The keys of each table are those that the error for a wrong one names.
+#[test]
+fn every_key_of_a_scenario_is_documented() {
+    let documents: String = PAGE.split("```toml\n").skip(1).map(|part| part.split("```").next().unwrap()).collect();
+    let organisation = "[[organisation]]\nname = \"a\"\n";
+    for table in [
+        "",
+        "[pace]",
+        "[quota]",
+        "[quota.ramp]",
+        "[cache]",
+        "[[organisation]]",
+        "[organisation.limits.opus-5]",
+        "[[organisation.workspace]]",
+        "[organisation.workspace.limits.opus-5]",
+        "[[change]]",
+        "[[consumer]]",
+        "[[spend_limit]]",
+        "[[key_outage]]",
+        "[[fault]]",
+        "[bare]",
+    ] {
+        let before = match table {
+            "[organisation.limits.opus-5]" | "[[organisation.workspace]]" => organisation.to_owned(),
+            "[organisation.workspace.limits.opus-5]" => {
+                format!("{organisation}[[organisation.workspace]]\nname = \"b\"\n")
+            }
+            _ => String::new(),
+        };
+        let error = Scenario::parse(&format!("{before}{table}\nno_such_key = 1")).unwrap_err().to_string();
+        let named = error.split("expected ").nth(1).unwrap_or_else(|| panic!("{table}: {error}"));
+        let keys: Vec<&str> = named.split('`').skip(1).step_by(2).collect();
+        assert!(keys.len() >= 2, "{table}: {error}");
+        for key in keys {
+            let written = |line: &str| {
+                line.starts_with(&format!("{key} = "))
+                    || ["[", "[["].iter().any(|open| line.starts_with(&format!("{open}{key}")))
+                    || line.contains(&format!("organisation.{key}"))
+                    || line.contains(&format!("quota.{key}"))
+                    || line.contains(&format!("cache.{key}"))
+            };
+            assert!(documents.lines().any(written), "{table}: `{key}` is not on the page");
+        }
     }
 }
 

@@ -31,8 +31,10 @@ pub(crate) fn stop_details(reply: &Reply) -> Value {
 
 fn start_usage(reply: &Reply, output_tokens: u64) -> Value {
     json!({
-        "input_tokens": reply.input_tokens, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0,
-        "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0},
+        "input_tokens": reply.input_tokens, "cache_creation_input_tokens": reply.cache_5m_tokens + reply.cache_1h_tokens,
+        "cache_read_input_tokens": reply.cache_read_tokens,
+        "cache_creation": {
+            "ephemeral_5m_input_tokens": reply.cache_5m_tokens, "ephemeral_1h_input_tokens": reply.cache_1h_tokens},
         "output_tokens": output_tokens, "service_tier": "standard", "inference_geo": "global", "speed": "standard",
     })
 }
@@ -40,7 +42,8 @@ fn start_usage(reply: &Reply, output_tokens: u64) -> Value {
 /// The totals, as `message_delta` has them.
 pub(crate) fn final_usage(reply: &Reply) -> Value {
     json!({
-        "input_tokens": reply.input_tokens, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0,
+        "input_tokens": reply.input_tokens, "cache_creation_input_tokens": reply.cache_5m_tokens + reply.cache_1h_tokens,
+        "cache_read_input_tokens": reply.cache_read_tokens,
         "output_tokens": reply.output_tokens, "output_tokens_details": {"thinking_tokens": reply.thinking_tokens},
         "server_tool_use": null,
     })

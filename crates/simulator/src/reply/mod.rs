@@ -18,6 +18,7 @@ pub(crate) mod document;
 mod prose;
 mod schema;
 
+use crate::cache::InputUse;
 use crate::directive::Directives;
 use crate::pace::Pace;
 use crate::signature;
@@ -64,8 +65,14 @@ pub struct Reply {
     pub stop_reason: &'static str,
     /// `stop_sequence`, if that is why it stopped.
     pub stop_sequence: Option<String>,
-    /// Tokens of the request.
+    /// Tokens of the request; where it uses the prompt cache, those after the last mark.
     pub input_tokens: u64,
+    /// Tokens of the request that were read from the prompt cache.
+    pub cache_read_tokens: u64,
+    /// Tokens of the request that were written to it for five minutes.
+    pub cache_5m_tokens: u64,
+    /// Tokens of the request that were written to it for an hour.
+    pub cache_1h_tokens: u64,
     /// Tokens of the answer, thinking included.
     pub output_tokens: u64,
     /// Tokens of the thinking.
@@ -86,7 +93,7 @@ impl Reply {
 }
 
 /// Composes the answer to a valid request.
-pub(crate) fn compose(valid: &Valid, directives: &Directives, pace: &Pace, seed: u64) -> Reply {
+pub(crate) fn compose(valid: &Valid, input: InputUse, directives: &Directives, pace: &Pace, seed: u64) -> Reply {
     let mut prng = Prng::new(directives.seed.unwrap_or(seed) ^ fingerprint(&valid.body));
     let mut reply = Reply {
         id: id("msg_01", &mut prng),
@@ -94,7 +101,10 @@ pub(crate) fn compose(valid: &Valid, directives: &Directives, pace: &Pace, seed:
         blocks: Vec::new(),
         stop_reason: "end_turn",
         stop_sequence: None,
-        input_tokens: valid.input_tokens,
+        input_tokens: input.uncached,
+        cache_read_tokens: input.read,
+        cache_5m_tokens: input.created_5m,
+        cache_1h_tokens: input.created_1h,
         output_tokens: 0,
         thinking_tokens: 0,
         tokenizer: valid.model.tokenizer,

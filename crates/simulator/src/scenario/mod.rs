@@ -8,9 +8,10 @@
 
 mod document;
 
+use crate::cache::CacheRules;
 use crate::fault::Fault;
 use crate::pace::Pace;
-use crate::quota::{Limits, Tier};
+use crate::quota::{Change, Consumer, KeyOutage, Limits, PartialLimits, QuotaRules, SpendLimit, Tier};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
@@ -23,10 +24,15 @@ pub const NAMED: &[(&str, &str)] = &[
     ("flaky-streams", include_str!("../../scenarios/flaky-streams.toml")),
     ("silent-thinker", include_str!("../../scenarios/silent-thinker.toml")),
     ("rotten-json", include_str!("../../scenarios/rotten-json.toml")),
+    ("quota-429", include_str!("../../scenarios/quota-429.toml")),
+    ("black-friday", include_str!("../../scenarios/black-friday.toml")),
 ];
 
 /// Most fault rules of a scenario: each is looked at for each request.
 pub(crate) const RULES_MAX: usize = 64;
+
+/// Most entries of each list of things that happen to limits and keys over time.
+pub(crate) const TIMELINE_MAX: usize = 64;
 
 /// Why a scenario could not be read: line, key and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +57,18 @@ pub struct Scenario {
     pub tier: Tier,
     /// How much refill a bucket saves up, instead of a minute's worth.
     pub burst: Option<Duration>,
+    /// What is charged when, and what the headers tell: the switches.
+    pub quota: QuotaRules,
+    /// The prompt cache.
+    pub cache: CacheRules,
+    /// Limits that change.
+    pub changes: Vec<Change>,
+    /// Others who use the same limits.
+    pub consumers: Vec<Consumer>,
+    /// The most that may be spent.
+    pub spend_limits: Vec<SpendLimit>,
+    /// Keys that are not good for a while.
+    pub key_outages: Vec<KeyOutage>,
     /// Organisations by name; if there are none, every `sk-ant-...` key is good.
     pub organisations: Vec<Organisation>,
     /// What goes wrong, and when.
@@ -70,8 +88,34 @@ pub struct Organisation {
     pub revoked: Vec<String>,
     /// Its tier, if not the scenario's.
     pub tier: Option<Tier>,
+    /// How much refill its buckets save up under its tier's limits, if not as the scenario says.
+    pub burst: Option<Duration>,
     /// Its limits by model class, where the tier's do not hold.
     pub limits: BTreeMap<String, Limits>,
+    /// Its workspaces besides the default one.
+    pub workspaces: Vec<Workspace>,
+}
+
+/// A part of an organisation with keys, and mostly lower limits, of its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Workspace {
+    /// Its name.
+    pub name: String,
+    /// Its keys.
+    pub keys: Vec<String>,
+    /// Its limits by model class; the organisation's always hold as well.
+    pub limits: BTreeMap<String, PartialLimits>,
+}
+
+/// A key that is good, and whose it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListedKey<'a> {
+    /// The organisation.
+    pub organisation: &'a str,
+    /// The workspace, if it is not the default one.
+    pub workspace: Option<&'a str>,
+    /// The key.
+    pub key: &'a str,
 }
 
 /// Faults, and the requests they strike. All conditions that are given have to hold.
@@ -152,10 +196,38 @@ impl Scenario {
             pace: Pace::default(),
             tier: Tier::Scale,
             burst: None,
+            quota: QuotaRules::default(),
+            cache: CacheRules::default(),
+            changes: Vec::new(),
+            consumers: Vec::new(),
+            spend_limits: Vec::new(),
+            key_outages: Vec::new(),
             organisations: Vec::new(),
             faults: Vec::new(),
             bare: None,
         }
+    }
+
+    /// The keys of all listed organisations and their workspaces, in the order of the document. Empty
+    /// where none is listed, and every `sk-ant-...` key is good.
+    pub fn callers(&self) -> impl Iterator<Item = ListedKey<'_>> {
+        self.organisations.iter().flat_map(|row| {
+            let organisation = row.name.as_str();
+            let own = row.keys.iter().map(|key| (None, key));
+            let inner = row.workspaces.iter().flat_map(|w| w.keys.iter().map(|key| (Some(w.name.as_str()), key)));
+            own.chain(inner).map(move |(workspace, key)| ListedKey { organisation, workspace, key })
+        })
+    }
+
+    /// The limits of an organisation, or of one that is not listed, in a model class; `None` where
+    /// nothing is metered.
+    pub fn limits(&self, organisation: Option<&Organisation>, class: &str) -> Option<Limits> {
+        if let Some(limits) = organisation.and_then(|row| row.limits.get(class)) {
+            return Some(*limits);
+        }
+        let limits = organisation.and_then(|row| row.tier).unwrap_or(self.tier).limits(class)?;
+        let burst = organisation.and_then(|row| row.burst).or(self.burst).unwrap_or(limits.burst);
+        Some(Limits { burst, ..limits })
     }
 
     /// The named scenario.
@@ -171,48 +243,4 @@ impl Scenario {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_named_scenario_reads_and_explains_itself_in_its_first_line() {
-        for (name, text) in NAMED {
-            let scenario = Scenario::parse(text).unwrap_or_else(|error| panic!("{name}: {error}"));
-            let first = text.lines().next().unwrap();
-            assert_eq!(first, format!("about = \"{}\"", scenario.about), "{name}");
-            assert!(scenario.about.len() < 120 && scenario.about.ends_with('.'), "{name}");
-        }
-        assert!(Scenario::named("calm").unwrap().faults.is_empty());
-        assert!(Scenario::named("storm").is_none());
-    }
-
-    #[test]
-    fn an_empty_document_is_calm() {
-        let scenario = Scenario::parse("").unwrap();
-        assert_eq!((scenario.pace, scenario.tier), (Pace::default(), Tier::Scale));
-    }
-
-    #[test]
-    fn errors_name_the_line_and_the_key() {
-        let check = |text: &str, says: &[&str]| {
-            let error = Scenario::parse(text).unwrap_err().to_string();
-            for says in says {
-                assert!(error.contains(says), "{error}");
-            }
-        };
-        check("[pace]\nspeed = 3", &["line 2", "speed", "unknown field"]);
-        check("[pace]\nevent = \"20\"", &["line 2", "event", "\"500 ms\""]);
-        check("[pace]\nevent = 20", &["line 2", "event"]);
-        check("[pace]\nchars = \"many\"", &["line 2", "chars", "20-240"]);
-        check("[quota]\ntier = \"gold\"", &["line 2", "tier", "scale"]);
-        check("[[fault]]\ndo = [\"explode\"]", &["line 2", "do", "not a fault"]);
-        check("[[fault]]\nprobability = 0.5", &["missing field `do`"]);
-        check("[[fault]]\ndo = []\nprobability = 2.0", &["probability", "from 0 to 1"]);
-        check("[[fault]]\ndo = []\nperiod = \"1 min\"", &["period", "until"]);
-        check("[[organisation]]\nname = \"a\"\nkeys = [\"k\"]\nrevoked = [\"k\"]", &["`k` is listed twice"]);
-        check(
-            "[[organisation]]\nname = \"a\"\n[organisation.limits.gpt]\nrequests_per_minute = 1\ninput_tokens_per_minute = 1\noutput_tokens_per_minute = 1",
-            &["gpt", "opus-5-5"],
-        );
-    }
-}
+mod tests;

@@ -2,12 +2,13 @@
 //!
 //! Order: JSON, known fields, required fields and their types, the model (404), then the rules that
 //! depend on model and version: thinking and sampling (`thinking.rs`), tools (`tools.rs`), messages
-//! and their blocks (`messages.rs`), which tool call answers which (`pairing.rs`), cache marks, and
-//! last the size of the prompt. The first broken rule is the answer, as with the API.
+//! and their blocks (`messages.rs`), which tool call answers which (`pairing.rs`), cache marks (`cache.rs`),
+//! and last the size of the prompt. The first broken rule is the answer, as with the API.
 //!
 //! Fields of betas are accepted as soon as any `anthropic-beta` is named; which beta brings which
 //! field is not checked.
 
+mod cache;
 mod messages;
 mod pairing;
 mod thinking;
@@ -135,7 +136,7 @@ pub(crate) fn validate(bytes: &[u8], version: Version, betas: bool, purpose: Pur
     messages::messages(&body, model, version)?;
     pairing::tool_calls(&body)?;
     messages::ending(&body, model)?;
-    cache_marks(&body)?;
+    cache::marks(&body)?;
     let input_tokens = tokens::of_request(model.tokenizer, &body);
     if input_tokens > model.context_tokens {
         let most = model.context_tokens;
@@ -230,31 +231,6 @@ fn prewarm(body: &Value, stream: bool) -> Result<(), Refusal> {
         return Ok(());
     };
     Err(Refusal::invalid(format!("max_tokens: 0 cannot be combined with {clash}")))
-}
-
-/// At most four explicit cache breakpoints, the automatic one counted.
-fn cache_marks(body: &Value) -> Result<(), Refusal> {
-    fn count(value: &Value) -> usize {
-        match value {
-            Value::Object(fields) => {
-                let here = usize::from(fields.get("cache_control").is_some_and(|mark| !mark.is_null()));
-                // A tool's input and schema are the caller's data: a key of that name in them is no mark.
-                let inner = fields
-                    .iter()
-                    .filter(|(key, _)| !matches!(key.as_str(), "input" | "input_schema" | "cache_control"));
-                here + inner.map(|(_, value)| count(value)).sum::<usize>()
-            }
-            Value::Array(items) => items.iter().map(count).sum(),
-            _ => 0,
-        }
-    }
-    let marks = count(body);
-    if marks > 4 {
-        return Err(Refusal::invalid(format!(
-            "A maximum of 4 blocks with cache_control may be provided. Found {marks}."
-        )));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

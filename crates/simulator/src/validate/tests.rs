@@ -318,6 +318,48 @@ fn four_cache_marks_and_no_more() {
 }
 
 #[test]
+fn a_cache_mark_has_a_type_a_lifetime_and_a_place() {
+    let on =
+        |control: Value| json!({"messages": [user(json!([{"type": "text", "text": "x", "cache_control": control}]))]});
+    passes(NEW, on(json!({"type": "ephemeral", "ttl": "1h"})));
+    passes(NEW, on(Value::Null));
+    refused(NEW, on(json!("yes")), "messages.0.content.0.cache_control: Input should be a valid dictionary");
+    refused(
+        NEW,
+        on(json!({"type": "durable"})),
+        "messages.0.content.0.cache_control.type: Input should be 'ephemeral'",
+    );
+    refused(NEW, on(json!({"type": "ephemeral", "ttl": "2h"})), "cache_control.ttl: Input should be '5m' or '1h'");
+    refused(NEW, json!({"cache_control": {"type": "durable"}}), "cache_control.type: Input should be 'ephemeral'");
+    let signature = crate::signature::sign("hm", 1);
+    let thought =
+        json!({"type": "thinking", "thinking": "hm", "signature": signature, "cache_control": {"type": "ephemeral"}});
+    let turns = json!({"messages": [user(json!("a")), assistant(json!([thought])), user(json!("b"))]});
+    refused(NEW, turns, "messages.1.content.0.thinking.cache_control: Extra inputs are not permitted");
+}
+
+#[test]
+fn an_hour_comes_before_five_minutes() {
+    let block = |ttl: &str| json!({"type": "text", "text": "x", "cache_control": {"type": "ephemeral", "ttl": ttl}});
+    let body = |system: &str, last: &str| json!({"system": [block(system)], "messages": [user(json!([block(last)]))]});
+    passes(NEW, body("1h", "5m"));
+    passes(NEW, body("1h", "1h"));
+    refused(
+        NEW,
+        body("5m", "1h"),
+        "messages.0.content.0.cache_control.ttl: a ttl='1h' cache_control block must not come",
+    );
+    let mut automatic = body("5m", "5m");
+    automatic["cache_control"] = json!({"type": "ephemeral", "ttl": "1h"});
+    refused(NEW, automatic.clone(), "the last block has a cache_control of its own with a different ttl");
+    automatic["messages"] = json!([user(json!("x"))]);
+    refused(NEW, automatic, "cache_control.ttl: a ttl='1h'");
+    let mut agreed = body("5m", "5m");
+    agreed["cache_control"] = json!({"type": "ephemeral"});
+    passes(NEW, agreed);
+}
+
+#[test]
 fn warming_the_cache_asks_nothing_of_the_answer() {
     passes(NEW, json!({"max_tokens": 0}));
     refused(NEW, json!({"max_tokens": 0, "stream": true}), "max_tokens: 0 cannot be combined with `stream`");

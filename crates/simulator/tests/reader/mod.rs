@@ -62,14 +62,30 @@ impl Answer {
     }
 }
 
-/// Sends a request with these headers besides the usual ones.
-pub(crate) fn ask_with(simulator: &mut Simulator, now: Moment, body: &Value, more: &[(&str, &str)]) -> Answer {
-    let mut headers = vec![("anthropic-version", "2023-06-01"), ("x-api-key", KEY)];
+/// Begins a request with this key and these headers besides the usual ones.
+pub(crate) fn begin(
+    simulator: &mut Simulator,
+    now: Moment,
+    key: &str,
+    body: &Value,
+    more: &[(&str, &str)],
+) -> Exchange {
+    let mut headers = vec![("anthropic-version", "2023-06-01"), ("x-api-key", key)];
     headers.extend_from_slice(more);
     let body = body.to_string();
-    let facts =
-        RequestFacts { method: "POST", target: "/v1/messages?beta=true", headers: &headers, body: body.as_bytes() };
-    let exchange = simulator.begin(now, &facts);
+    let target = "/v1/messages?beta=true";
+    simulator.begin(now, &RequestFacts { method: "POST", target, headers: &headers, body: body.as_bytes() })
+}
+
+/// Sends a request with these headers besides the usual ones.
+pub(crate) fn ask_with(simulator: &mut Simulator, now: Moment, body: &Value, more: &[(&str, &str)]) -> Answer {
+    let exchange = begin(simulator, now, KEY, body, more);
+    play(simulator, now, exchange)
+}
+
+/// Sends a request with this key.
+pub(crate) fn ask_as(simulator: &mut Simulator, now: Moment, key: &str, body: &Value, directives: &str) -> Answer {
+    let exchange = begin(simulator, now, key, body, &[("simulate", directives)]);
     play(simulator, now, exchange)
 }
 
