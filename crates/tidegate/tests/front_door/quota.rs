@@ -99,11 +99,14 @@ fn what_cannot_be_offered_is_refused_before_anything_starts() {
     let file = |name: &str, text: &str| folder.write(name, text);
     let two = file("two.toml", SCENARIO);
     let bare = file("bare.toml", "[bare]\nevents = 3\n");
+    let long = format!("[[organisation]]\nname = \"{}\"\nkeys = [\"k\"]\n", "n".repeat(65));
+    let long = file("long.toml", &long);
     let unlimited = file("unlimited.toml", "[quota]\ntier = \"unlimited\"\n");
     for (args, wants) in [
         (&["--scenario", "nonesuch"][..], &["nonesuch", "--list"][..]),
         (&["--scenario", &bare], &["[bare]", "no quota"]),
         (&["--scenario", &unlimited], &["no limits", "tier"]),
+        (&["--scenario", &long, "--legs", "tidegate"], &["tidegate does not take", "1 to 64 characters"]),
         (&["--scenario", &two, "--times", "0"], &["--times", "0.01"]),
         (&["--scenario", &two, "--legs", "direct,litellm"], &["litellm", "tidegate"]),
         (&["--scenario", &two, "--legs", "sdk,sdk"], &["--legs", "twice"]),

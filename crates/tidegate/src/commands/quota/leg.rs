@@ -7,6 +7,7 @@ use crate::cli::BenchLeg;
 use crate::commands::ask::ask;
 use crate::commands::stage::{Folder, Process, Stop, free_address};
 use crate::commands::{Failed, proc};
+use crate::config::Config;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
@@ -128,6 +129,9 @@ impl Scene {
         if leg == BenchLeg::Tidegate {
             let (listen, admin) = (free_address()?, free_address()?);
             let file = site.folder.write("tidegate.toml", &config(listen, admin, at, &site.offer))?;
+            // What it would say of it goes where nobody reads it.
+            let checked = Config::load(&file, &|_| None).and_then(|config| config.check());
+            checked.map_err(|e| Failed(format!("tidegate does not take the scenario's organisations: {e}")))?;
             let args = ["serve", "--config", &file.display().to_string()];
             // What it says while it runs is not read; a log of its size would fill the folder.
             let mut process = Process::start("tidegate", &site.exe_of_gateway, &args, &site.folder, false)?;
@@ -247,7 +251,7 @@ mod tests {
         let offer = Offer::new(&Scenario::parse(text).unwrap(), 2.0, span, span, 1).unwrap();
         let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let text = config(at(4600), at(4601), at(4610), &offer);
-        let config = crate::config::Config::parse(Path::new("tidegate.toml"), &text, &|_| None).unwrap();
+        let config = Config::parse(Path::new("tidegate.toml"), &text, &|_| None).unwrap();
         assert!(config.check().is_ok(), "{text}");
         let organisations = &config.settings.organisations;
         let shown: Vec<_> = organisations.iter().map(|one| (one.name.as_str(), one.lanes.len())).collect();

@@ -128,6 +128,7 @@ impl Page<'_> {
         if self.legs.iter().any(|found| found.report.unfinished > 0) {
             row("given up at the end".to_owned(), &outcome(|o| count(o.unfinished)));
         }
+        row("sent by clients, retries included".to_owned(), &|found| count(found.report.attempts));
         row("upstream requests".to_owned(), &|found| count(found.truth.requests));
         row("upstream 429".to_owned(), &|found| count(found.truth.answered(429)));
         let used = |found: &Found| or_dash(found.used.as_ref().map(|used| number(used.percent, 1)));

@@ -2,7 +2,9 @@
 //!
 //! Only what is needed is read of its page, so that it may have more; what is needed and is not
 //! there is an error. The use of the quota is counted between looks: what the upstream counted by
-//! the binding limit, by what that limit refilled meanwhile. The first part of a run is left out,
+//! the binding limit, by what that limit refilled meanwhile. Where the page keeps accounts of that,
+//! they are believed, since limits may change and others may use them; else the scenario's limits
+//! are taken as they stand. The first part of a run is left out,
 //! in which the buckets give away what they had saved up, and so is everything after the last
 //! request was due. Where a queue is known, only spans at both ends of which somebody waited count:
 //! a quota that nobody asks for is not unused.
@@ -13,8 +15,18 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+/// What is metered, as the page names it, in the order of everything that comes in threes here.
+const METERED: [&str; 3] = ["requests", "input_tokens", "output_tokens"];
 /// The first part of a run is at most this part of it.
 const WARM_UP_PARTS: u32 = 5;
+
+/// What a limit of an organisation has given so far, and to whom it could.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Account {
+    /// Refilled, less what others took.
+    allowed: f64,
+    used: f64,
+}
 
 /// The ground truth at some moment.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -27,6 +39,22 @@ pub(super) struct Truth {
     pub(super) statuses: BTreeMap<String, u64>,
     /// What was admitted, by organisation: requests, input tokens, output tokens.
     pub(super) admitted: BTreeMap<String, [u64; 3]>,
+    /// Accounts by organisation, of the same three, where they are told.
+    pub(super) accounts: BTreeMap<String, [Account; 3]>,
+}
+
+/// The accounts of the organisations' own limits; those of their workspaces are parts of them.
+fn accounts(page: &Value) -> BTreeMap<String, [Account; 3]> {
+    let rows = page["quota"]["limits"].as_array().map_or(&[][..], Vec::as_slice);
+    let own = rows.iter().filter(|row| row["class"].as_str() == Some(CLASS) && row["workspace"].is_null());
+    let account = |row: &Value, limiter: &str| {
+        Some(Account { allowed: row[limiter]["allowed"].as_f64()?, used: row[limiter]["used"].as_f64()? })
+    };
+    let three = |row: &Value| {
+        let [requests, input, output] = METERED.map(|limiter| account(row, limiter));
+        Some((row["organisation"].as_str()?.to_owned(), [requests?, input?, output?]))
+    };
+    own.filter_map(three).collect()
 }
 
 impl Truth {
@@ -43,15 +71,15 @@ impl Truth {
             requests: number(&page, "requests")?,
             statuses: statuses.collect(),
             admitted: BTreeMap::new(),
+            accounts: accounts(&page),
         };
         for domain in page["domains"].as_array().ok_or_else(|| lacks("domains"))? {
             if domain["class"].as_str() != Some(CLASS) {
                 continue;
             }
             let name = domain["organisation"].as_str().ok_or_else(|| lacks("organisation"))?;
-            // A workspace may have a row of its own; what it used is its organisation's.
             let sum = truth.admitted.entry(name.to_owned()).or_default();
-            for (slot, what) in sum.iter_mut().zip(["requests", "input_tokens", "output_tokens"]) {
+            for (slot, what) in sum.iter_mut().zip(METERED) {
                 *slot += number(domain, what)?;
             }
         }
@@ -63,8 +91,15 @@ impl Truth {
         self.statuses.get(&status.to_string()).copied().unwrap_or(0)
     }
 
-    fn used(&self, offer: &Offer, organisation: &Metered) -> f64 {
-        self.admitted.get(&organisation.name).map_or(0.0, |three| offer.binding.of(*three) as f64)
+    /// What the binding limit of an organisation gave since `before`, and what it could have.
+    fn since(&self, before: &Truth, offer: &Offer, one: &Metered) -> Account {
+        if let (Some(then), Some(now)) = (before.accounts.get(&one.name), self.accounts.get(&one.name)) {
+            let (then, now) = (offer.binding.of(*then), offer.binding.of(*now));
+            return Account { allowed: now.allowed - then.allowed, used: now.used - then.used };
+        }
+        let minutes = self.now.saturating_sub(before.now).as_secs_f64() / 60.0;
+        let used = |truth: &Truth| truth.admitted.get(&one.name).map_or(0.0, |three| offer.binding.of(*three) as f64);
+        Account { allowed: offer.binding.of(one.per_minute) * minutes, used: used(self) - used(before) }
     }
 }
 
@@ -105,16 +140,17 @@ impl Used {
         if counted.is_zero() {
             return None;
         }
-        let minutes = counted.as_secs_f64() / 60.0;
-        let (mut by_organisation, mut used, mut allowed) = (BTreeMap::new(), 0.0, 0.0);
-        for one in &offer.organisations {
-            let of_one: f64 = spans.iter().map(|(a, b)| b.used(offer, one) - a.used(offer, one)).sum();
-            let refill = offer.binding.of(one.per_minute) * minutes;
-            by_organisation.insert(one.name.clone(), 100.0 * of_one / refill);
-            used += of_one;
-            allowed += refill;
-        }
-        Some(Used { percent: 100.0 * used / allowed, by_organisation, window, counted })
+        let of_one = |one: &Metered| {
+            let accounts = spans.iter().map(|(before, after)| after.since(before, offer, one));
+            let sum = accounts.reduce(|a, b| Account { allowed: a.allowed + b.allowed, used: a.used + b.used });
+            (one.name.clone(), sum.unwrap_or_default())
+        };
+        let by_organisation: BTreeMap<String, Account> = offer.organisations.iter().map(of_one).collect();
+        let (allowed, used) = by_organisation.values().fold((0.0, 0.0), |(a, u), one| (a + one.allowed, u + one.used));
+        let percent = |used: f64, allowed: f64| if allowed > 0.0 { 100.0 * used / allowed } else { 0.0 };
+        let by_organisation = by_organisation.into_iter().map(|(name, one)| (name, percent(one.used, one.allowed)));
+        let by_organisation = by_organisation.collect();
+        Some(Used { percent: percent(used, allowed), by_organisation, window, counted })
     }
 }
 
@@ -127,14 +163,20 @@ mod tests {
     fn the_page_is_read_whatever_else_is_on_it() {
         let page = r#"{"now_ms": 61200, "requests": 120, "news": {"x": [1]}, "domains": [
             {"organisation": "acme", "class": "haiku-5-5", "requests": 100, "input_tokens": 4200, "output_tokens": 13000, "cached": 5},
-            {"organisation": "acme", "class": "haiku-5-5", "workspace": "w", "requests": 1, "input_tokens": 2, "output_tokens": 3},
             {"organisation": "acme", "class": "count-tokens", "requests": 7, "input_tokens": 0, "output_tokens": 0},
             {"organisation": "beta", "class": "haiku-5-5", "requests": 1, "input_tokens": 1, "output_tokens": 1}],
-            "statuses": {"0": 2, "200": 100, "429": 14}}"#;
+            "statuses": {"0": 2, "200": 100, "429": 14}, "quota": {"limits": [
+            {"organisation": "acme", "workspace": null, "class": "haiku-5-5", "requests": {"allowed": 1, "used": 2},
+             "input_tokens": {"allowed": 3, "used": 4}, "output_tokens": {"allowed": 5, "used": 6, "level_now": -1}},
+            {"organisation": "acme", "workspace": "w", "class": "haiku-5-5", "output_tokens": {"allowed": 7, "used": 8}},
+            {"organisation": "beta", "workspace": null, "class": "opus-5", "requests": {"allowed": 9, "used": 9}}]}}"#;
         let truth = Truth::read(page).unwrap();
         assert_eq!((truth.now, truth.requests), (Duration::from_millis(61_200), 120));
         assert_eq!((truth.answered(429), truth.answered(529)), (14, 0));
-        assert_eq!(truth.admitted["acme"], [101, 4_202, 13_003]);
+        assert_eq!(truth.admitted["acme"], [100, 4_200, 13_000]);
+        let account = |allowed, used| Account { allowed, used };
+        let three = [account(1.0, 2.0), account(3.0, 4.0), account(5.0, 6.0)];
+        assert_eq!(truth.accounts.into_iter().collect::<Vec<_>>(), [("acme".to_owned(), three)]);
         assert_eq!(truth.admitted.len(), 2);
         for (bad, says) in [("{", "no JSON"), ("{\"statuses\": {}}", "now_ms"), ("{}", "statuses")] {
             let error = Truth::read(bad).unwrap_err().to_string();
@@ -170,6 +212,19 @@ mod tests {
         assert_eq!(used.window, (Duration::from_secs(2), Duration::from_secs(20)));
         assert_eq!(used.counted, Duration::from_secs(18));
         assert_eq!(Used::of(&looks[..2], &offer()), None);
+    }
+
+    #[test]
+    fn accounts_of_the_simulator_go_before_the_limits_of_the_scenario() {
+        // Of `a` somebody else takes a third; `b` has no account.
+        let with_account = |s: u64| {
+            let mut look = look(s, 7 * s, 30 * s, None);
+            let account = Account { allowed: 40.0 * s as f64, used: 38.0 * s as f64 };
+            look.truth.accounts.insert("a".to_owned(), [Account::default(), Account::default(), account]);
+            look
+        };
+        let used = Used::of(&[2, 12, 20].map(with_account), &offer()).unwrap();
+        assert_eq!((used.by_organisation["a"], used.by_organisation["b"], used.percent), (95.0, 50.0, 68.0));
     }
 
     #[test]
