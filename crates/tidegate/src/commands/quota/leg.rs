@@ -205,8 +205,11 @@ impl Watch<'_> {
 fn told(page: &str) -> Gateway {
     let metrics = Metrics(page);
     let wait = |band| metrics.spread("tidegate_queue_wait_seconds_bucket", "band", band);
-    let waits_s = BANDS.iter().filter_map(|(band, _)| Some((*band, wait(band)?))).collect();
-    Gateway { waits_s, shed: metrics.by_label("tidegate_queue_shed_total", "reason"), ..Gateway::default() }
+    let waits_s: BTreeMap<_, _> = BANDS.iter().filter_map(|(band, _)| Some((*band, wait(band)?))).collect();
+    // A family without a member may be left out; whoever tells waits would tell whom it sent away.
+    let shed = metrics.by_label("tidegate_queue_shed_total", "reason");
+    let shed = shed.or_else(|| (!waits_s.is_empty()).then(BTreeMap::new));
+    Gateway { waits_s, shed, ..Gateway::default() }
 }
 
 /// Runs a leg.
@@ -243,6 +246,16 @@ mod tests {
     use super::*;
     use std::path::Path;
     use tidegate_simulator::Scenario;
+
+    #[test]
+    fn nobody_was_sent_away_where_waits_are_told_and_refusals_are_not() {
+        assert_eq!(told("tidegate_queue_waiting 0\n"), Gateway::default());
+        let waits = "tidegate_queue_wait_seconds_bucket{le=\"1.0\",band=\"normal\"} 7\ntidegate_queue_wait_seconds_bucket{le=\"+Inf\",band=\"normal\"} 7\n";
+        let gateway = told(waits);
+        assert_eq!((gateway.waits_s["normal"], gateway.shed), (Spread { p50: 0.5, p99: 0.5 }, Some(BTreeMap::new())));
+        let shed = "tidegate_queue_shed_total{tenant=\"one\",band=\"normal\",reason=\"queue_full\"} 2\n";
+        assert_eq!(told(&format!("{waits}{shed}")).shed, Some([("queue_full".to_owned(), 2.0)].into()));
+    }
 
     #[test]
     fn tidegate_gets_every_organisation_with_all_its_keys() {

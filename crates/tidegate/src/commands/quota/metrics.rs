@@ -1,7 +1,9 @@
 //! What Tidegate's `/metrics` says of its queue: who waited how long, and who was sent away and why.
 //!
-//! A metric that is not there is told as such and never as zero. Percentiles of a histogram are
-//! taken as Prometheus takes them: evenly spread within a bucket, and no more than the last bound.
+//! A metric that is not there is told as such and never as zero. A percentile of a histogram is the
+//! geometric middle of the bucket it lies in, half of the first bound in the first one and the last
+//! bound beyond it. Prometheus would spread a bucket evenly, which puts a p99 near its upper bound
+//! wherever one bucket has all of a tail.
 
 use std::collections::BTreeMap;
 
@@ -75,12 +77,12 @@ fn quantile(counts: &[(f64, f64)], quantile: f64) -> Option<f64> {
     let all = counts.last().map(|(_, count)| *count).filter(|count| *count > 0.0)?;
     let rank = quantile * all;
     let at = counts.iter().position(|(_, count)| *count >= rank)?;
-    let (below, before) = at.checked_sub(1).map_or((0.0, 0.0), |before| counts[before]);
-    let (bound, count) = counts[at];
-    if bound.is_infinite() {
-        return Some(below);
-    }
-    Some(if count > before { below + (bound - below) * (rank - before) / (count - before) } else { bound })
+    let below = at.checked_sub(1).map(|below| counts[below].0);
+    Some(match (below, counts[at].0) {
+        (None, bound) => bound / 2.0,
+        (Some(below), bound) if bound.is_infinite() => below,
+        (Some(below), bound) => (below * bound).sqrt(),
+    })
 }
 
 #[cfg(test)]
@@ -94,7 +96,7 @@ tidegate_queue_waiting 12
 tidegate_queue_wait_seconds_sum{band="normal"} 900.5
 tidegate_queue_wait_seconds_count{band="normal"} 100
 tidegate_queue_wait_seconds_bucket{le="1.0",band="normal"} 20
-tidegate_queue_wait_seconds_bucket{le="5.0",band="normal"} 60
+tidegate_queue_wait_seconds_bucket{le="4.0",band="normal"} 60
 tidegate_queue_wait_seconds_bucket{le="10.0",band="normal"} 98
 tidegate_queue_wait_seconds_bucket{le="+Inf",band="normal"} 100
 tidegate_queue_wait_seconds_bucket{le="1.0",band="interactive"} 0
@@ -119,10 +121,10 @@ tidegate_queue_shed_total{tenant="one",band="normal",reason="queue_full"} 1
     }
 
     #[test]
-    fn percentiles_lie_within_their_bucket_and_not_past_the_last_bound() {
+    fn percentiles_are_the_middle_of_their_bucket_and_not_past_the_last_bound() {
         let spread = |value| Metrics(PAGE).spread("tidegate_queue_wait_seconds_bucket", "band", value);
-        // The fiftieth of a hundred is the thirtieth of the forty between 1 and 5 s.
-        assert_eq!(spread("normal"), Some(Spread { p50: 4.0, p99: 10.0 }));
+        // The fiftieth of a hundred lies between 1 and 4 s, the last but one beyond 10 s.
+        assert_eq!(spread("normal"), Some(Spread { p50: 2.0, p99: 10.0 }));
         assert_eq!(spread("interactive"), None, "nobody was admitted");
         assert_eq!(spread("background"), None);
         assert_eq!(quantile(&[(1.0, 10.0), (f64::INFINITY, 10.0)], 0.5), Some(0.5));
