@@ -82,7 +82,7 @@ impl IdleClients {
 /// One client: a connection, a request, its whole answer.
 async fn open(dial: &TcpDial, request: &Request) -> Result<ClientConn, Failure> {
     let broken = |e| Failure::of(&e);
-    let dialled = dial.dial(&request.target).await.map_err(|_| Failure::Connect)?;
+    let dialled = dial.dial(request.target()).await.map_err(|_| Failure::Connect)?;
     let mut connection = ClientConn::new(dialled.io);
     let sent = connection.send(request.head(), request.body.clone(), || {}).await.map_err(broken)?;
     let head = connection.read_head(false, sent == SendEnd::Whole).await.map_err(broken)?;

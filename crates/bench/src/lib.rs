@@ -3,9 +3,10 @@
 //! look at what an endpoint holds on to.
 //!
 //! ```text
-//!   Plan ─▶ Request (head and body, built once)
+//!   Plan ─▶ Requests (all alike, or a Mix)
 //!             │                       ┌─ connection task ─┐   one at a time, kept alive
-//!   Turnstile ┴─ when to send next ─▶ │ dial, send, read  │ ─▶ Tally ─▶ Report ─▶ table, JSON
+//!   Turnstile ┴─ when to send next ─▶ │ dial, send, read, │ ─▶ Tally ─▶ Report ─▶ table, JSON
+//!                                     │ repeat as an SDK  │
 //!   (closed loop, or open at a rate)  └─ StreamWatch ─────┘   (one a thread)
 //! ```
 //! With a rate the loop is open: every request has a moment at which it should start, all clocks
@@ -24,11 +25,13 @@ mod cpu;
 mod failure;
 mod idle;
 mod latency;
+mod mix;
 mod names;
 mod plan;
 mod progress;
 mod report;
 mod request;
+mod retry;
 mod run;
 mod table;
 mod tally;
@@ -40,8 +43,9 @@ pub use churn::{Bounds, ChurnReport, Crowd, CrowdCount, Manner, churn, churn_her
 pub use failure::Errors;
 pub use idle::IdleClients;
 pub use latency::Percentiles;
+pub use mix::{Class, Mix};
 pub use plan::{Arrival, BenchError, Mode, Plan};
 pub use progress::{Progress, ProgressView};
-pub use report::{GeneratorCost, Report};
+pub use report::{ClassReport, GeneratorCost, Report};
 pub use run::{run, run_here};
 pub use table::side_by_side;

@@ -1,5 +1,6 @@
 //! What to measure and how: the caller's wishes, with defaults that suit a first look.
 
+use crate::mix::Mix;
 use std::fmt;
 use std::time::Duration;
 use tidegate_base::Secret;
@@ -14,6 +15,8 @@ const THREADS_MAX: usize = 64;
 const RATE_PER_S_MAX: f64 = 1_000_000.0;
 /// The API takes bodies up to 32 MB.
 const PROMPT_BYTES_MAX: usize = 32_000_000;
+/// Repeated attempts of one request: the SDKs make two, and an impatient user of theirs a few more.
+const RETRIES_MAX: u32 = 20;
 /// What a run lasts if neither a duration nor a number of requests is given.
 const DURATION_DEFAULT: Duration = Duration::from_secs(10);
 
@@ -98,6 +101,12 @@ pub struct Plan {
     pub threads: usize,
     /// Whose certificates are believed over https (default: the machine's roots).
     pub tls_roots: TlsRoots,
+    /// How often a request is sent again, beside the first time, by the rules of the official SDKs
+    /// (`retry-after`, else waits that double from half a second, with jitter); `request_timeout`
+    /// is for all of it. The SDKs' own default is 2 (default: 0).
+    pub retries: u32,
+    /// What differs between the requests (default: nothing, all are alike).
+    pub mix: Option<Mix>,
     /// Whether the events of streams say when they were sent, as the simulator's bare target writes
     /// them if asked to: then the report tells how long they were on their way. Only a sender on
     /// this machine has the same clock (default: no).
@@ -127,6 +136,8 @@ impl Plan {
             seed: 1,
             threads: 1,
             tls_roots: TlsRoots::Machine,
+            retries: 0,
+            mix: None,
             stamps: false,
         }
     }
@@ -150,7 +161,10 @@ impl Plan {
         within(!self.request_timeout.is_zero(), "the request timeout is longer than 0")?;
         within(self.max_tokens > 0, "max_tokens is at least 1")?;
         within(self.prompt_bytes > 0, "the prompt has at least one byte: the API refuses empty messages")?;
-        within(self.prompt_bytes <= PROMPT_BYTES_MAX, &format!("the prompt has at most {PROMPT_BYTES_MAX} bytes"))
+        let longest = self.mix.as_ref().map_or(self.prompt_bytes, |mix| mix.prompt_bytes_max.max(self.prompt_bytes));
+        within(longest <= PROMPT_BYTES_MAX, &format!("the prompt has at most {PROMPT_BYTES_MAX} bytes"))?;
+        within(self.retries <= RETRIES_MAX, &format!("a request is repeated at most {RETRIES_MAX} times"))?;
+        self.mix.as_ref().map_or(Ok(()), |mix| mix.check(self))
     }
 }
 
@@ -194,6 +208,7 @@ mod tests {
         assert!(check(|p| p.requests = Some(0)).contains("requests"));
         assert!(check(|p| p.duration = Some(Duration::ZERO)).contains("duration"));
         assert!(check(|p| p.prompt_bytes = 0).contains("prompt"));
+        assert!(check(|p| p.retries = 21).contains("repeated"));
     }
 
     #[test]

@@ -25,10 +25,28 @@ pub struct GeneratorCost {
     pub cpu_us_per_event: Option<f64>,
 }
 
+/// What a run found of one class of its requests.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClassReport {
+    /// Its name.
+    pub name: String,
+    /// Requests begun.
+    pub started: u64,
+    /// Requests answered whole and sound.
+    pub ok: u64,
+    /// Requests that failed.
+    pub failed: u64,
+    /// Output tokens of the whole answers.
+    pub output_tokens: u64,
+    /// From when a request should have started to the first event with content, repeated attempts
+    /// included.
+    pub first_content_ms: Percentiles,
+}
+
 /// What a run found. Spans are in milliseconds and run from when a request should have started:
 /// in an open loop from its moment, or from when the generator's timer woke a connection that was
 /// free and waiting for it; in a closed loop from when its connection was free.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Report {
     pub(crate) plan: Value,
     pub(crate) headline: String,
@@ -38,6 +56,8 @@ pub struct Report {
     pub stopped_early: bool,
     /// Requests begun.
     pub started: u64,
+    /// Times that one was sent, repeated attempts included.
+    pub attempts: u64,
     /// Requests answered whole and sound.
     pub ok: u64,
     /// Requests that failed; `errors` says how.
@@ -57,6 +77,8 @@ pub struct Report {
     /// Streams that the endpoint ended or cut without `message_stop` and without an `error` event.
     /// They are among the `errors` too (`truncated` or `reset`).
     pub truncated_streams: u64,
+    /// The classes of the plan's mix, in its order.
+    pub classes: Vec<ClassReport>,
     /// Answers whose head came, by status.
     pub answers_by_status: BTreeMap<u16, u64>,
     /// Answers by their `stop_reason`.
@@ -100,12 +122,22 @@ impl Report {
             cpu_us_per_request: us_per(cpu, finished),
             cpu_us_per_event: (tally.events > 0).then(|| us_per(cpu, tally.events)),
         });
+        let classes = plan.mix.iter().flat_map(|mix| &mix.classes).zip(&tally.classes);
+        let classes = classes.map(|(class, tally)| ClassReport {
+            name: class.name.clone(),
+            started: tally.started,
+            ok: tally.ok,
+            failed: tally.failed,
+            output_tokens: tally.output_tokens,
+            first_content_ms: tally.first_content.percentiles(),
+        });
         Report {
             plan: plan_json(plan),
             headline: headline(plan),
             elapsed: end.since(began),
             stopped_early,
             started: tally.started,
+            attempts: tally.attempts,
             ok: tally.ok,
             failed: tally.failed,
             unfinished,
@@ -115,6 +147,7 @@ impl Report {
             output_tokens: tally.output_tokens,
             connections_opened: tally.connections_opened,
             truncated_streams: tally.truncated_streams,
+            classes: classes.collect(),
             answers_by_status: tally.answers_by_status.clone(),
             stop_reasons: tally.stop_reasons.clone(),
             errors: tally.errors.clone(),
@@ -173,6 +206,7 @@ impl Report {
                 "ok": self.ok,
                 "failed": self.failed,
                 "unfinished": self.unfinished,
+                "attempts": self.attempts,
             },
             "requests_per_s": tenth(self.requests_per_s()),
             "events": self.events,
@@ -194,6 +228,14 @@ impl Report {
             "event_gap_ms": self.event_gap_ms.json(),
             "transit_ms": self.transit_ms.json(),
             "total_ms": self.total_ms.json(),
+            "classes": self.classes.iter().map(|class| json!({
+                "name": class.name,
+                "started": class.started,
+                "ok": class.ok,
+                "failed": class.failed,
+                "output_tokens": class.output_tokens,
+                "first_content_ms": class.first_content_ms.json(),
+            })).collect::<Value>(),
             "generator": self.generator.map(|cost| json!({
                 "cpu_s": micro(cost.cpu_s),
                 "cpu_wait_s": micro(cost.cpu_wait_s),
@@ -223,6 +265,9 @@ fn plan_json(plan: &Plan) -> Value {
         "seed": plan.seed,
         "threads": plan.threads,
         "stamps": plan.stamps,
+        "retries": plan.retries,
+        "prompt_bytes_max": plan.mix.as_ref().map(|mix| mix.prompt_bytes_max),
+        "keys": plan.mix.as_ref().map(|mix| mix.keys.len()),
         "header_names": plan.headers.iter().map(|(name, _)| name).collect::<Vec<_>>(),
     })
 }

@@ -1,47 +1,43 @@
-//! The one request of a run: where it goes and its bytes, built once and sent again and again.
+//! What is sent: a head, built once for all requests that share it, and a body.
 
 use crate::plan::{BenchError, Mode, Plan};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, Uri};
 use serde_json::json;
-use tidegate_base::Prng;
+use std::fmt::Write;
+use std::sync::Arc;
+use tidegate_base::{Prng, Secret};
 use tidegate_transport::{HttpOffer, Target};
 use tidegate_wire::http::{HeadWriter, is_hop_by_hop};
 
 const API_VERSION: &[u8] = b"2023-06-01";
 const PATH: &str = "/v1/messages";
+/// `content-length: `, twenty digits, and the blank line.
+const LENGTH_LINE_BYTES_MAX: usize = 40;
 /// Words of a made-up prompt; short ones, so that a length in bytes can be met closely.
 const WORDS: [&str; 16] = [
     "tide", "gate", "river", "stone", "cloud", "paper", "north", "seven", "quiet", "lamp", "oak", "harbour", "salt",
     "wind", "bridge", "clay",
 ];
 
-/// A request ready to be sent, in either version of HTTP.
-#[derive(Clone, Debug)]
-pub(crate) struct Request {
-    pub(crate) target: Target,
+/// Everything of a request but its body: requests that differ in nothing else share one.
+#[derive(Debug)]
+pub(crate) struct Form {
+    target: Target,
+    /// The head for HTTP/1.1 without the body's length, which is its last line.
     head: Bytes,
     uri: Uri,
     fields: HeaderMap,
-    pub(crate) body: Bytes,
 }
 
-impl Request {
-    /// The request that `plan` describes.
-    pub(crate) fn of(plan: &Plan) -> Result<Self, BenchError> {
+impl Form {
+    /// The form of what `plan` describes, with a key and with header lines besides the plan's own.
+    pub(crate) fn of(plan: &Plan, key: Option<&Secret>, more: &[(String, String)]) -> Result<Self, BenchError> {
         let (target, authority, path) = address(&plan.url)?;
-        let body = Bytes::from(
-            json!({
-                "model": plan.model,
-                "max_tokens": plan.max_tokens,
-                "stream": plan.mode == Mode::Sse,
-                "messages": [{"role": "user", "content": prompt(plan.prompt_bytes, plan.seed)}],
-            })
-            .to_string(),
-        );
         let accept: &[u8] = if plan.mode == Mode::Sse { b"text/event-stream" } else { b"application/json" };
-        let key = plan.key.as_ref().map(|key| key.expose().as_bytes());
-        let has = |name: &str| plan.headers.iter().any(|(n, _)| n.eq_ignore_ascii_case(name));
+        let key = key.map(|key| key.expose().as_bytes());
+        let extra = || plan.headers.iter().chain(more);
+        let has = |name: &str| extra().any(|(n, _)| n.eq_ignore_ascii_case(name));
         let own = [
             ("host", Some(authority.as_bytes())),
             ("x-api-key", key.filter(|_| !has("authorization"))),
@@ -52,7 +48,7 @@ impl Request {
             ("user-agent", Some(concat!("tidegate-bench/", env!("CARGO_PKG_VERSION")).as_bytes())),
             ("connection", Some(b"close".as_slice()).filter(|_| !plan.keep_alive)),
         ];
-        for (name, value) in &plan.headers {
+        for (name, value) in extra() {
             check_line(name, value)?;
         }
         let write = |lines: &mut HeadWriter<'_>| {
@@ -61,40 +57,76 @@ impl Request {
                     lines.header(name, value);
                 }
             }
-            for (name, value) in &plan.headers {
+            for (name, value) in extra() {
                 lines.header(name, value.as_bytes());
             }
-            lines.number("content-length", body.len() as u64);
         };
         let mut head = BytesMut::new();
-        let mut lines = HeadWriter::request(&mut head, "POST", &path);
-        write(&mut lines);
-        lines.end();
+        write(&mut HeadWriter::request(&mut head, "POST", &path));
         // The writer leaves out what HTTP/2 has no lines for.
         let mut fields = HeaderMap::new();
         write(&mut HeadWriter::fields(&mut fields));
         let scheme = if target.tls { "https" } else { "http" };
         let uri = Uri::builder().scheme(scheme).authority(authority.as_str()).path_and_query(path.as_str()).build();
         let uri = uri.map_err(|e| BenchError::Plan(format!("`{}` is not a URL to measure: {e}", plan.url)))?;
-        Ok(Request { target, head: head.freeze(), uri, fields, body })
+        Ok(Form { target, head: head.freeze(), uri, fields })
+    }
+}
+
+/// A request ready to be sent, in either version of HTTP.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    form: Arc<Form>,
+    pub(crate) body: Bytes,
+}
+
+impl Request {
+    /// A body in its form.
+    pub(crate) fn new(form: &Arc<Form>, body: &Bytes) -> Self {
+        Request { form: Arc::clone(form), body: body.clone() }
+    }
+
+    /// The request that `plan` describes, where all are alike.
+    pub(crate) fn of(plan: &Plan) -> Result<Self, BenchError> {
+        let form = Form::of(plan, plan.key.as_ref(), &[])?;
+        Ok(Request { form: Arc::new(form), body: body(plan, plan.prompt_bytes, plan.seed) })
+    }
+
+    /// Where it goes.
+    pub(crate) fn target(&self) -> &Target {
+        &self.form.target
     }
 
     /// The head for HTTP/2.
     pub(crate) fn head_http2(&self) -> http::Request<()> {
         let mut request = http::Request::new(());
         *request.method_mut() = Method::POST;
-        *request.uri_mut() = self.uri.clone();
-        *request.headers_mut() = self.fields.clone();
+        *request.uri_mut() = self.form.uri.clone();
+        *request.headers_mut() = self.form.fields.clone();
+        HeadWriter::fields(request.headers_mut()).number("content-length", self.body.len() as u64);
         request
     }
 
     /// The head, in a buffer of its own with room for a short body behind it.
     pub(crate) fn head(&self) -> BytesMut {
         let room = if self.body.len() <= 16 * 1024 { self.body.len() } else { 0 };
-        let mut head = BytesMut::with_capacity(self.head.len() + room);
-        head.extend_from_slice(&self.head);
+        let mut head = BytesMut::with_capacity(self.form.head.len() + LENGTH_LINE_BYTES_MAX + room);
+        head.extend_from_slice(&self.form.head);
+        // Writing into a buffer that grows cannot fail.
+        let _ = write!(head, "content-length: {}\r\n\r\n", self.body.len());
         head
     }
+}
+
+/// What `plan` asks for, with a prompt of `prompt_bytes` bytes from `seed`.
+pub(crate) fn body(plan: &Plan, prompt_bytes: usize, seed: u64) -> Bytes {
+    let body = json!({
+        "model": plan.model,
+        "max_tokens": plan.max_tokens,
+        "stream": plan.mode == Mode::Sse,
+        "messages": [{"role": "user", "content": prompt(prompt_bytes, seed)}],
+    });
+    Bytes::from(body.to_string())
 }
 
 /// Refuses a header line that would change how the message is framed or cannot be written.
@@ -161,7 +193,6 @@ fn prompt(bytes: usize, seed: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidegate_base::Secret;
     use tidegate_wire::http::parse_request;
 
     fn check(url: &str) -> Result<(String, u16, bool, String), String> {

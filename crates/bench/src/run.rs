@@ -6,14 +6,14 @@
 //!                                              │ way may end   │ ("unfinished")
 //! ```
 //! A run that is bounded by its number of requests has no sending span; there the requests' own
-//! clocks bound it. Each thread has its own runtime, connections, turnstile and tally; nothing is
-//! shared between them while they run.
+//! clocks bound it. Each thread has its own runtime, connections, turnstile and tally; nothing but
+//! whose turn it is among the keys of a mix is shared between them while they run.
 
 use crate::cpu::CpuTime;
+use crate::mix::Requests;
 use crate::plan::{BenchError, Plan};
 use crate::progress::Progress;
 use crate::report::Report;
-use crate::request::Request;
 use crate::tally::Tally;
 use crate::turnstile::Turnstile;
 use crate::worker::{Share, work};
@@ -48,14 +48,14 @@ impl Part {
     fn new(
         plan: &Plan,
         thread: usize,
-        request: Request,
+        requests: Arc<Requests>,
         clock: Clock,
         dial: Arc<dyn Dial>,
         began: Moment,
     ) -> (Self, Arc<Mutex<Tally>>) {
-        let tally = Arc::new(Mutex::new(Tally::new()));
+        let tally = Arc::new(Mutex::new(Tally::of(plan)));
         let turnstile = Turnstile::new(plan, thread, began);
-        let share = Share::new(plan, request, clock, dial, turnstile, Arc::clone(&tally));
+        let share = Share::new(plan, thread, requests, clock, dial, turnstile, Arc::clone(&tally));
         let begin = |n: usize| began + plan.ramp.mul_f64(n as f64 / plan.concurrency as f64);
         let part = Part {
             share: Arc::new(share),
@@ -88,7 +88,7 @@ impl Part {
 /// requests under way are given up and the report covers what was until then.
 pub fn run(plan: &Plan, mut on_progress: impl FnMut(&Progress) -> ControlFlow<()>) -> Result<Report, BenchError> {
     plan.check_numbers()?;
-    let request = Request::of(plan)?;
+    let requests = Arc::new(Requests::of(plan)?);
     let clock = Clock::real();
     let dial = TcpDial::new(clock, DialClocks::default(), &plan.tls_roots);
     let dial: Arc<dyn Dial> = Arc::new(dial.map_err(|e| BenchError::Tls(e.to_string()))?);
@@ -97,7 +97,7 @@ pub fn run(plan: &Plan, mut on_progress: impl FnMut(&Progress) -> ControlFlow<()
     let (end, ends) = sync_channel(plan.threads);
     let mut tallies = Vec::new();
     for thread in 0..plan.threads {
-        let (part, tally) = Part::new(plan, thread, request.clone(), clock, Arc::clone(&dial), began);
+        let (part, tally) = Part::new(plan, thread, Arc::clone(&requests), clock, Arc::clone(&dial), began);
         tallies.push(tally);
         start(thread, part, stopped.clone(), end.clone())?;
     }
@@ -111,7 +111,7 @@ pub fn run(plan: &Plan, mut on_progress: impl FnMut(&Progress) -> ControlFlow<()
             let _ = stop.send(true);
         }
     })?;
-    let mut tally = Tally::new();
+    let mut tally = Tally::of(plan);
     for one in &tallies {
         tally.add(&one.lock().unwrap_or_else(PoisonError::into_inner));
     }
@@ -167,7 +167,7 @@ pub async fn run_here(plan: &Plan, dial: Arc<dyn Dial>, clock: Clock) -> Result<
     let plan = &Plan { threads: 1, ..plan.clone() };
     plan.check_numbers()?;
     let began = clock.now();
-    let (part, tally) = Part::new(plan, 0, Request::of(plan)?, clock, dial, began);
+    let (part, tally) = Part::new(plan, 0, Arc::new(Requests::of(plan)?), clock, dial, began);
     let (_never_stops, stopped) = watch::channel(false);
     part.drive(stopped).await;
     let tally = tally.lock().unwrap_or_else(PoisonError::into_inner);

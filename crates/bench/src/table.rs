@@ -106,6 +106,9 @@ pub(crate) fn table(report: &Report) -> String {
         ("errors", counts(report.errors.by_name())),
         ("truncated", format!("{} streams", grouped(report.truncated_streams))),
     ];
+    if report.attempts > report.started {
+        facts.push(("attempts", format!("{} for {} requests", grouped(report.attempts), grouped(report.started))));
+    }
     if let Some(cost) = &report.generator {
         let event = cost.cpu_us_per_event.map_or_else(String::new, |us| format!(", {us:.2} us an event"));
         let cost = format!(
@@ -123,6 +126,11 @@ pub(crate) fn table(report: &Report) -> String {
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for (name, p) in spans(report).into_iter().filter(|(_, p)| p.count > 0) {
         rows.push([vec![name.to_owned()], columns(p).to_vec(), vec![grouped(p.count)]].concat());
+    }
+    for class in report.classes.iter().filter(|class| class.first_content_ms.count > 0) {
+        let p = &class.first_content_ms;
+        let name = format!("first content, {}", class.name);
+        rows.push([vec![name], columns(p).to_vec(), vec![grouped(p.count)]].concat());
     }
     out + &aligned(&rows)
 }
@@ -160,14 +168,14 @@ mod tests {
     use tidegate_base::Moment;
 
     fn report() -> Report {
-        let mut tally = Tally::new();
+        let mut tally = Tally::of(&Plan::new("http://a"));
         let at = |ms| Moment::ZERO + Duration::from_millis(ms);
         for n in 1..=1500u64 {
-            tally.started(Duration::ZERO);
+            tally.started(0, Duration::ZERO);
             tally.answered(200, Duration::from_millis(2));
-            tally.ended(Ok(()), at(n), Duration::from_millis(n));
+            tally.ended(0, Ok(7), at(n), Duration::from_millis(n));
         }
-        tally.started(Duration::ZERO);
+        tally.started(0, Duration::ZERO);
         Report::new(&Plan::new("http://a"), &tally, Moment::ZERO, at(3000), None, false)
     }
 

@@ -4,14 +4,27 @@
 use crate::failure::{Errors, Failure};
 use crate::latency::Latency;
 use crate::names;
+use crate::plan::Plan;
 use crate::watch::Brought;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tidegate_base::Moment;
 use tidegate_wire::usage::Usage;
 
+/// What was counted of one class of requests.
+pub(crate) struct ClassTally {
+    pub(crate) started: u64,
+    pub(crate) ok: u64,
+    pub(crate) failed: u64,
+    pub(crate) output_tokens: u64,
+    pub(crate) first_content: Latency,
+}
+
 /// Counts and histograms.
 pub(crate) struct Tally {
+    /// Classes of the plan's mix, in its order; none where all requests are alike.
+    pub(crate) classes: Vec<ClassTally>,
+    pub(crate) attempts: u64,
     pub(crate) started: u64,
     pub(crate) ok: u64,
     pub(crate) failed: u64,
@@ -36,8 +49,12 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn of(plan: &Plan) -> Self {
+        let class = |_| ClassTally { started: 0, ok: 0, failed: 0, output_tokens: 0, first_content: Latency::new() };
+        let classes = plan.mix.as_ref().map_or(0, |mix| mix.classes.len());
         Tally {
+            classes: (0..classes).map(class).collect(),
+            attempts: 0,
             started: 0,
             ok: 0,
             failed: 0,
@@ -62,8 +79,11 @@ impl Tally {
     }
 
     /// A request was taken up so long after it should have been.
-    pub(crate) fn started(&mut self, delay: Duration) {
+    pub(crate) fn started(&mut self, class: usize, delay: Duration) {
         self.started += 1;
+        if let Some(class) = self.classes.get_mut(class) {
+            class.started += 1;
+        }
         self.start_delay.record(delay);
     }
 
@@ -82,7 +102,7 @@ impl Tally {
     }
 
     /// A read of a stream; `since_start` is the age of its request.
-    pub(crate) fn brought(&mut self, brought: &Brought, since_start: Duration) {
+    pub(crate) fn brought(&mut self, class: usize, brought: &Brought, since_start: Duration) {
         self.bytes += brought.bytes;
         self.events += brought.events;
         if let Some(gap) = brought.gap {
@@ -93,6 +113,9 @@ impl Tally {
         }
         if brought.first_content {
             self.first_content.record(since_start);
+            if let Some(class) = self.classes.get_mut(class) {
+                class.first_content.record(since_start);
+            }
         }
     }
 
@@ -105,24 +128,41 @@ impl Tally {
         }
     }
 
-    /// A request ended at `now`, `since_start` after it should have started.
-    pub(crate) fn ended(&mut self, outcome: Result<(), &Failure>, now: Moment, since_start: Duration) {
+    /// A request ended at `now`, `since_start` after it should have started; whole with so many
+    /// output tokens, or failed.
+    pub(crate) fn ended(&mut self, class: usize, outcome: Result<u64, &Failure>, now: Moment, since_start: Duration) {
         self.last_end = self.last_end.max(now);
+        let class = self.classes.get_mut(class);
         match outcome {
-            Ok(()) => {
+            Ok(output_tokens) => {
                 self.ok += 1;
                 self.total.record(since_start);
+                if let Some(class) = class {
+                    class.ok += 1;
+                    class.output_tokens += output_tokens;
+                }
             }
             Err(failure) => {
                 self.failed += 1;
                 self.errors.count(failure);
+                if let Some(class) = class {
+                    class.failed += 1;
+                }
             }
         }
     }
 
     /// Takes in another thread's.
     pub(crate) fn add(&mut self, more: &Tally) {
+        for (class, more) in self.classes.iter_mut().zip(&more.classes) {
+            class.started += more.started;
+            class.ok += more.ok;
+            class.failed += more.failed;
+            class.output_tokens += more.output_tokens;
+            class.first_content.add(&more.first_content);
+        }
         for (slot, by) in [
+            (&mut self.attempts, more.attempts),
             (&mut self.started, more.started),
             (&mut self.ok, more.ok),
             (&mut self.failed, more.failed),

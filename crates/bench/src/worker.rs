@@ -2,25 +2,28 @@
 //!
 //! ```text
 //!   take ─▶ wait ─▶ (dial) ─▶ send ─▶ head ─┬─ 200, stream ─▶ events … end ─┬─▶ count ─▶ take
-//!                                           ├─ 200, JSON ──▶ body ──────────┤
-//!                                           └─ other ──────▶ error's type ──┘
+//!                      ▲                    ├─ 200, JSON ──▶ body ──────────┤
+//!                      └──── again ◀────────┴─ other ──────▶ error's type ──┘
 //! ```
-//! The whole of an exchange, dialling included, is under one clock. Connections that are kept lie on
+//! The whole of a request, dialling and repeated attempts included, is under one clock. Connections that are kept lie on
 //! one pile a thread; the last one laid down is the next one used, so that an open loop opens no more
 //! than it needs. It is looked at first: one the endpoint has closed meanwhile is no error.
 
 use crate::failure::Failure;
+use crate::mix::{Drawn, Requests};
 use crate::plan::{Mode, Plan};
 use crate::request::Request;
+use crate::retry::{self, Advice};
 use crate::tally::Tally;
 use crate::turnstile::Turnstile;
 use crate::watch::{Brought, StreamWatch};
 use bytes::BytesMut;
 use std::future::poll_fn;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
-use tidegate_base::Moment;
+use tidegate_base::{Moment, Prng};
 use tidegate_transport::http1::{ClientConn, ClientError, SendEnd};
 use tidegate_transport::{Clock, Dial};
 use tidegate_wire::error::ErrorBody;
@@ -40,7 +43,13 @@ const BUFFER_BYTES_KEPT: usize = 64 * 1024;
 pub(crate) struct Share {
     pub(crate) clock: Clock,
     pub(crate) dial: Arc<dyn Dial>,
-    pub(crate) request: Request,
+    pub(crate) requests: Arc<Requests>,
+    /// The number of this thread's next request; threads take every n-th.
+    number: AtomicU64,
+    number_step: u64,
+    retries: u32,
+    /// Randomness of waits before a repeated attempt, by request.
+    jitter: Prng,
     pub(crate) mode: Mode,
     pub(crate) keep_alive: bool,
     pub(crate) is_open_loop: bool,
@@ -55,7 +64,8 @@ pub(crate) struct Share {
 impl Share {
     pub(crate) fn new(
         plan: &Plan,
-        request: Request,
+        thread: usize,
+        requests: Arc<Requests>,
         clock: Clock,
         dial: Arc<dyn Dial>,
         turnstile: Turnstile,
@@ -64,7 +74,11 @@ impl Share {
         Share {
             clock,
             dial,
-            request,
+            requests,
+            number: AtomicU64::new(thread as u64),
+            number_step: plan.threads as u64,
+            retries: plan.retries,
+            jitter: Prng::new(plan.seed).fork("retries"),
             mode: plan.mode,
             keep_alive: plan.keep_alive,
             is_open_loop: plan.rate_per_s.is_some(),
@@ -80,8 +94,10 @@ impl Share {
         count(&mut self.tally.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn take(&self, now: Moment) -> Option<Moment> {
-        self.turnstile.lock().unwrap_or_else(PoisonError::into_inner).take(now)
+    /// The number of the next request, and when it should start.
+    fn take(&self, now: Moment) -> Option<(u64, Moment)> {
+        let due = self.turnstile.lock().unwrap_or_else(PoisonError::into_inner).take(now)?;
+        Some((self.number.fetch_add(self.number_step, Ordering::Relaxed), due))
     }
 
     fn keep(&self, conn: ClientConn) {
@@ -99,22 +115,24 @@ impl Share {
 pub(crate) async fn work(share: Arc<Share>, from: Moment) {
     let clock = share.clock;
     clock.sleep_until(from).await;
-    let mut worker = Worker { share: &share, body: BytesMut::new(), last: Message::default() };
+    let mut worker = Worker::new(&share);
     loop {
         let now = clock.now();
-        let Some(due) = share.take(now) else { return };
+        let Some((number, due)) = share.take(now) else { return };
         if due > now {
             clock.sleep_until(due).await;
         }
         let sent_at = clock.now();
-        share.tally(|t| t.started(sent_at.since(due)));
+        let drawn = share.requests.draw(number);
+        let class = drawn.class;
+        share.tally(|t| t.started(class, sent_at.since(due)));
         // A connection that was free and waiting was woken by a timer of a millisecond's accuracy;
         // that lateness is ours and not the endpoint's.
         let start = if due > now { sent_at } else { due };
-        let outcome = clock.by(sent_at + share.request_timeout, worker.exchange(start)).await;
+        let outcome = clock.by(sent_at + share.request_timeout, worker.ask(number, drawn, start)).await;
         let outcome = outcome.unwrap_or(Err(Failure::Timeout));
         let now = clock.now();
-        share.tally(|t| t.ended(outcome.as_ref().copied(), now, now.since(start)));
+        share.tally(|t| t.ended(class, outcome.as_ref().copied(), now, now.since(start)));
         if outcome == Err(Failure::Connect) && !share.is_open_loop {
             clock.sleep_until(now + PAUSE_AFTER_CONNECT_FAILURE).await;
         }
@@ -125,6 +143,10 @@ struct Worker<'a> {
     share: &'a Share,
     body: BytesMut,
     last: Message,
+    /// What the head of the attempt under way said about another.
+    advice: Advice,
+    /// What the last answer said it used.
+    output_tokens: u64,
 }
 
 /// The last good message. A target that answers everybody alike is not read anew each time: the
@@ -147,17 +169,45 @@ impl Message {
     }
 }
 
-impl Worker<'_> {
-    async fn exchange(&mut self, start: Moment) -> Result<(), Failure> {
+impl<'a> Worker<'a> {
+    fn new(share: &'a Share) -> Self {
+        let (body, last) = (BytesMut::new(), Message::default());
+        Worker { share, body, last, advice: Advice::default(), output_tokens: 0 }
+    }
+
+    /// A request with all its attempts; the output tokens of a whole answer.
+    async fn ask(&mut self, number: u64, drawn: Drawn, start: Moment) -> Result<u64, Failure> {
         let share = self.share;
-        let mut conn = self.connection().await?;
+        let mut retries = 0;
+        loop {
+            share.tally(|t| t.attempts += 1);
+            self.advice = Advice::default();
+            self.output_tokens = 0;
+            let request = share.requests.attempt(&drawn);
+            let Err(failure) = self.exchange(&request, drawn.class, start).await else { return Ok(self.output_tokens) };
+            if retries == share.retries {
+                return Err(failure);
+            }
+            let draw = share.jitter.fork(&format!("{number}/{retries}")).unit();
+            let Some(wait) = retry::wait(&failure, &self.advice, retries, draw) else { return Err(failure) };
+            retries += 1;
+            share.clock.sleep_until(share.clock.now() + wait).await;
+        }
+    }
+
+    async fn exchange(&mut self, request: &Request, class: usize, start: Moment) -> Result<(), Failure> {
+        let share = self.share;
+        let mut conn = self.connection(request).await?;
         let broken = |e: ClientError| Failure::of(&e);
-        let sent = conn.send(share.request.head(), share.request.body.clone(), || {}).await.map_err(broken)?;
+        let sent = conn.send(request.head(), request.body.clone(), || {}).await.map_err(broken)?;
         let head = conn.read_head(false, sent == SendEnd::Whole).await.map_err(broken)?;
-        let after = share.clock.now().since(start);
-        share.tally(|t| t.answered(head.status, after));
+        let now = share.clock.now();
+        share.tally(|t| t.answered(head.status, now.since(start)));
+        if share.retries > 0 {
+            self.advice = Advice::of(&head, share.clock.wall_at(now));
+        }
         match (head.status, share.mode) {
-            (200, Mode::Sse) => self.read_stream(&mut conn, &head, start).await?,
+            (200, Mode::Sse) => self.read_stream(&mut conn, &head, class, start).await?,
             (200, Mode::Json) => self.read_message(&mut conn).await?,
             (status, _) => {
                 self.read_body(&mut conn).await?;
@@ -172,20 +222,26 @@ impl Worker<'_> {
     }
 
     /// A kept connection that is still good, else a new one.
-    async fn connection(&self) -> Result<ClientConn, Failure> {
+    async fn connection(&self, request: &Request) -> Result<ClientConn, Failure> {
         while let Some(mut conn) = self.share.kept() {
             if poll_fn(|cx| Poll::Ready(conn.is_quiet(cx))).await {
                 return Ok(conn);
             }
         }
         let began = self.share.clock.now();
-        let dialled = self.share.dial.dial(&self.share.request.target).await.map_err(|_| Failure::Connect)?;
+        let dialled = self.share.dial.dial(request.target()).await.map_err(|_| Failure::Connect)?;
         let took = self.share.clock.now().since(began);
         self.share.tally(|t| t.connected(took));
         Ok(ClientConn::new(dialled.io))
     }
 
-    async fn read_stream(&self, conn: &mut ClientConn, head: &ResponseHead, start: Moment) -> Result<(), Failure> {
+    async fn read_stream(
+        &mut self,
+        conn: &mut ClientConn,
+        head: &ResponseHead,
+        class: usize,
+        start: Moment,
+    ) -> Result<(), Failure> {
         let share = self.share;
         let kind = head.headers.get("content-type").unwrap_or_default();
         if !kind.get(..17).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/event-stream")) {
@@ -207,7 +263,7 @@ impl Worker<'_> {
             .await;
             if let Some(now) = read_at {
                 share.tally(|t| {
-                    t.brought(&brought, now.since(start));
+                    t.brought(class, &brought, now.since(start));
                     watch.take_transits(|span| t.transit.record(span));
                 });
             }
@@ -219,6 +275,7 @@ impl Worker<'_> {
             }
         };
         let tap = watch.tap();
+        self.output_tokens = tap.usage.output;
         share.tally(|t| t.said(&tap.usage, tap.stop_reason.as_deref()));
         if let Some(error) = &tap.error {
             return Err(Failure::Stream { kind: error.kind.to_string() });
@@ -241,6 +298,7 @@ impl Worker<'_> {
             self.last = Message::read(&self.body).ok_or(Failure::Malformed)?;
         }
         let Message { usage, stop_reason, .. } = &self.last;
+        self.output_tokens = usage.output;
         self.share.tally(|t| t.said(usage, stop_reason.as_deref()));
         Ok(())
     }

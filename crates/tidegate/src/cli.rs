@@ -145,6 +145,17 @@ pub enum BenchMode {
     Sse,
 }
 
+/// Who meets the quota in `bench --scenario`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BenchLeg {
+    /// Straight to the API with all keys in turn; nothing is repeated.
+    Direct,
+    /// The same with the retries of the official SDKs.
+    Sdk,
+    /// The clients of `sdk`, through Tidegate.
+    Tidegate,
+}
+
 /// What else the bench can do.
 #[derive(Debug, Subcommand)]
 pub enum BenchCommand {
@@ -217,6 +228,12 @@ pub struct Peers {
     pub markdown: Option<PathBuf>,
 }
 
+/// From a hundredth of the quota to a hundred times as much.
+fn quota_times(text: &str) -> Result<f64, String> {
+    let times = text.parse().ok().filter(|times| (0.01..=100.0).contains(times));
+    times.ok_or_else(|| "a number from 0.01 to 100".to_owned())
+}
+
 /// `tidegate bench`
 #[derive(Args, Debug)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -225,8 +242,24 @@ pub struct Bench {
     /// Another thing to do than measuring one endpoint.
     pub command: Option<BenchCommand>,
     /// Base URL, for example http://127.0.0.1:4600
-    #[arg(required = true)]
+    #[arg(required_unless_present = "scenario")]
     pub url: Option<String>,
+    /// Instead of a URL: start the simulator with this scenario (a name, see `tidegate simulate --list`,
+    /// or a TOML file), offer it more than its quota, and show what the clients get.
+    #[arg(long, conflicts_with_all = [
+        "url", "mode", "concurrency", "rate", "even", "requests", "key", "model", "prompt", "max_tokens", "headers",
+        "no_keep_alive", "threads", "ca", "stamps",
+    ])]
+    pub scenario: Option<String>,
+    /// With --scenario: how many times the quota is offered. [default: 2]
+    #[arg(long, value_parser = quota_times)]
+    pub times: Option<f64>,
+    /// With --scenario: which ways to the API are measured, separated by commas. [default: direct,sdk,tidegate]
+    #[arg(long, value_delimiter = ',', value_enum)]
+    pub legs: Vec<BenchLeg>,
+    /// With --scenario: write the result to this file as a page for docs/measurements.
+    #[arg(long, value_name = "FILE")]
+    pub markdown: Option<PathBuf>,
     /// Buffered answers or streams.
     #[arg(long, value_enum, default_value_t = BenchMode::Sse)]
     pub mode: BenchMode,
@@ -239,7 +272,7 @@ pub struct Bench {
     /// Space an open loop's requests evenly instead of at random.
     #[arg(long, requires = "rate")]
     pub even: bool,
-    /// How long to send. [default: 10 s unless --requests is given]
+    /// How long to send. [default: 10 s unless --requests is given; 60 s with --scenario]
     #[arg(long)]
     pub duration: Option<Span>,
     /// How many requests to send.
@@ -263,15 +296,15 @@ pub struct Bench {
     /// Open a new connection for each request.
     #[arg(long)]
     pub no_keep_alive: bool,
-    /// Seed of arrivals.
+    /// Seed of arrivals and, with --scenario, of everything else.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
     /// Threads of the generator.
     #[arg(long, default_value_t = 1)]
     pub threads: usize,
-    /// The longest a request may take.
-    #[arg(long, default_value = "60 s")]
-    pub timeout: Span,
+    /// The longest a request may take. [default: 60 s; 120 s with --scenario, retries included]
+    #[arg(long)]
+    pub timeout: Option<Span>,
     /// Over https, believe only the certificates in this PEM file.
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,

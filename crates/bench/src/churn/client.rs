@@ -80,7 +80,7 @@ impl Client {
     }
 
     async fn knock(&mut self, request: &Request) -> Result<Ended, Failure> {
-        let dialled = self.share.dial.dial(&request.target).await.map_err(|_| Failure::Connect)?;
+        let dialled = self.share.dial.dial(request.target()).await.map_err(|_| Failure::Connect)?;
         self.share.count(|c| c.connections += 1);
         let mut io = dialled.io;
         if self.prng.chance(0.5) {

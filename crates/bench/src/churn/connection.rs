@@ -31,7 +31,7 @@ impl Http2Lane {
             Some(connection) => connection,
             None => {
                 *carried = 0;
-                let target = Target { http: HttpOffer::Http2, ..request.target.clone() };
+                let target = Target { http: HttpOffer::Http2, ..request.target().clone() };
                 let dialled = share.dial.dial(&target).await.map_err(|_| Failure::Connect)?;
                 share.count(|c| c.connections += 1);
                 let opened = Connection::open(dialled.io, share.clock, &share.tasks, |_| {}).await;
@@ -56,7 +56,7 @@ impl Way {
         if share.crowd.http2 {
             return lane.stream(share, request).await.map(Way::Http2);
         }
-        let dialled = share.dial.dial(&request.target).await.map_err(|_| Failure::Connect)?;
+        let dialled = share.dial.dial(request.target()).await.map_err(|_| Failure::Connect)?;
         share.count(|c| c.connections += 1);
         Ok(Way::Http1(ClientConn::new(dialled.io)))
     }

@@ -2,6 +2,7 @@
 
 use bytes::BytesMut;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 use tidegate_bench::{Plan, Report, run_here};
 use tidegate_transport::http1::ServerConn;
@@ -16,6 +17,8 @@ pub(crate) enum Step {
     Wait(u64),
     /// A head: status and content type; the body comes in chunks.
     Head(u16, &'static str),
+    /// A refusal without a body, with one more header line.
+    Refuse(u16, &'static str, &'static str),
     /// A head with a length that will not be kept.
     HeadOf(u64),
     /// A piece of the body, flushed.
@@ -47,6 +50,9 @@ async fn play(mut conn: ServerConn, script: &[Step]) -> Option<ServerConn> {
             Step::Head(status, kind) => conn.respond(status, None, false, |h| {
                 h.header("content-type", kind.as_bytes());
             }),
+            Step::Refuse(status, name, value) => conn.respond(status, Some(0), false, |h| {
+                h.header(name, value.as_bytes());
+            }),
             Step::HeadOf(length) => conn.respond(200, Some(length), false, |h| {
                 h.header("content-type", b"application/json");
             }),
@@ -66,16 +72,25 @@ async fn play(mut conn: ServerConn, script: &[Step]) -> Option<ServerConn> {
     Some(conn)
 }
 
-/// Serves connections that each do `script` for every request.
+/// Serves connections that do `script` for every request.
 pub(crate) fn serve(network: &MemoryNetwork, tasks: &Tasks, script: &'static [Step]) {
+    serve_in_turn(network, tasks, vec![script]);
+}
+
+/// Serves connections; request by request the next of `scripts` is done, over and over.
+fn serve_in_turn(network: &MemoryNetwork, tasks: &Tasks, scripts: Vec<&'static [Step]>) {
     let mut door = network.listen("endpoint:80");
+    let turn = Arc::new(AtomicUsize::new(0));
+    let scripts: Arc<[_]> = scripts.into();
     let inner = tasks.clone();
     tasks.spawn(&SERVE, async move {
         while let Ok(accepted) = door.accept().await {
+            let (turn, scripts) = (Arc::clone(&turn), Arc::clone(&scripts));
             inner.spawn(&SERVE, async move {
                 let mut conn = ServerConn::new(accepted.open().expect("in memory"));
                 while conn.read_head().await.is_ok() {
                     while conn.read_body(&mut BytesMut::new()).await.is_ok_and(|n| n > 0) {}
+                    let script = scripts[turn.fetch_add(1, Ordering::Relaxed) % scripts.len()];
                     match play(conn, script).await {
                         Some(kept) => conn = kept,
                         None => return,
@@ -88,8 +103,13 @@ pub(crate) fn serve(network: &MemoryNetwork, tasks: &Tasks, script: &'static [St
 
 /// The plan of `change` on an endpoint that answers by `script`, in virtual time.
 pub(crate) async fn measure(script: &'static [Step], change: impl FnOnce(&mut Plan)) -> Report {
+    measure_in_turn(vec![script], change).await
+}
+
+/// The same on one that takes its scripts in turn.
+pub(crate) async fn measure_in_turn(scripts: Vec<&'static [Step]>, change: impl FnOnce(&mut Plan)) -> Report {
     let network = MemoryNetwork::new();
-    serve(&network, &Tasks::new(), script);
+    serve_in_turn(&network, &Tasks::new(), scripts);
     let mut plan = Plan::new("http://endpoint");
     plan.concurrency = 1;
     plan.requests = Some(1);

@@ -8,3 +8,4 @@ mod churn;
 mod endpoint;
 mod measures;
 mod real_sockets;
+mod repeats;

@@ -1,4 +1,5 @@
-//! `tidegate bench URL`, and the way to `bench peers` and `bench soak`: flags to a plan, a report to the terminal.
+//! `tidegate bench URL`, and the way to `bench --scenario`, `bench peers` and `bench soak`: flags to a
+//! plan, a report to the terminal.
 
 use super::{Failed, say};
 use crate::cli::{Bench, BenchCommand, BenchMode};
@@ -27,7 +28,7 @@ fn plan(flags: &Bench) -> Result<Plan, Failed> {
     plan.keep_alive = !flags.no_keep_alive;
     plan.seed = flags.seed;
     plan.threads = flags.threads;
-    plan.request_timeout = flags.timeout.0;
+    plan.request_timeout = flags.timeout.map_or(plan.request_timeout, |span| span.0);
     plan.stamps = flags.stamps;
     plan.tls_roots = flags.ca.clone().map_or(TlsRoots::Machine, TlsRoots::File);
     for line in &flags.headers {
@@ -62,6 +63,18 @@ pub(super) fn run(flags: &Bench) -> Result<(), Failed> {
         Some(BenchCommand::Peers(flags)) => return super::peers::run(flags),
         Some(BenchCommand::Soak(flags)) => return super::soak::run(flags),
         None => {}
+    }
+    if let Some(scenario) = &flags.scenario {
+        return super::quota::run(flags, scenario);
+    }
+    // clap does not ask for what is missing where that would contradict the URL.
+    let stray = [
+        ("--times", flags.times.is_some()),
+        ("--legs", !flags.legs.is_empty()),
+        ("--markdown", flags.markdown.is_some()),
+    ];
+    if let Some((flag, _)) = stray.iter().find(|(_, given)| *given) {
+        return Err(Failed(format!("{flag} goes with --scenario, and not with a URL")));
     }
     let plan = plan(flags)?;
     let stop = stop_on_interrupt()?;

@@ -1,10 +1,12 @@
 //! The commands, one file each.
 
+mod ask;
 mod bench;
 mod key;
 mod page;
 mod peers;
 mod proc;
+mod quota;
 mod serve;
 mod simulate;
 mod soak;

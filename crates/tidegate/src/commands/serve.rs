@@ -14,8 +14,10 @@ use crate::request_log::RequestLog;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use tidegate_gateway::{Gateway, serve_admin};
+use tidegate_base::Secret;
+use tidegate_gateway::{Gateway, Organisation, serve_admin};
 use tidegate_transport::{Clock, Listen, TaskKind, Tasks, TcpDial, TlsFiles, TlsListen};
+use tidegate_upstream::{Lane, Scheme};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::filter::LevelFilter;
 
@@ -112,7 +114,7 @@ pub(super) fn run(flags: &Serve, room: Room) -> Result<(), Failed> {
         let name = flags.scenario.as_deref().unwrap_or("calm");
         let running =
             Running::start(name, flags.seed.unwrap_or(1), api, truth, ["--simulate-listen", "--truth-listen"], None)?;
-        config.use_upstream(&format!("http://{}", running.api), "sk-ant-simulated").map_err(Failed::because)?;
+        use_simulator(&mut config, &running)?;
         simulator = Some(running);
     }
     config.check().map_err(Failed::because)?;
@@ -123,6 +125,24 @@ pub(super) fn run(flags: &Serve, room: Room) -> Result<(), Failed> {
         simulator.stop();
     }
     served
+}
+
+/// Makes the simulator's organisations the upstream, each with all its keys. Where the scenario lists
+/// none any key is good, and one is enough.
+fn use_simulator(config: &mut Config, simulator: &Running) -> Result<(), Failed> {
+    let url = format!("http://{}", simulator.api);
+    if simulator.organisations.is_empty() {
+        return config.use_upstream(&url, "sk-ant-simulated").map_err(Failed::because);
+    }
+    let organisation = |(name, keys): &(String, Vec<String>)| {
+        let lane = |(n, key): (usize, &String)| {
+            Lane::new(format!("{name}/{}", n + 1), &url, Scheme::ApiKey, Secret::new(key)).map(Arc::new)
+        };
+        let lanes = keys.iter().enumerate().map(lane).collect::<Result<_, _>>().map_err(Failed::because)?;
+        Ok(Organisation { name: name.clone(), lanes })
+    };
+    config.settings.organisations = simulator.organisations.iter().map(organisation).collect::<Result<_, Failed>>()?;
+    Ok(())
 }
 
 async fn serve(config: Config, simulator: Option<&Running>, room: Room, records: RequestLog) -> Result<(), Failed> {

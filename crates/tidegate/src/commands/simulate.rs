@@ -10,7 +10,7 @@ use tidegate_transport::{Clock, Listen, ServerTls, Tasks, TcpListen, TlsFiles, T
 use tokio::sync::oneshot;
 
 /// A scenario by name or from a file.
-fn scenario(name: &str) -> Result<Scenario, Failed> {
+pub(super) fn scenario(name: &str) -> Result<Scenario, Failed> {
     if let Some(scenario) = Scenario::named(name) {
         return Ok(scenario);
     }
@@ -27,6 +27,8 @@ fn scenario(name: &str) -> Result<Scenario, Failed> {
 pub(super) struct Running {
     pub(super) api: SocketAddr,
     pub(super) truth: SocketAddr,
+    /// Organisations the scenario lists, each with its good keys; others are not let in.
+    pub(super) organisations: Vec<(String, Vec<String>)>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<std::io::Result<()>>>,
 }
@@ -41,6 +43,8 @@ impl Running {
         tls: Option<&TlsFiles>,
     ) -> Result<Self, Failed> {
         let scenario = scenario(name)?;
+        let listed = scenario.organisations.iter().filter(|organisation| !organisation.keys.is_empty());
+        let organisations = listed.map(|organisation| (organisation.name.clone(), organisation.keys.clone())).collect();
         let tls = tls.map(ServerTls::load).transpose().map_err(Failed::because)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failed::because)?;
         let entered = runtime.enter();
@@ -63,7 +67,7 @@ impl Running {
             })
         };
         let thread = std::thread::Builder::new().name("simulator".into()).spawn(work).map_err(Failed::because)?;
-        Ok(Running { api: api_at, truth: truth_at, stop: Some(stop), thread: Some(thread) })
+        Ok(Running { api: api_at, truth: truth_at, organisations, stop: Some(stop), thread: Some(thread) })
     }
 
     pub(super) fn stop(&mut self) {

@@ -1,4 +1,4 @@
-//! What the processes that `bench peers` and `bench soak` start stand on: a folder that goes when it
+//! What the processes that `bench peers`, `bench soak` and `bench --scenario` start stand on: a folder that goes when it
 //! is over, free ports, processes that end with us, and a wish to stop that every wait looks at.
 
 use super::{Failed, proc};

@@ -1,7 +1,9 @@
 //! The commands that end by themselves, and starts that fail: what they say, to whom.
 
-use crate::process::{Folder, Tidegate, finished};
+use crate::process::{Folder, Tidegate, eventually, finished};
+use crate::wire::{message, post};
 use std::net::TcpListener;
+use std::time::Duration;
 
 #[test]
 fn check_config_says_what_a_file_means_or_where_it_is_wrong() {
@@ -103,4 +105,22 @@ fn a_start_says_where_everything_is_and_how_to_try_it() {
     ] {
         assert!(out.contains(&want), "{want} in {out}");
     }
+}
+
+#[test]
+fn serve_simulate_has_every_organisation_of_its_scenario_and_no_revoked_key() {
+    let folder = Folder::new();
+    let text = "[[organisation]]\nname = \"north\"\nkeys = [\"sk-ant-north-1\", \"sk-ant-north-2\"]\nrevoked = [\"sk-ant-north-0\"]\n\n[[organisation]]\nname = \"east\"\nkeys = [\"sk-ant-east-1\"]\n";
+    let scenario = folder.write("two.toml", text);
+    let tidegate = Tidegate::simulated_with("", &["--scenario", &scenario]);
+    for _ in 0..6 {
+        assert_eq!(tidegate.ask(post(&[], message(false, 64, "Hello"))).status, 200);
+    }
+    let lanes = eventually("the line about the start", Duration::from_secs(10), || {
+        let line = tidegate.output().lines().find(|line| line.contains("upstreams="))?.to_owned();
+        Some(["north/1", "north/2", "north/3", "east/1", "east/2", "default/1"].map(|lane| line.contains(lane)))
+    });
+    assert_eq!(lanes, [true, true, false, true, false, false], "{}", tidegate.output());
+    let truth = tidegate.truth("/truth");
+    assert_eq!(truth["statuses"], serde_json::json!({"200": 6}), "{truth:#}");
 }

@@ -14,6 +14,7 @@ mod failures;
 mod faithful;
 mod leaving;
 mod limits;
+mod offered;
 mod operators;
 mod peers;
 mod process;

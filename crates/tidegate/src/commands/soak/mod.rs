@@ -14,6 +14,7 @@ mod output;
 mod sample;
 mod verdict;
 
+use super::ask::ask;
 use super::page::{Facts, write};
 use super::stage::{Folder, Process, Stop, free_address, raise_files};
 use super::{Failed, say};
@@ -74,7 +75,7 @@ impl Scene {
         let args = ["serve", "--config", &config, "--log-level", &flags.log_level];
         // Its log goes where nobody reads it, as a service's does; in a file it would fill the disk.
         let mut tidegate = Process::start("tidegate", &program, &args, folder, false)?;
-        tidegate.until(stop, || sample::get(admin, "/readyz").is_ok())?;
+        tidegate.until(stop, || ask(admin, "/readyz").is_ok())?;
         let eye = Eye { pid: tidegate.pid(), admin };
         Ok(Scene { tidegate, _simulator: simulator, eye, url: format!("http://{listen}") })
     }
@@ -111,7 +112,7 @@ fn start_simulator(exe: &Path, at: SocketAddr, folder: &Folder, stop: &Stop) -> 
     let (at_text, truth) = (at.to_string(), free_address()?.to_string());
     let args = ["simulate", "--scenario", &file, "--listen", &at_text, "--truth-listen", &truth];
     let mut process = Process::start("upstream", exe, &args, folder, true)?;
-    process.until(stop, || sample::get(at, "/").is_ok())?;
+    process.until(stop, || ask(at, "/").is_ok())?;
     Ok(process)
 }
 

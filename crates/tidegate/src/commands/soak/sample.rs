@@ -1,15 +1,10 @@
 //! What is looked at: the kernel's account of the process, and what the admin port says it holds.
 
+use crate::commands::ask::ask;
 use crate::commands::stage::Process;
 use crate::commands::{Failed, proc};
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::time::Duration;
-
-/// What a look at the admin port may take. It waits behind nothing but the control thread.
-const ASK_MAX: Duration = Duration::from_secs(10);
-/// A page of the admin port; `/metrics` has some 30 KB.
-const PAGE_BYTES_MAX: u64 = 4 << 20;
 
 /// What Tidegate says it holds for others.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -103,21 +98,8 @@ impl Eye {
             let why = process.ended().unwrap_or_else(|| "the kernel does not tell what tidegate takes".to_owned());
             return Err(Failed(why));
         };
-        let metrics = get(self.admin, "/metrics").map_err(|e| Failed(format!("tidegate's admin port: {e}")))?;
+        let metrics = ask(self.admin, "/metrics").map_err(|e| Failed(format!("tidegate's admin port: {e}")))?;
         Ok(Sample { held: Held::read(&metrics), ..sample })
-    }
-}
-
-/// A page that is answered with 200.
-pub(super) fn get(at: SocketAddr, path: &str) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&at, ASK_MAX)?;
-    stream.set_read_timeout(Some(ASK_MAX))?;
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: {at}\r\nconnection: close\r\n\r\n").as_bytes())?;
-    let mut answer = String::new();
-    stream.take(PAGE_BYTES_MAX).read_to_string(&mut answer)?;
-    match answer.split_once("\r\n\r\n") {
-        Some((head, page)) if head.starts_with("HTTP/1.1 200") => Ok(page.to_owned()),
-        _ => Err(std::io::Error::other(format!("{path} is not answered with 200"))),
     }
 }
 
