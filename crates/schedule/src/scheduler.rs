@@ -1,562 +1,616 @@
-//! Domains, lanes and the queue in front of them.
+//! The scheduler: who may ask, what is under way, and how it ends.
 //!
-//! A *domain* is what the API meters: one organisation and one class of models. A *lane* is one of
-//! the organisation's keys. A request may go to any organisation; it takes the open domain with
-//! the fewest requests in flight, and in it the open lane with the fewest. A domain closes until
-//! its `retry-after` has passed; a lane closes while its key is rejected.
-//!
-//! A 429 also shrinks the domain's window of concurrency (x 0.7 of what is in flight, at most once
-//! a second) and each success widens it by one, so that a queue released by `retry-after` does not
-//! run into the same wall at once.
+//! Classes of models are looked at one by one (`class.rs`); what they share is here: organisations
+//! and their keys, tenants, the prompt caches, the table of those who wait and of those under way.
 
-use std::collections::{BTreeMap, BTreeSet};
+use crate::ask::{
+    Ask, ClassId, LaneId, Lease, LeaseId, Levels, Limits, OrgId, OrgSpec, Outcome, Refusal, Spent, TenantId,
+    TenantRules, Throttle, Ticket, Verdict, WaitsFor, WorkspaceId,
+};
+use crate::class::Class;
+use crate::domain::Knowledge;
+use crate::fair::Place;
+use crate::flight::{Flight, Flights, Held, Queue, Waiting};
+use crate::retry::{Backoff, Cause, GiveUp, Retry, RetryBudget};
+use crate::rules::Rules;
+use crate::tenant::{Tenant, TenantLevels};
+use crate::warmth::Warmth;
+use std::collections::BTreeMap;
 use std::time::Duration;
-use tidegate_base::{Bounded, Full, Moment};
+use tidegate_base::{Moment, Prng};
 
-/// An organisation, by its place in the configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct OrgId(pub u16);
+/// Organisations behind clients' own credentials that are remembered; the one longest idle goes.
+const CREDENTIALS_MAX: usize = 4_096;
+/// The first of their numbers.
+const CREDENTIALS_FROM: u32 = 1 << 24;
+/// How often what has ended is swept out of the prompt caches' memory.
+const SWEEP: Duration = Duration::from_secs(10);
 
-/// One key of an organisation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct LaneId {
-    /// Whose key.
-    pub org: OrgId,
-    /// Which of them.
-    pub key: u16,
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Lane {
+    pub(crate) in_flight: u32,
+    pub(crate) rejected_until: Moment,
 }
 
-/// A class of models that shares limits; the host gives out the numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ClassId(pub u32);
-
-/// How urgent a request is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Band {
-    /// Somebody is watching.
-    Interactive,
-    /// The usual.
-    #[default]
-    Normal,
-    /// Whenever there is room.
-    Background,
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Org {
+    pub(crate) spec: OrgSpec,
+    pub(crate) lanes: Vec<Lane>,
+    pub(crate) spend_until: Moment,
+    /// Behind a client's own credential: its hash, and when it was last used.
+    credential: Option<(u64, Moment)>,
 }
 
-impl Band {
-    /// All bands, most urgent first.
-    pub const ALL: [Band; 3] = [Band::Interactive, Band::Normal, Band::Background];
+/// What all classes share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) rules: Rules,
+    pub(crate) orgs: BTreeMap<OrgId, Org>,
+    pub(crate) tenants: BTreeMap<TenantId, Tenant>,
+    pub(crate) warmth: Warmth,
+    pub(crate) queue: Queue,
+    pub(crate) flights: Flights,
+}
 
-    /// Its name in headers, settings and metrics.
-    pub fn name(self) -> &'static str {
-        match self {
-            Band::Interactive => "interactive",
-            Band::Normal => "normal",
-            Band::Background => "background",
+impl Shared {
+    /// When a key is accepted again; the past if it is now.
+    pub(crate) fn lane_opens(&self, org: OrgId, key: u16) -> Moment {
+        let lane = self.orgs.get(&org).and_then(|o| o.lanes.get(usize::from(key)));
+        lane.map_or(Moment::NEVER, |lane| lane.rejected_until)
+    }
+
+    pub(crate) fn weight(&self, tenant: TenantId) -> f64 {
+        self.tenants.get(&tenant).map_or(1.0, |t| t.weight)
+    }
+
+    /// The least busy of these keys that is accepted, another than `avoid` if there is one; counted.
+    pub(crate) fn pick_lane(&mut self, now: Moment, org: OrgId, keys: &[u16], avoid: Option<LaneId>) -> LaneId {
+        let lane = |key: u16| LaneId { org, key };
+        let Some(o) = self.orgs.get_mut(&org) else { return lane(0) };
+        let load = |key: &u16| {
+            let l = o.lanes.get(usize::from(*key)).copied().unwrap_or_default();
+            (l.rejected_until > now, avoid == Some(lane(*key)), l.in_flight, *key)
+        };
+        let key = keys.iter().map(load).min().map_or(0, |(.., key)| key);
+        if let Some(l) = o.lanes.get_mut(usize::from(key)) {
+            l.in_flight += 1;
         }
-    }
-
-    /// The band called `name`.
-    pub fn of_name(name: &str) -> Option<Band> {
-        Band::ALL.into_iter().find(|b| b.name() == name)
+        lane(key)
     }
 }
 
-/// A request for a lease.
+/// One failed attempt, for [`Scheduler::retry`].
 #[derive(Clone, Copy, Debug)]
-pub struct Ask {
-    /// What it wants to use.
+pub struct FailedAttempt {
+    /// Over which lane.
+    pub lane: LaneId,
+    /// Of which class.
     pub class: ClassId,
-    /// How urgent it is.
-    pub band: Band,
-    /// The last moment at which starting is still of use.
-    pub latest: Moment,
-    /// A lane that just failed for this request; another is preferred if one is open.
-    pub avoid: Option<LaneId>,
+    /// For whom.
+    pub tenant: TenantId,
+    /// Why it failed.
+    pub cause: Cause,
+    /// What the upstream asked to wait.
+    pub asked: Option<Duration>,
+    /// The last moment at which another would be of use.
+    pub deadline: Moment,
 }
 
-/// The right to one exchange over a lane. Not to be copied; ends in [`Scheduler::settle`].
-#[derive(Debug, PartialEq, Eq)]
-pub struct Lease {
-    lane: LaneId,
-    class: ClassId,
-}
-
-impl Lease {
-    /// The lane to use.
-    pub fn lane(&self) -> LaneId {
-        self.lane
-    }
-}
-
-/// A place in the queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Ticket(u64);
-
-/// Why a request is not served, and when it may come back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// Every lane of every organisation is closed because its key is rejected.
-    NoKey,
-    /// The wait would outlast the deadline or the band's cap.
-    TooLong {
-        /// When a lane is expected to open.
-        retry_after: Duration,
-    },
-    /// The queue holds as many as it may.
-    QueueFull {
-        /// A guess: the time until the next lane opens, at least a second.
-        retry_after: Duration,
-    },
-}
-
-/// The answer to an [`Ask`].
-#[derive(Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Go now.
-    Go(Lease),
-    /// Wait; the answer comes out of [`Scheduler::advance`] under this ticket.
-    Wait(Ticket),
-    /// No.
-    Refuse(Refusal),
-}
-
-/// How an exchange ended, as far as quota is concerned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// An answer was given.
-    Answered,
-    /// It failed in a way that says nothing of the quota.
-    Failed,
-    /// 429: this domain is closed for so long.
-    Throttled {
-        /// What the upstream asked for.
-        retry_after: Duration,
-    },
-    /// 401: this key is closed for so long.
-    KeyRejected {
-        /// How long to leave it alone.
-        retry_after: Duration,
-    },
-}
-
-/// The queue's limits; every value is a setting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct QueueRules {
-    /// The most requests that wait, over all bands.
-    pub waiting_max: usize,
-    /// The longest wait, by band.
-    pub wait_max: [Duration; 3],
-}
-
-impl Default for QueueRules {
-    fn default() -> Self {
-        let s = Duration::from_secs;
-        QueueRules { waiting_max: 10_000, wait_max: [s(20), s(60), s(600)] }
-    }
-}
-
-#[derive(Debug, Default)]
-struct Lane {
-    in_flight: u32,
-    closed_until: Moment,
-}
-
-#[derive(Debug)]
-struct Domain {
-    in_flight: u32,
-    closed_until: Moment,
-    /// The most requests in flight; `None` until a 429 has shown that there is a limit.
-    window: Option<f64>,
-    shrunk_at: Moment,
-    throttled: u64,
-}
-
-impl Domain {
-    fn new() -> Self {
-        Domain { in_flight: 0, closed_until: Moment::ZERO, window: None, shrunk_at: Moment::ZERO, throttled: 0 }
-    }
-
-    fn has_room(&self) -> bool {
-        self.window.is_none_or(|w| f64::from(self.in_flight) < w.max(1.0))
-    }
-}
-
-#[derive(Debug)]
-struct Waiting {
-    ticket: Ticket,
-    ask: Ask,
-    until: Moment,
-}
-
-/// A domain as operators see it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct DomainView {
-    /// Whose.
-    pub org: OrgId,
-    /// Which models.
-    pub class: ClassId,
-    /// Requests in flight.
-    pub in_flight: u32,
-    /// Closed until, if that is not past.
-    pub closed_until: Moment,
-    /// The window of concurrency, if a 429 was seen.
-    pub window: Option<f64>,
-    /// 429s so far.
-    pub throttled: u64,
+/// What an audit found.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Audit {
+    /// Leases that are out.
+    pub leases: u64,
+    /// By how much counters and the sum over the leases differ, in requests and tokens; 0, or there
+    /// is a bug.
+    pub difference: f64,
 }
 
 /// Hands out leases.
 #[derive(Debug)]
 pub struct Scheduler {
-    rules: QueueRules,
-    lanes: BTreeMap<LaneId, Lane>,
-    domains: BTreeMap<(OrgId, ClassId), Domain>,
-    queues: [Bounded<Waiting>; 3],
-    next_ticket: u64,
-    leased: u64,
+    pub(crate) shared: Shared,
+    /// Classes by their number, and by the organisation behind a client's own credential: those
+    /// share no queue with anybody.
+    numbers: BTreeMap<(ClassId, Option<OrgId>), usize>,
+    pub(crate) classes: Vec<Class>,
+    by_hash: BTreeMap<u64, OrgId>,
+    next_credential: u32,
+    next_seq: u64,
+    swept: Moment,
 }
 
-/// At what a window that has recovered stops mattering.
-const WINDOW_OPEN: f64 = 4096.0;
-/// How often a window shrinks at most.
-const SHRINK_PAUSE: Duration = Duration::from_secs(1);
-
 impl Scheduler {
-    /// A scheduler over organisations with so many keys each.
-    pub fn new(keys_by_org: &[u16], rules: QueueRules) -> Self {
-        let lanes = keys_by_org.iter().enumerate().flat_map(|(org, keys)| {
-            (0..*keys).map(move |key| (LaneId { org: OrgId(org as u16), key }, Lane::default()))
-        });
+    /// A scheduler for these organisations; their numbers are their places in the list.
+    pub fn new(orgs: &[OrgSpec], rules: Rules) -> Self {
+        let orgs = orgs.iter().zip(0..).map(|(spec, n)| (OrgId(n), Org::new(spec.clone()))).collect();
         Scheduler {
-            rules,
-            lanes: lanes.collect(),
-            domains: BTreeMap::new(),
-            queues: std::array::from_fn(|_| Bounded::new(rules.waiting_max)),
-            next_ticket: 0,
-            leased: 0,
+            shared: Shared {
+                rules,
+                orgs,
+                tenants: BTreeMap::new(),
+                warmth: Warmth::default(),
+                queue: Queue::default(),
+                flights: Flights::default(),
+            },
+            numbers: BTreeMap::new(),
+            classes: Vec::new(),
+            by_hash: BTreeMap::new(),
+            next_credential: CREDENTIALS_FROM,
+            next_seq: 0,
+            swept: Moment::ZERO,
         }
     }
 
-    /// Leases that are out.
-    pub fn leased(&self) -> u64 {
-        self.leased
+    /// Limits from the configuration, of an organisation or of one of its workspaces, in a class.
+    /// Without them a domain's limits are learned from what its answers say.
+    pub fn know(&mut self, now: Moment, org: OrgId, workspace: Option<WorkspaceId>, class: ClassId, limits: Limits) {
+        let number = self.class(now, class, None);
+        self.classes[number].know(org, workspace, limits, now);
     }
 
-    /// Requests that wait, by band.
-    pub fn waiting(&self) -> [usize; 3] {
-        [0, 1, 2].map(|band: usize| self.queues[band].len())
+    /// What a tenant may use; without it, everything, with a weight of 1.
+    pub fn tenant(&mut self, now: Moment, tenant: TenantId, rules: &TenantRules) {
+        let retries = RetryBudget::new(self.shared.rules.retry.budget);
+        self.shared.tenants.insert(tenant, Tenant::new(rules, retries, now));
     }
 
-    /// The domains seen so far.
-    pub fn domains(&self) -> impl Iterator<Item = DomainView> {
-        self.domains.iter().map(|(&(org, class), d)| DomainView {
-            org,
-            class,
-            in_flight: d.in_flight,
-            closed_until: d.closed_until,
-            window: d.window,
-            throttled: d.throttled,
-        })
+    /// The organisation behind a client's own upstream credential, by its hash: made when it is
+    /// first seen, forgotten when others need its place. Its one key is number 0; requests for it
+    /// are pinned to it.
+    pub fn credential(&mut self, now: Moment, hash: u64) -> OrgId {
+        if let Some(id) = self.by_hash.get(&hash).copied() {
+            if let Some(org) = self.shared.orgs.get_mut(&id) {
+                org.credential = Some((hash, now));
+            }
+            return id;
+        }
+        if self.by_hash.len() >= CREDENTIALS_MAX {
+            self.forget_credential();
+        }
+        let id = OrgId(self.next_credential);
+        self.next_credential = self.next_credential.wrapping_add(1).max(CREDENTIALS_FROM);
+        let mut org = Org::new(OrgSpec { keys: vec![None], ..OrgSpec::default() });
+        org.credential = Some((hash, now));
+        self.shared.orgs.insert(id, org);
+        self.by_hash.insert(hash, id);
+        id
+    }
+
+    /// Forgets the credential that was idle longest and has nothing under way or waiting.
+    fn forget_credential(&mut self) {
+        let busy = |id: OrgId| {
+            let of = |(key, n): (&(ClassId, Option<OrgId>), &usize)| key.1 == Some(id) && self.classes[*n].is_busy();
+            self.numbers.iter().any(of)
+        };
+        let used = |id: &OrgId| self.shared.orgs.get(id).and_then(|o| o.credential).map(|(_, at)| at);
+        let oldest = self.by_hash.values().copied().filter(|id| !busy(*id)).min_by_key(used);
+        let Some(id) = oldest else { return };
+        if let Some((hash, _)) = self.shared.orgs.remove(&id).and_then(|o| o.credential) {
+            self.by_hash.remove(&hash);
+        }
+        // Its classes stay as empty places, to be used again.
+        let places: Vec<_> = self.numbers.iter().filter(|(key, _)| key.1 == Some(id)).map(|(k, n)| (*k, *n)).collect();
+        for (key, n) in places {
+            self.numbers.remove(&key);
+            self.classes[n] = Class::default();
+        }
+    }
+
+    /// The place of a class, made when it is first asked for.
+    fn class(&mut self, now: Moment, class: ClassId, private: Option<OrgId>) -> usize {
+        if let Some(n) = self.numbers.get(&(class, private)) {
+            return *n;
+        }
+        let mut made = Class::default();
+        let orgs = self.shared.orgs.iter();
+        let members: Vec<OrgId> = match private {
+            Some(id) => vec![id],
+            None => orgs.filter(|(_, o)| o.credential.is_none()).map(|(id, _)| *id).collect(),
+        };
+        for org in members {
+            made.add_org(org, &self.shared, now);
+        }
+        let taken: std::collections::BTreeSet<usize> = self.numbers.values().copied().collect();
+        let free = (0..self.classes.len()).find(|n| !taken.contains(n));
+        let n = match free {
+            Some(n) => {
+                self.classes[n] = made;
+                n
+            }
+            None => {
+                self.classes.push(made);
+                self.classes.len() - 1
+            }
+        };
+        self.numbers.insert((class, private), n);
+        n
+    }
+
+    /// The organisation a request has to itself, if it came with its own credential.
+    fn private(&self, ask: &Ask) -> Option<OrgId> {
+        ask.pin.map(|pin| pin.org).filter(|org| org.0 >= CREDENTIALS_FROM)
     }
 
     /// Asks for a lease.
     pub fn ask(&mut self, now: Moment, ask: Ask) -> Verdict {
-        let queued_before =
-            self.queues.iter().take(ask.band as usize + 1).any(|q| q.iter().any(|w| w.ask.class == ask.class));
-        if !queued_before && let Some(lease) = self.take(now, &ask) {
-            return Verdict::Go(lease);
+        let number = self.class(now, ask.class, self.private(&ask));
+        if !self.shared.tenants.contains_key(&ask.tenant) {
+            self.tenant(now, ask.tenant, &TenantRules::default());
         }
-        if self.no_key(now) {
-            return Verdict::Refuse(Refusal::NoKey);
+        let class = &mut self.classes[number];
+        let tokens = class.estimator.tokens(&ask.input);
+        let output = class.output_of(&ask);
+        let own = self.shared.tenants.get(&ask.tenant).and_then(|t| t.wait(now, tokens + output));
+        match class.at_once(now, &mut self.shared, &ask, tokens) {
+            Err(refusal) => return Verdict::Refuse(refusal),
+            Ok(Some(domain)) if own.is_none() => {
+                return Verdict::Go(class.go(number, now, &mut self.shared, &ask, tokens, ask.band, domain, None));
+            }
+            Ok(_) => {}
         }
-        let opens = self.opens_at(ask.class);
-        let until = ask.latest.min(now + self.rules.wait_max[ask.band as usize]);
-        if opens > until {
-            return Verdict::Refuse(Refusal::TooLong { retry_after: now.until(opens) });
+        let cap = self.shared.rules.queue.wait_max[ask.band as usize].saturating_sub(ask.waited);
+        let until = ask.latest.min(now + cap);
+        if let Some((limit, wait)) = own {
+            let wait = wait.max(self.own_backlog(now, number, &ask, tokens + output));
+            if now + wait > until {
+                return Verdict::Refuse(Refusal::Tenant { limit, retry_after: wait });
+            }
         }
-        let full = Verdict::Refuse(Refusal::QueueFull { retry_after: now.until(opens).max(Duration::from_secs(1)) });
-        if self.waiting().iter().sum::<usize>() >= self.rules.waiting_max {
-            return full;
+        let class = &mut self.classes[number];
+        let wait = class.predict(now, &self.shared, &ask, tokens, output);
+        if now + wait > until || until <= now {
+            let late = (now + wait).since(until).max(Duration::from_secs(1));
+            return Verdict::Refuse(Refusal::TooLong { retry_after: late });
         }
-        let ticket = Ticket(self.next_ticket);
-        self.next_ticket += 1;
-        match self.queues[ask.band as usize].push(Waiting { ticket, ask, until }) {
-            Ok(()) => Verdict::Wait(ticket),
-            Err(Full(_)) => full,
+        if self.shared.queue.len() >= self.shared.rules.queue.waiting_max {
+            return Verdict::Refuse(Refusal::QueueFull { retry_after: wait.max(Duration::from_secs(1)) });
         }
+        self.next_seq += 1;
+        let place = Place { tenant: ask.tenant, band: ask.band, until, seq: self.next_seq, input: tokens, output };
+        let reason = own.map_or(WaitsFor::Turn, |(limit, _)| WaitsFor::Tenant(limit));
+        let waiting =
+            Waiting { ask, class: number, place, tokens, since: now, held: Held::No, reason, saving_since: None };
+        let ticket = self.shared.queue.insert(waiting);
+        class.enter(now, ticket, &place, self.shared.weight(ask.tenant));
+        Verdict::Wait(ticket)
+    }
+
+    /// How long a tenant's own limits will need for what it has waiting, with `tokens` more.
+    fn own_backlog(&self, now: Moment, number: usize, ask: &Ask, tokens: f64) -> Duration {
+        let Some(tenant) = self.shared.tenants.get(&ask.tenant) else { return Duration::ZERO };
+        let (sum, _) = self.classes[number].fair.own(ask.band, ask.tenant, tenant.weight);
+        tenant.backlog(now, sum.count as f64 + 1.0, sum.input + sum.output + tokens)
     }
 
     /// Leaves the queue. Nothing happens if the ticket was answered already.
-    pub fn cancel(&mut self, ticket: Ticket) {
-        for queue in &mut self.queues {
-            queue.retain(|w| w.ticket != ticket);
+    pub fn cancel(&mut self, now: Moment, ticket: Ticket) {
+        if let Some(waiting) = self.shared.queue.remove(ticket) {
+            let class = &mut self.classes[waiting.class];
+            class.leave(ticket, &waiting);
+            class.touch(now);
         }
     }
 
     /// Answers whoever can be answered now. Call it after every other call, and at
     /// [`Scheduler::wake_at`].
     pub fn advance(&mut self, now: Moment) -> Vec<(Ticket, Verdict)> {
-        let mut answers = Vec::new();
-        let no_key = self.no_key(now);
-        // What one request of a class did not get, no later one gets: the queue may be long.
-        let mut full = BTreeSet::new();
-        for band in 0..self.queues.len() {
-            for _ in 0..self.queues[band].len() {
-                let Some(waiting) = self.queues[band].pop() else { break };
-                let class = waiting.ask.class;
-                let lease = if full.contains(&class) { None } else { self.take(now, &waiting.ask) };
-                if let Some(lease) = lease {
-                    answers.push((waiting.ticket, Verdict::Go(lease)));
-                    continue;
-                }
-                full.insert(class);
-                if no_key {
-                    answers.push((waiting.ticket, Verdict::Refuse(Refusal::NoKey)));
-                } else if now >= waiting.until {
-                    let retry_after = now.until(self.opens_at(class)).max(Duration::from_secs(1));
-                    answers.push((waiting.ticket, Verdict::Refuse(Refusal::TooLong { retry_after })));
-                } else {
-                    // Cannot be full: this one has just left it.
-                    let _ = self.queues[band].push(waiting);
-                }
+        let mut out = Vec::new();
+        for number in 0..self.classes.len() {
+            if self.classes[number].wake_at().is_some_and(|at| at <= now) {
+                self.classes[number].run(number, now, &mut self.shared, &mut out);
             }
         }
-        answers
+        if now.since(self.swept) > SWEEP {
+            self.swept = now;
+            self.shared.warmth.sweep(now);
+        }
+        out
     }
 
     /// When [`Scheduler::advance`] has something to do again, if nothing else happens before.
-    pub fn wake_at(&self, now: Moment) -> Option<Moment> {
-        let waiting = || self.queues.iter().flat_map(Bounded::iter);
-        let give_up = waiting().map(|w| w.until).min()?;
-        let classes: BTreeSet<ClassId> = waiting().map(|w| w.ask.class).collect();
-        let opens = classes.into_iter().map(|class| self.opens_at(class)).filter(|at| *at > now).min();
-        Some(opens.map_or(give_up, |at| at.min(give_up)))
+    pub fn wake_at(&self, _now: Moment) -> Option<Moment> {
+        self.classes.iter().filter_map(Class::wake_at).min()
+    }
+
+    /// A lease's request is written to its last byte.
+    pub fn sent(&mut self, now: Moment, id: LeaseId) {
+        let Some(flight) = self.shared.flights.get(id) else { return };
+        self.classes[flight.class].domains[flight.domain].sent(now, flight.went);
+    }
+
+    /// The head of a lease's answer came, and told these levels.
+    pub fn heard(&mut self, now: Moment, id: LeaseId, levels: &Levels) {
+        let Some(flight) = self.shared.flights.get_mut(id).filter(|_| !levels.is_silent()) else { return };
+        flight.told = true;
+        let class = &mut self.classes[flight.class];
+        let d = &mut class.domains[flight.domain];
+        let first = d.knowledge != Knowledge::Metered;
+        d.knowledge = Knowledge::Metered;
+        if first {
+            // What runs already was not counted while nothing was known to be metered.
+            d.window = None;
+        }
+        let (late, alone) = (d.late(self.shared.rules.jitter), d.in_flight == 1);
+        let level = class.level_told(flight.domain, levels);
+        class.meters[level].hear(now, flight.went, levels, late, alone);
+        if first {
+            class.meters[level].forget_assumed();
+        }
+        class.touch(now);
+    }
+
+    /// The first event of a lease's answer came, or the whole of a buffered one: it is no refusal.
+    pub fn began(&mut self, now: Moment, id: LeaseId) {
+        let Some(flight) = self.shared.flights.get_mut(id).filter(|f| f.began.is_none()) else { return };
+        flight.began = Some(now);
+        let (class, domain, went) = (flight.class, flight.domain, flight.went);
+        let led = flight.leads.then_some(flight.prefix).flatten();
+        flight.leads = false;
+        let tokens = flight.prefix_tokens;
+        let told = flight.told;
+        let class = &mut self.classes[class];
+        let d = &mut class.domains[domain];
+        d.began(now.since(went));
+        if d.knowledge == Knowledge::Unknown && !told {
+            d.knowledge = Knowledge::Unmetered;
+            class.unmetered(domain);
+        }
+        if let Some(prefix) = led {
+            let d = &class.domains[domain];
+            self.shared.warmth.learn((went, prefix.ttl), d.org, d.workspace, prefix.key, tokens);
+            class.led(now, domain, prefix.key, &mut self.shared);
+        }
+        class.touch(now);
+    }
+
+    /// So many output tokens of these leases have come since the last time.
+    pub fn progressed(&mut self, now: Moment, produced: &[(LeaseId, u32)]) {
+        for (id, tokens) in produced {
+            let Some(flight) = self.shared.flights.get_mut(*id).filter(|f| f.metered) else { continue };
+            flight.produced += f64::from(*tokens);
+            if flight.reserved > 0.0 {
+                continue;
+            }
+            let class = &mut self.classes[flight.class];
+            for level in &class.domains[flight.domain].meters {
+                class.meters[*level].take(now, 0.0, 0.0, f64::from(*tokens));
+            }
+            class.touch(now);
+        }
     }
 
     /// Ends a lease.
     pub fn settle(&mut self, now: Moment, lease: Lease, outcome: Outcome) {
-        self.leased = self.leased.saturating_sub(1);
-        if let Some(lane) = self.lanes.get_mut(&lease.lane) {
+        let Some(flight) = self.shared.flights.remove(lease.id) else { return };
+        let class = &mut self.classes[flight.class];
+        class.ends_flight(lease.id, &flight);
+        if let Some(lane) =
+            self.shared.orgs.get_mut(&flight.lane.org).and_then(|o| o.lanes.get_mut(usize::from(flight.lane.key)))
+        {
             lane.in_flight = lane.in_flight.saturating_sub(1);
-            if let Outcome::KeyRejected { retry_after } = outcome {
-                lane.closed_until = lane.closed_until.max(now + retry_after);
-            }
         }
-        let Some(domain) = self.domains.get_mut(&(lease.lane.org, lease.class)) else { return };
-        let in_flight = domain.in_flight;
-        domain.in_flight = in_flight.saturating_sub(1);
+        if let Some(tenant) = self.shared.tenants.get_mut(&flight.tenant) {
+            tenant.in_flight = tenant.in_flight.saturating_sub(1);
+        }
+        for class in &mut self.classes {
+            class.fair.release(flight.tenant);
+        }
+        self.close(now, &flight, outcome);
+        let class = &mut self.classes[flight.class];
+        if let (true, Some(prefix)) = (flight.leads, flight.prefix) {
+            class.led(now, flight.domain, prefix.key, &mut self.shared);
+        }
+        class.touch(now);
+    }
+
+    /// What an outcome means for keys, domain, buckets and tenant.
+    fn close(&mut self, now: Moment, flight: &Flight, outcome: Outcome) {
+        let class = &mut self.classes[flight.class];
         match outcome {
-            Outcome::Answered => domain.window = domain.window.map(|w| w + 1.0).filter(|w| *w < WINDOW_OPEN),
-            Outcome::Throttled { retry_after } => {
-                domain.throttled += 1;
-                domain.closed_until = domain.closed_until.max(now + retry_after);
-                if domain.window.is_none() || now.since(domain.shrunk_at) >= SHRINK_PAUSE {
-                    domain.window = Some((f64::from(in_flight) * 0.7).max(1.0));
-                    domain.shrunk_at = now;
-                }
+            Outcome::Answered(spent) => self.answered(now, flight, spent),
+            Outcome::Failed => {
+                class.domains[flight.domain].breaker.undecided(now);
+                self.charge_output(now, flight, flight.produced);
             }
-            Outcome::Failed | Outcome::KeyRejected { .. } => {}
+            Outcome::NotSent => {
+                class.domains[flight.domain].breaker.undecided(now);
+                self.refund(now, flight);
+            }
+            Outcome::Broken | Outcome::Overloaded { .. } => {
+                let open = class.domains.iter().filter(|d| d.breaker.is_open(now)).count();
+                let may = (open + 1) * 2 <= class.domains.len();
+                class.domains[flight.domain].breaker.failed(now, may);
+                class.maybe_back(flight);
+                self.charge_output(now, flight, flight.produced);
+            }
+            Outcome::Throttled { by, retry_after } => self.throttled(now, flight, by, retry_after),
+            Outcome::KeyRejected { retry_after } => {
+                class.domains[flight.domain].breaker.undecided(now);
+                let org = self.shared.orgs.get_mut(&flight.lane.org);
+                if let Some(lane) = org.and_then(|o| o.lanes.get_mut(usize::from(flight.lane.key))) {
+                    lane.rejected_until = lane.rejected_until.max(now + retry_after);
+                }
+                self.refund(now, flight);
+            }
         }
     }
 
-    /// Whether no key is accepted anywhere at `now`: waiting would not help.
-    fn no_key(&self, now: Moment) -> bool {
-        self.lanes.values().all(|lane| lane.closed_until > now)
+    fn answered(&mut self, now: Moment, flight: &Flight, spent: Option<Spent>) {
+        let class = &mut self.classes[flight.class];
+        let d = &mut class.domains[flight.domain];
+        d.succeeded(now);
+        if d.knowledge == Knowledge::Unknown && !flight.told {
+            d.knowledge = Knowledge::Unmetered;
+            class.unmetered(flight.domain);
+        }
+        if let Some(tenant) = self.shared.tenants.get_mut(&flight.tenant) {
+            tenant.retries.succeeded();
+        }
+        let Some(spent) = spent else { return self.charge_output(now, flight, flight.produced) };
+        let d = &mut class.domains[flight.domain];
+        if let Some(began) = flight.began {
+            d.paced(spent.output as f64, now.since(began));
+        }
+        let (org, workspace) = (d.org, d.workspace);
+        class
+            .estimator
+            .learn(&flight.mix, spent.input.saturating_add(spent.cache_creation).saturating_add(spent.cache_read));
+        class.learn_length(flight.tenant, spent.output);
+        let cached = spent.cache_creation.saturating_add(spent.cache_read) as f64;
+        for (prefix, most) in [(flight.prefix, flight.prefix_tokens), (flight.conversation, f64::INFINITY)] {
+            if let Some(p) = prefix {
+                self.shared.warmth.learn((flight.went, p.ttl), org, workspace, p.key, cached.min(most));
+            }
+        }
+        let uncached = spent.input.saturating_add(spent.cache_creation) as f64;
+        if flight.metered {
+            let more = uncached - flight.input;
+            for level in &class.domains[flight.domain].meters {
+                class.meters[*level].take(now, 0.0, more, 0.0);
+            }
+        }
+        let more = class.cost(uncached, spent.output as f64) - flight.cost;
+        class.fair.correct(flight.band, flight.tenant, self.shared.weight(flight.tenant), more);
+        if let Some(tenant) = self.shared.tenants.get_mut(&flight.tenant) {
+            tenant.correct(now, uncached + spent.output as f64 - flight.tenant_tokens);
+        }
+        self.charge_output_only(now, flight, spent.output as f64);
     }
 
-    /// The earliest moment at which a lane for `class` is open: the past if one is open now (and
-    /// merely has no room), never if there is no lane at all.
-    fn opens_at(&self, class: ClassId) -> Moment {
-        let lane_opens = |(id, lane): (&LaneId, &Lane)| {
-            let domain = self.domains.get(&(id.org, class)).map_or(Moment::ZERO, |d| d.closed_until);
-            lane.closed_until.max(domain)
-        };
-        self.lanes.iter().map(lane_opens).min().unwrap_or(Moment::NEVER)
+    /// The answer ended after `output` tokens and nobody told what it used.
+    fn charge_output(&mut self, now: Moment, flight: &Flight, output: f64) {
+        if let Some(tenant) = self.shared.tenants.get_mut(&flight.tenant) {
+            tenant.correct(now, flight.input + output - flight.tenant_tokens);
+        }
+        let class = &mut self.classes[flight.class];
+        let more = class.cost(flight.input, output) - flight.cost;
+        class.fair.correct(flight.band, flight.tenant, self.shared.weight(flight.tenant), more);
+        self.charge_output_only(now, flight, output);
     }
 
-    /// Takes a lease if one can be had now.
-    fn take(&mut self, now: Moment, ask: &Ask) -> Option<Lease> {
-        let load = |(id, lane): (&LaneId, &Lane)| {
-            let domain = self.domains.get(&(id.org, ask.class));
-            let open = lane.closed_until <= now && domain.is_none_or(|d| d.closed_until <= now && d.has_room());
-            let avoided = ask.avoid == Some(*id);
-            open.then(|| (avoided, domain.map_or(0, |d| d.in_flight), lane.in_flight, *id))
+    fn charge_output_only(&mut self, now: Moment, flight: &Flight, output: f64) {
+        if !flight.metered {
+            return;
+        }
+        let taken = if flight.reserved > 0.0 { flight.reserved } else { flight.produced };
+        let class = &mut self.classes[flight.class];
+        for level in &class.domains[flight.domain].meters {
+            class.meters[*level].take(now, 0.0, 0.0, output - taken);
+        }
+    }
+
+    /// Nothing of it counts.
+    fn refund(&mut self, now: Moment, flight: &Flight) {
+        if let Some(tenant) = self.shared.tenants.get_mut(&flight.tenant) {
+            tenant.give_back(now, flight.tenant_tokens);
+        }
+        let class = &mut self.classes[flight.class];
+        class.fair.correct(flight.band, flight.tenant, self.shared.weight(flight.tenant), -flight.cost);
+        if flight.metered {
+            for level in &class.domains[flight.domain].meters {
+                class.meters[*level].take(now, -1.0, -flight.input, -flight.reserved.max(flight.produced));
+            }
+        }
+    }
+
+    fn throttled(&mut self, now: Moment, flight: &Flight, by: Throttle, retry_after: Option<Duration>) {
+        self.refund(now, flight);
+        let class = &mut self.classes[flight.class];
+        let d = &mut class.domains[flight.domain];
+        d.breaker.undecided(now);
+        if by == Throttle::SpendCap {
+            d.last_throttle = Some((now, by));
+            d.throttled += 1;
+            if let Some(org) = self.shared.orgs.get_mut(&flight.lane.org) {
+                org.spend_until = org.spend_until.max(now + retry_after.unwrap_or(Duration::from_secs(900)));
+            }
+            return;
+        }
+        d.throttled(now, by, retry_after);
+        for level in &class.domains[flight.domain].meters {
+            class.meters[*level].blame(now, by, flight.input);
+        }
+    }
+
+    /// Decides about a failed attempt.
+    pub fn retry(&mut self, now: Moment, backoff: &mut Backoff, failed: &FailedAttempt, prng: &mut Prng) -> Retry {
+        let private = (failed.lane.org.0 >= CREDENTIALS_FROM).then_some(failed.lane.org);
+        let number = self.class(now, failed.class, private);
+        let class = &mut self.classes[number];
+        let lane = failed.lane;
+        let domain = class.domains.iter_mut().find(|d| d.org == lane.org && d.keys.contains(&lane.key));
+        let tenant = self.shared.tenants.get_mut(&failed.tenant);
+        let (Some(domain), Some(tenant)) = (domain, tenant) else { return Retry::GiveUp(GiveUp::Budget) };
+        let budgets = &mut [&mut domain.retries, &mut tenant.retries];
+        backoff.failed(failed.cause, failed.asked, now, failed.deadline, budgets, prng)
+    }
+
+    /// Leases that are out.
+    pub fn leased(&self) -> u64 {
+        self.shared.flights.len() as u64
+    }
+
+    /// Requests that wait, by the band they asked for.
+    pub fn waiting(&self) -> [usize; 3] {
+        let mut all = [0; 3];
+        self.shared.queue.values().for_each(|w| all[w.ask.band as usize] += 1);
+        all
+    }
+
+    /// A tenant's own limits, as its answers show them; `None` if it has none.
+    pub fn tenant_levels(&self, now: Moment, tenant: TenantId) -> Option<TenantLevels> {
+        self.shared.tenants.get(&tenant)?.levels(now)
+    }
+
+    /// Compares the counters with the sum over the leases.
+    pub fn audit(&self) -> Audit {
+        let flights = &self.shared.flights;
+        let mut difference = 0.0;
+        let off = |counted: u32, real: usize| (f64::from(counted) - real as f64).abs();
+        for (n, class) in self.classes.iter().enumerate() {
+            for (m, d) in class.domains.iter().enumerate() {
+                difference += off(d.in_flight, flights.values().filter(|f| f.class == n && f.domain == m).count());
+            }
+            let sums = class.meters.iter().enumerate().map(|(level, meters)| {
+                let on = |f: &&Flight| f.metered && f.class == n && class.domains[f.domain].meters.contains(&level);
+                let real: f64 = flights.values().filter(on).flat_map(|f| f.coming).sum();
+                let off = (meters.coming.iter().sum::<f64>() - real).abs();
+                // Sums of floating numbers, taken apart in another order than they were put together.
+                if off > 1.0 { off } else { 0.0 }
+            });
+            difference += sums.sum::<f64>();
+        }
+        for (id, org) in &self.shared.orgs {
+            for (key, lane) in (0u16..).zip(&org.lanes) {
+                let on = LaneId { org: *id, key };
+                difference += off(lane.in_flight, flights.values().filter(|f| f.lane == on).count());
+            }
+        }
+        for (id, tenant) in &self.shared.tenants {
+            difference += off(tenant.in_flight, flights.values().filter(|f| f.tenant == *id).count());
+        }
+        Audit { leases: flights.len() as u64, difference }
+    }
+
+    /// The classes with their numbers, those of clients' own credentials included.
+    pub(crate) fn numbered(&self) -> impl Iterator<Item = (ClassId, &Class)> {
+        self.numbers.iter().map(|((class, _), n)| (*class, &self.classes[*n]))
+    }
+
+    /// How many wait before a request in its band, at most.
+    pub(crate) fn ahead(&self, waiting: &Waiting) -> usize {
+        let before = |other: &&Waiting| {
+            other.class == waiting.class
+                && other.place.band <= waiting.place.band
+                && other.place.seq < waiting.place.seq
         };
-        let (.., lane) = self.lanes.iter().filter_map(load).min()?;
-        self.lanes.get_mut(&lane)?.in_flight += 1;
-        self.domains.entry((lane.org, ask.class)).or_insert_with(Domain::new).in_flight += 1;
-        self.leased += 1;
-        Some(Lease { lane, class: ask.class })
+        self.shared.queue.values().filter(before).count()
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const CLASS: ClassId = ClassId(1);
-
-    fn at(ms: u64) -> Moment {
-        Moment::from_nanos(ms * 1_000_000)
-    }
-
-    fn ask(band: Band) -> Ask {
-        Ask { class: CLASS, band, latest: at(600_000), avoid: None }
-    }
-
-    fn go(s: &mut Scheduler, now: Moment) -> Lease {
-        match s.ask(now, ask(Band::Normal)) {
-            Verdict::Go(lease) => lease,
-            other => panic!("not at once: {other:?}"),
-        }
-    }
-
-    fn throttled(ms: u64) -> Outcome {
-        Outcome::Throttled { retry_after: Duration::from_millis(ms) }
-    }
-
-    #[test]
-    fn the_least_busy_key_of_the_least_busy_organisation_goes_first() {
-        let mut s = Scheduler::new(&[2, 1], QueueRules::default());
-        let taken: Vec<_> = (0..4).map(|_| go(&mut s, at(0)).lane()).map(|l| (l.org.0, l.key)).collect();
-        assert_eq!(taken, [(0, 0), (1, 0), (0, 1), (1, 0)]);
-        assert_eq!(s.leased(), 4);
-    }
-
-    #[test]
-    fn a_429_closes_its_domain_and_the_queue_waits_for_it() {
-        let mut s = Scheduler::new(&[1], QueueRules::default());
-        let (a, b) = (go(&mut s, at(0)), go(&mut s, at(0)));
-        s.settle(at(10), a, throttled(5_000));
-        let Verdict::Wait(late) = s.ask(at(20), ask(Band::Background)) else { panic!("should wait") };
-        let Verdict::Wait(soon) = s.ask(at(20), ask(Band::Interactive)) else { panic!("should wait") };
-        assert!(s.advance(at(5_009)).is_empty());
-        assert_eq!(s.wake_at(at(5_009)), Some(at(5_010)));
-        // One is in flight and the window shrank to 1.4: the urgent one goes, the other waits on.
-        let first = s.advance(at(5_010));
-        assert_eq!(first.len(), 1);
-        assert_eq!(first[0].0, soon);
-        s.settle(at(5_020), b, Outcome::Answered);
-        assert_eq!(s.advance(at(5_020))[0].0, late);
-    }
-
-    #[test]
-    fn a_wait_that_cannot_end_in_time_is_refused_at_once_with_its_length() {
-        let mut s = Scheduler::new(&[1], QueueRules::default());
-        let a = go(&mut s, at(0));
-        s.settle(at(0), a, throttled(90_000));
-        let retry_after = Duration::from_secs(90);
-        assert_eq!(s.ask(at(0), ask(Band::Normal)), Verdict::Refuse(Refusal::TooLong { retry_after }));
-        assert!(matches!(s.ask(at(0), ask(Band::Background)), Verdict::Wait(_)), "background waits longer");
-        let hurried = Ask { latest: at(1_000), ..ask(Band::Background) };
-        assert_eq!(s.ask(at(0), hurried), Verdict::Refuse(Refusal::TooLong { retry_after }));
-    }
-
-    #[test]
-    fn other_classes_are_not_held_up() {
-        let mut s = Scheduler::new(&[1], QueueRules::default());
-        let a = go(&mut s, at(0));
-        s.settle(at(0), a, throttled(5_000));
-        let other = Ask { class: ClassId(2), ..ask(Band::Normal) };
-        assert!(matches!(s.ask(at(1), other), Verdict::Go(_)));
-    }
-
-    #[test]
-    fn a_rejected_key_is_put_aside_and_tried_again_later() {
-        let mut s = Scheduler::new(&[2], QueueRules::default());
-        let a = go(&mut s, at(0));
-        assert_eq!(a.lane().key, 0);
-        s.settle(at(0), a, Outcome::KeyRejected { retry_after: Duration::from_secs(60) });
-        assert!((0..3).all(|_| go(&mut s, at(1)).lane().key == 1));
-        assert_eq!(go(&mut s, at(60_000)).lane().key, 0);
-    }
-
-    #[test]
-    fn when_every_key_is_rejected_nobody_is_kept_waiting() {
-        let mut s = Scheduler::new(&[1], QueueRules::default());
-        let (a, b) = (go(&mut s, at(0)), go(&mut s, at(0)));
-        s.settle(at(0), a, throttled(1_000));
-        let Verdict::Wait(waiting) = s.ask(at(0), ask(Band::Normal)) else { panic!("should wait") };
-        s.settle(at(1), b, Outcome::KeyRejected { retry_after: Duration::from_secs(60) });
-        assert_eq!(s.advance(at(1)), [(waiting, Verdict::Refuse(Refusal::NoKey))]);
-        assert_eq!(s.ask(at(2), ask(Band::Background)), Verdict::Refuse(Refusal::NoKey));
-        go(&mut s, at(60_001));
-    }
-
-    #[test]
-    fn the_lane_that_failed_is_avoided_if_another_is_open() {
-        let mut s = Scheduler::new(&[2], QueueRules::default());
-        let first = LaneId { org: OrgId(0), key: 0 };
-        let Verdict::Go(lease) = s.ask(at(0), Ask { avoid: Some(first), ..ask(Band::Normal) }) else { panic!() };
-        assert_ne!(lease.lane(), first);
-    }
-
-    #[test]
-    fn the_queue_has_a_number() {
-        let mut s = Scheduler::new(&[1], QueueRules { waiting_max: 1, ..QueueRules::default() });
-        let a = go(&mut s, at(0));
-        s.settle(at(0), a, throttled(5_000));
-        let Verdict::Wait(ticket) = s.ask(at(0), ask(Band::Normal)) else { panic!() };
-        assert!(matches!(s.ask(at(0), ask(Band::Normal)), Verdict::Refuse(Refusal::QueueFull { .. })));
-        s.cancel(ticket);
-        assert!(matches!(s.ask(at(0), ask(Band::Normal)), Verdict::Wait(_)));
-    }
-
-    #[test]
-    fn a_long_queue_costs_little_per_answer() {
-        let mut s = Scheduler::new(&[8; 8], QueueRules { waiting_max: 20_000, ..QueueRules::default() });
-        let first: Vec<Lease> = (0..8).map(|_| go(&mut s, at(0))).collect();
-        first.into_iter().for_each(|lease| s.settle(at(0), lease, throttled(1)));
-        let mut held: Vec<Lease> = (0..8).map(|_| go(&mut s, at(2))).collect();
-        (0..10_000).for_each(|_| assert!(matches!(s.ask(at(2), ask(Band::Background)), Verdict::Wait(_))));
-        // Asking every lane for every request in the queue at every look takes 20 s here.
-        for _ in 0..1000 {
-            s.settle(at(2), held.remove(0), Outcome::Failed);
-            let mut answers = s.advance(at(2));
-            assert!(s.wake_at(at(2)).is_some());
-            let Some((_, Verdict::Go(lease))) = answers.pop() else { panic!("somebody's turn") };
-            held.push(lease);
-        }
-        assert_eq!((s.waiting(), s.leased()), ([0, 0, 9_000], 8));
-    }
-
-    #[test]
-    fn no_keys_at_all_is_said_so() {
-        let mut s = Scheduler::new(&[], QueueRules::default());
-        assert_eq!(s.ask(at(0), ask(Band::Normal)), Verdict::Refuse(Refusal::NoKey));
-    }
-
-    proptest::proptest! {
-        /// Whatever happens, every ask is answered exactly once and every lease comes back.
-        #[test]
-        fn nothing_is_lost_or_doubled(steps in proptest::collection::vec((0u8..6, 0u64..4000), 1..200)) {
-            let mut s = Scheduler::new(&[2, 1], QueueRules { waiting_max: 8, ..QueueRules::default() });
-            let (mut now, mut held, mut tickets) = (0, Vec::new(), std::collections::BTreeSet::new());
-            for (what, n) in steps {
-                now += n;
-                match what {
-                    0..=2 => match s.ask(at(now), Ask { latest: at(now + 10_000), ..ask(Band::ALL[what as usize]) }) {
-                        Verdict::Go(lease) => held.push(lease),
-                        Verdict::Wait(t) => { proptest::prop_assert!(tickets.insert(t)); }
-                        Verdict::Refuse(_) => {}
-                    },
-                    3 => if let Some(lease) = held.pop() { s.settle(at(now), lease, throttled(n)) },
-                    4 => if let Some(lease) = held.pop() { s.settle(at(now), lease, Outcome::Answered) },
-                    _ => if let Some(t) = tickets.pop_first() { s.cancel(t) },
-                }
-                for (ticket, verdict) in s.advance(at(now)) {
-                    proptest::prop_assert!(tickets.remove(&ticket));
-                    if let Verdict::Go(lease) = verdict { held.push(lease) }
-                }
-                proptest::prop_assert_eq!(s.leased(), held.len() as u64);
-                proptest::prop_assert_eq!(s.waiting().iter().sum::<usize>(), tickets.len());
-            }
-            for lease in held.drain(..) { s.settle(at(now), lease, Outcome::Answered) }
-            for (ticket, verdict) in s.advance(at(now + 4_000_000)) {
-                proptest::prop_assert!(tickets.remove(&ticket));
-                if let Verdict::Go(lease) = verdict { held.push(lease) }
-            }
-            proptest::prop_assert!(tickets.is_empty() || !held.is_empty());
-        }
+impl Org {
+    fn new(spec: OrgSpec) -> Self {
+        Org { lanes: vec![Lane::default(); spec.keys.len()], spec, ..Org::default() }
     }
 }
