@@ -153,7 +153,8 @@ impl Bucket {
 
     /// The most that is believed to be saved up: what was seen, and a second's refill at least.
     pub(crate) fn capacity(&self) -> f64 {
-        self.seen.max(self.nominal()).max(1.0)
+        // Who grew too sharply may not spend at once what others would let him save up.
+        if self.ramped { self.rate().max(1.0) } else { self.seen.max(self.nominal()).max(1.0) }
     }
 
     /// What is kept back, so that lateness and rounding do not add up to a 429.
@@ -224,6 +225,9 @@ impl Bucket {
             self.low = if alone { low } else { self.low + LIFT * (low - self.low) };
         }
         self.low = self.low.min(self.high);
+        if self.ramped {
+            self.low = self.low.min(self.capacity());
+        }
     }
 
     /// The least and the most that can be there now, by what a head said.
@@ -264,7 +268,7 @@ impl Bucket {
         let least = RAMP_LEAST_PER_S * self.kind.grain();
         self.trust = self.trust.min(rate.max(least) / self.nominal().max(f64::MIN_POSITIVE));
         (self.ramped, self.blamed_at) = (true, Some(now));
-        self.low = self.low.min(self.rate());
+        self.low = self.low.min(self.capacity());
     }
 
     /// What was used per second over the last `span`.

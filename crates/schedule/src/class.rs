@@ -344,7 +344,12 @@ impl Class {
             let lasts = self.domains[*n].closed(now).filter(|b| b.by != WaitsFor::InFlight);
             lasts.map_or(Duration::ZERO, |b| b.wait)
         };
-        let opens = (0..self.domains.len()).filter(|n| self.eligible(*n, ask)).map(|n| closed(&n)).min();
+        let places = (0..self.domains.len()).filter(|n| self.eligible(*n, ask));
+        if places.clone().any(|n| self.domains[n].knowledge == Knowledge::Unknown) {
+            // Its first answer may tell that there is room for all.
+            return places.map(|n| closed(&n)).min().unwrap_or_default();
+        }
+        let opens = places.map(|n| closed(&n)).min();
         opens.unwrap_or_default() + Duration::from_secs_f64(queued)
     }
 
@@ -578,9 +583,8 @@ impl Class {
 
     /// Moves up those who have waited long enough.
     fn age(&mut self, now: Moment, shared: &mut Shared) {
-        let since = now - shared.rules.ageing;
         for (band, higher) in [(Band::Normal, Band::Interactive), (Band::Background, Band::Normal)] {
-            while let Some(ticket) = self.fair.aged(band, since) {
+            while let Some(ticket) = self.fair.aged(now, band, shared.rules.ageing) {
                 let weight = shared.queue.get(ticket).map_or(1.0, |w| shared.weight(w.place.tenant));
                 // It may have gone or left long ago.
                 let Some(waiting) = shared.queue.get_mut(ticket).filter(|w| w.place.band == band && w.held == Held::No)

@@ -173,7 +173,8 @@ impl Domain {
         }
         let shrinks = blind || by == Throttle::Concurrent;
         if shrinks && (self.window.is_none() || now.since(self.shrunk_at) >= SHRINK_PAUSE) {
-            self.window = Some((f64::from(self.in_flight) * 0.7).max(1.0));
+            // The one that was refused is over already, and counts.
+            self.window = Some((f64::from(self.in_flight + 1) * 0.7).max(1.0));
             self.shrunk_at = now;
         }
     }

@@ -217,10 +217,10 @@ impl Fair {
         }
     }
 
-    /// Those who have waited in their band since `since` or longer, and were not looked at yet.
-    pub(crate) fn aged(&mut self, band: Band, since: Moment) -> Option<Ticket> {
+    /// One that has waited in its band for `ageing` or longer, and was not looked at yet.
+    pub(crate) fn aged(&mut self, now: Moment, band: Band, ageing: Duration) -> Option<Ticket> {
         let arrivals = &mut self.bands[band as usize].arrivals;
-        arrivals.pop_front_if(|(at, _)| *at <= since).map(|(_, ticket)| ticket)
+        arrivals.pop_front_if(|(at, _)| *at + ageing <= now).map(|(_, ticket)| ticket)
     }
 
     /// When somebody's ageing is next to be looked at, if it takes `ageing`.

@@ -25,7 +25,6 @@ pub(crate) struct Waiting {
     pub(crate) place: Place,
     /// The whole input, tokens, as estimated.
     pub(crate) tokens: f64,
-    pub(crate) since: Moment,
     pub(crate) held: Held,
     pub(crate) reason: WaitsFor,
     /// It is next in turn and needs more than was ever seen at once: when that must be there.

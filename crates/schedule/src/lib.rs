@@ -45,6 +45,8 @@ mod retry;
 mod rules;
 mod scheduler;
 mod tenant;
+#[cfg(test)]
+mod tests;
 mod view;
 mod warmth;
 

@@ -115,6 +115,8 @@ pub struct Scheduler {
     numbers: BTreeMap<(ClassId, Option<OrgId>), usize>,
     pub(crate) classes: Vec<Class>,
     by_hash: BTreeMap<u64, OrgId>,
+    /// Answers that came out of another's asking, for the next [`Scheduler::advance`].
+    answered: Vec<(Ticket, Verdict)>,
     next_credential: u32,
     next_seq: u64,
     swept: Moment,
@@ -136,6 +138,7 @@ impl Scheduler {
             numbers: BTreeMap::new(),
             classes: Vec::new(),
             by_hash: BTreeMap::new(),
+            answered: Vec::new(),
             next_credential: CREDENTIALS_FROM,
             next_seq: 0,
             swept: Moment::ZERO,
@@ -269,11 +272,15 @@ impl Scheduler {
         self.next_seq += 1;
         let place = Place { tenant: ask.tenant, band: ask.band, until, seq: self.next_seq, input: tokens, output };
         let reason = own.map_or(WaitsFor::Turn, |(limit, _)| WaitsFor::Tenant(limit));
-        let waiting =
-            Waiting { ask, class: number, place, tokens, since: now, held: Held::No, reason, saving_since: None };
+        let waiting = Waiting { ask, class: number, place, tokens, held: Held::No, reason, saving_since: None };
         let ticket = self.shared.queue.insert(waiting);
         class.enter(now, ticket, &place, self.shared.weight(ask.tenant));
-        Verdict::Wait(ticket)
+        // It may be its turn at once: those before it may wait for what it does not need.
+        class.run(number, now, &mut self.shared, &mut self.answered);
+        match self.answered.iter().position(|(other, _)| *other == ticket) {
+            Some(n) => self.answered.swap_remove(n).1,
+            None => Verdict::Wait(ticket),
+        }
     }
 
     /// How long a tenant's own limits will need for what it has waiting, with `tokens` more.
@@ -295,7 +302,7 @@ impl Scheduler {
     /// Answers whoever can be answered now. Call it after every other call, and at
     /// [`Scheduler::wake_at`].
     pub fn advance(&mut self, now: Moment) -> Vec<(Ticket, Verdict)> {
-        let mut out = Vec::new();
+        let mut out = std::mem::take(&mut self.answered);
         for number in 0..self.classes.len() {
             if self.classes[number].wake_at().is_some_and(|at| at <= now) {
                 self.classes[number].run(number, now, &mut self.shared, &mut out);
@@ -309,7 +316,10 @@ impl Scheduler {
     }
 
     /// When [`Scheduler::advance`] has something to do again, if nothing else happens before.
-    pub fn wake_at(&self, _now: Moment) -> Option<Moment> {
+    pub fn wake_at(&self, now: Moment) -> Option<Moment> {
+        if !self.answered.is_empty() {
+            return Some(now);
+        }
         self.classes.iter().filter_map(Class::wake_at).min()
     }
 
@@ -408,7 +418,7 @@ impl Scheduler {
     fn close(&mut self, now: Moment, flight: &Flight, outcome: Outcome) {
         let class = &mut self.classes[flight.class];
         match outcome {
-            Outcome::Answered(spent) => self.answered(now, flight, spent),
+            Outcome::Answered(spent) => self.gave_an_answer(now, flight, spent),
             Outcome::Failed => {
                 class.domains[flight.domain].breaker.undecided(now);
                 self.charge_output(now, flight, flight.produced);
@@ -436,7 +446,7 @@ impl Scheduler {
         }
     }
 
-    fn answered(&mut self, now: Moment, flight: &Flight, spent: Option<Spent>) {
+    fn gave_an_answer(&mut self, now: Moment, flight: &Flight, spent: Option<Spent>) {
         let class = &mut self.classes[flight.class];
         let d = &mut class.domains[flight.domain];
         d.succeeded(now);
