@@ -150,6 +150,15 @@ impl Class {
         (tokens - cached).max(tokens * 0.01).max(1.0)
     }
 
+    /// Uncached input tokens of a request where it is warmest.
+    pub(crate) fn least_input(&self, now: Moment, shared: &Shared, ask: &Ask, tokens: f64) -> f64 {
+        if ask.prefix.is_none() && ask.conversation.is_none() {
+            return tokens;
+        }
+        let places = (0..self.domains.len()).filter(|n| self.eligible(*n, ask));
+        places.map(|n| self.input_in(now, shared, n, ask, tokens)).fold(tokens, f64::min)
+    }
+
     /// What a request asks of a domain's meters.
     pub(crate) fn demand(&self, now: Moment, shared: &Shared, domain: usize, ask: &Ask, tokens: f64) -> Demand {
         let output = self.output_of(ask);
@@ -372,6 +381,11 @@ impl Class {
         self.predict(now, shared, &ask, 0.0, 0.0)
     }
 
+    /// How many wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.ends.len()
+    }
+
     /// How many domains it has.
     pub(crate) fn len(&self) -> usize {
         self.domains.len()
@@ -547,7 +561,10 @@ impl Class {
                     (waiting.held, waiting.reason) = (Held::ForPrefix(domain, key), WaitsFor::Prefix);
                     self.held.entry((domain, key)).or_default().push(ticket);
                 }
-                Step::Park(tenant, until) => self.fair.park(tenant, until),
+                Step::Park(tenant, until) => {
+                    self.fair.park(tenant, until);
+                    shared.tenants.entry(tenant).and_modify(|t| t.parked = true);
+                }
                 Step::Done => break,
             }
         }
@@ -603,9 +620,9 @@ impl Class {
         heads.clear(self.domains.len());
         for ticket in self.fair.order().take(LOOKS) {
             let Some(waiting) = shared.queue.get(ticket) else { continue };
-            let Place { tenant, output, .. } = waiting.place;
+            let Place { tenant, input, output, .. } = waiting.place;
             let (ask, tokens) = (waiting.ask, waiting.tokens);
-            let limited = shared.tenants.get(&tenant).and_then(|t| t.wait(now, tokens + output));
+            let limited = shared.tenants.get(&tenant).and_then(|t| t.wait(now, input + output));
             if let Some((limit, wait)) = limited {
                 if let Some(waiting) = shared.queue.get_mut(ticket) {
                     waiting.reason = WaitsFor::Tenant(limit);

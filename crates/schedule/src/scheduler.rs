@@ -244,7 +244,8 @@ impl Scheduler {
         let class = &mut self.classes[number];
         let tokens = class.estimator.tokens(&ask.input);
         let output = class.output_of(&ask);
-        let own = self.shared.tenants.get(&ask.tenant).and_then(|t| t.wait(now, tokens + output));
+        let input = class.least_input(now, &self.shared, &ask, tokens);
+        let own = self.shared.tenants.get(&ask.tenant).and_then(|t| t.wait(now, input + output));
         match class.at_once(now, &mut self.shared, &ask, tokens) {
             Err(refusal) => return Verdict::Refuse(refusal),
             Ok(Some(domain)) if own.is_none() => {
@@ -255,13 +256,13 @@ impl Scheduler {
         let cap = self.shared.rules.queue.wait_max[ask.band as usize].saturating_sub(ask.waited);
         let until = ask.latest.min(now + cap);
         if let Some((limit, wait)) = own {
-            let wait = wait.max(self.own_backlog(now, number, &ask, tokens + output));
+            let wait = wait.max(self.own_backlog(now, number, &ask, input + output));
             if now + wait > until {
                 return Verdict::Refuse(Refusal::Tenant { limit, retry_after: wait });
             }
         }
         let class = &mut self.classes[number];
-        let wait = class.predict(now, &self.shared, &ask, tokens, output);
+        let wait = class.predict(now, &self.shared, &ask, input, output);
         if now + wait > until || until <= now {
             let late = (now + wait).since(until).max(Duration::from_secs(1));
             return Verdict::Refuse(Refusal::TooLong { retry_after: late });
@@ -270,7 +271,7 @@ impl Scheduler {
             return Verdict::Refuse(Refusal::QueueFull { retry_after: wait.max(Duration::from_secs(1)) });
         }
         self.next_seq += 1;
-        let place = Place { tenant: ask.tenant, band: ask.band, until, seq: self.next_seq, input: tokens, output };
+        let place = Place { tenant: ask.tenant, band: ask.band, until, seq: self.next_seq, input, output };
         let reason = own.map_or(WaitsFor::Turn, |(limit, _)| WaitsFor::Tenant(limit));
         let waiting = Waiting { ask, class: number, place, tokens, held: Held::No, reason, saving_since: None };
         let ticket = self.shared.queue.insert(waiting);
@@ -341,8 +342,9 @@ impl Scheduler {
             // What runs already was not counted while nothing was known to be metered.
             d.window = None;
         }
-        let (late, alone) = (d.late(self.shared.rules.jitter), d.in_flight == 1);
+        let late = d.late(self.shared.rules.jitter);
         let level = class.level_told(flight.domain, levels);
+        let alone = class.meters[level].in_flight == 1;
         class.meters[level].hear(now, flight.went, levels, late, alone);
         if first {
             class.meters[level].forget_assumed();
@@ -403,15 +405,24 @@ impl Scheduler {
         if let Some(tenant) = self.shared.tenants.get_mut(&flight.tenant) {
             tenant.in_flight = tenant.in_flight.saturating_sub(1);
         }
-        for class in &mut self.classes {
-            class.fair.release(flight.tenant);
-        }
+        self.let_back(flight.tenant);
         self.close(now, &flight, outcome);
         let class = &mut self.classes[flight.class];
         if let (true, Some(prefix)) = (flight.leads, flight.prefix) {
+            // Nobody was told that it is there, so the next one goes ahead.
             class.led(now, flight.domain, prefix.key, &mut self.shared);
         }
         class.touch(now);
+    }
+
+    /// A tenant that may have waited for one of its own requests to end.
+    fn let_back(&mut self, tenant: TenantId) {
+        let parked = self.shared.tenants.get_mut(&tenant).is_some_and(|t| std::mem::take(&mut t.parked));
+        if parked {
+            for class in &mut self.classes {
+                class.fair.release(tenant);
+            }
+        }
     }
 
     /// What an outcome means for keys, domain, buckets and tenant.
@@ -573,49 +584,46 @@ impl Scheduler {
         self.shared.tenants.get(&tenant)?.levels(now)
     }
 
-    /// Compares the counters with the sum over the leases.
+    /// Compares the counters with the sum over the leases, in one pass over these.
     pub fn audit(&self) -> Audit {
-        let flights = &self.shared.flights;
-        let mut difference = 0.0;
-        let off = |counted: u32, real: usize| (f64::from(counted) - real as f64).abs();
+        let mut domains: BTreeMap<(usize, usize), i64> = BTreeMap::new();
+        let mut lanes: BTreeMap<LaneId, i64> = BTreeMap::new();
+        let mut tenants: BTreeMap<TenantId, i64> = BTreeMap::new();
+        let mut levels: BTreeMap<(usize, usize), f64> = BTreeMap::new();
+        for f in self.shared.flights.values() {
+            *domains.entry((f.class, f.domain)).or_default() += 1;
+            *lanes.entry(f.lane).or_default() += 1;
+            *tenants.entry(f.tenant).or_default() += 1;
+            for level in self.classes[f.class].domains[f.domain].meters.iter().filter(|_| f.metered) {
+                *levels.entry((f.class, *level)).or_default() += f.coming.iter().sum::<f64>();
+            }
+        }
         for (n, class) in self.classes.iter().enumerate() {
             for (m, d) in class.domains.iter().enumerate() {
-                difference += off(d.in_flight, flights.values().filter(|f| f.class == n && f.domain == m).count());
+                *domains.entry((n, m)).or_default() -= i64::from(d.in_flight);
             }
-            let sums = class.meters.iter().enumerate().map(|(level, meters)| {
-                let on = |f: &&Flight| f.metered && f.class == n && class.domains[f.domain].meters.contains(&level);
-                let real: f64 = flights.values().filter(on).flat_map(|f| f.coming).sum();
-                let off = (meters.coming.iter().sum::<f64>() - real).abs();
-                // Sums of floating numbers, taken apart in another order than they were put together.
-                if off > 1.0 { off } else { 0.0 }
-            });
-            difference += sums.sum::<f64>();
+            for (m, meters) in class.meters.iter().enumerate() {
+                *levels.entry((n, m)).or_default() -= meters.coming.iter().sum::<f64>();
+            }
         }
-        for (id, org) in &self.shared.orgs {
-            for (key, lane) in (0u16..).zip(&org.lanes) {
-                let on = LaneId { org: *id, key };
-                difference += off(lane.in_flight, flights.values().filter(|f| f.lane == on).count());
+        for (org, o) in &self.shared.orgs {
+            for (key, lane) in (0u16..).zip(&o.lanes) {
+                *lanes.entry(LaneId { org: *org, key }).or_default() -= i64::from(lane.in_flight);
             }
         }
         for (id, tenant) in &self.shared.tenants {
-            difference += off(tenant.in_flight, flights.values().filter(|f| f.tenant == *id).count());
+            *tenants.entry(*id).or_default() -= i64::from(tenant.in_flight);
         }
-        Audit { leases: flights.len() as u64, difference }
+        let counts = domains.into_values().chain(lanes.into_values()).chain(tenants.into_values());
+        let counted: u64 = counts.map(i64::unsigned_abs).sum();
+        // Sums of floating numbers, taken apart in another order than they were put together.
+        let summed: f64 = levels.into_values().map(f64::abs).filter(|off| *off > 1.0).sum();
+        Audit { leases: self.shared.flights.len() as u64, difference: counted as f64 + summed }
     }
 
     /// The classes with their numbers, those of clients' own credentials included.
     pub(crate) fn numbered(&self) -> impl Iterator<Item = (ClassId, &Class)> {
         self.numbers.iter().map(|((class, _), n)| (*class, &self.classes[*n]))
-    }
-
-    /// How many wait before a request in its band, at most.
-    pub(crate) fn ahead(&self, waiting: &Waiting) -> usize {
-        let before = |other: &&Waiting| {
-            other.class == waiting.class
-                && other.place.band <= waiting.place.band
-                && other.place.seq < waiting.place.seq
-        };
-        self.shared.queue.values().filter(before).count()
     }
 }
 

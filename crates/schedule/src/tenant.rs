@@ -81,6 +81,8 @@ pub(crate) struct Tenant {
     tokens: Option<Meter>,
     concurrent: Option<u32>,
     pub(crate) in_flight: u32,
+    /// Its own limit keeps it out of the order of some class.
+    pub(crate) parked: bool,
     pub(crate) retries: RetryBudget,
 }
 
@@ -92,6 +94,7 @@ impl Tenant {
             tokens: rules.tokens.map(|n| Meter::new(n, now)),
             concurrent: rules.concurrent,
             in_flight: 0,
+            parked: false,
             retries,
         }
     }

@@ -6,6 +6,7 @@ use crate::class::Class;
 use crate::domain::Domain;
 use crate::meters::Meters;
 use crate::scheduler::Scheduler;
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tidegate_base::Moment;
 
@@ -127,15 +128,28 @@ fn meters(level: &Meters) -> [MeterView; 3] {
 impl Scheduler {
     /// What one that waits waits for; `None` if it does not wait any more.
     pub fn waits(&self, now: Moment, ticket: Ticket) -> Option<WaitView> {
-        let waiting = self.shared.queue.get(ticket)?;
-        let class = &self.classes[waiting.class];
-        let whole = class.predict(now, &self.shared, &waiting.ask, 0.0, 0.0);
-        let ahead = self.ahead(waiting);
-        // What is queued in all takes `whole`; it has its part of that before it.
-        let behind = self.shared.queue.len().max(1);
-        let share = (ahead + 1) as f64 / behind as f64;
-        let expected = whole.mul_f64(share.min(1.0)).min(now.until(waiting.place.until));
-        Some(WaitView { reason: waiting.reason, expected, ahead })
+        self.shared.queue.get(ticket)?;
+        self.all_waits(now).remove(&ticket)
+    }
+
+    /// The same of all that wait, in one pass.
+    pub fn all_waits(&self, now: Moment) -> BTreeMap<Ticket, WaitView> {
+        let mut waiting: Vec<_> = self.shared.queue.iter().collect();
+        waiting.sort_by_key(|(_, w)| (w.class, w.place.band, w.place.seq));
+        let mut views = BTreeMap::new();
+        let (mut class, mut ahead, mut whole) = (usize::MAX, 0, Duration::ZERO);
+        for (ticket, w) in &waiting {
+            if w.class != class {
+                (class, ahead) = (w.class, 0);
+                whole = self.classes[class].queue_wait(now, &self.shared);
+            }
+            // All that waits takes `whole`; this one has its part of that before it.
+            let all = self.classes[class].waiting().max(1);
+            let expected = whole.mul_f64((ahead + 1) as f64 / all as f64).min(now.until(w.place.until));
+            views.insert(*ticket, WaitView { reason: w.reason, expected, ahead });
+            ahead += 1;
+        }
+        views
     }
 
     /// The domains seen so far.
