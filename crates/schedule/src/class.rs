@@ -737,7 +737,7 @@ impl Class {
                 self.meters[*level].goes(now, &demand, &flight.coming);
             }
         }
-        self.fair.went(ask.tenant, band, weight, band_weight, cost);
+        self.fair.went(now, ask.tenant, band, weight, band_weight, cost);
         if let Some(tenant) = shared.tenants.get_mut(&ask.tenant) {
             tenant.goes(now, flight.tenant_tokens);
         }

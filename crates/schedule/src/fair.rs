@@ -4,13 +4,14 @@
 //! weight what they *use* (virtual token counter: each tenant's counter rises by what its requests
 //! cost, and the lowest goes first), so a flood delays its sender and nobody else. A tenant that
 //! comes back begins at the lowest counter of those who wait: nobody saves up by being idle. Within
-//! a tenant the one whose time ends first goes first. Who has waited for [`crate::Rules::ageing`]
-//! moves up a band.
+//! a tenant the one whose time ends first goes first. A tenant that got nothing out of a band for
+//! [`crate::Rules::ageing`] has its first there moved up a band: no band starves, and a flood, which
+//! is served all the time, does not climb over the others.
 //!
 //! Costs are in nanoseconds of the class' whole quota; the order holds tickets and numbers only.
 
 use crate::ask::{Band, TenantId, Ticket};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tidegate_base::Moment;
 
@@ -58,6 +59,8 @@ struct TenantQueue {
     weight: f64,
     waiting: BTreeSet<(Moment, u64, Ticket)>,
     sum: Sum,
+    /// Last served here, or began to wait.
+    since: Moment,
     /// Its own limit keeps it away until then.
     parked: Option<Moment>,
 }
@@ -72,8 +75,8 @@ struct BandQueue {
     /// The band's own counter.
     counter: f64,
     sum: Sum,
-    /// Arrivals, for ageing.
-    arrivals: VecDeque<(Moment, Ticket)>,
+    /// Tenants with somebody waiting, by when they were last served here or began to wait.
+    stale: BTreeSet<(Moment, TenantId)>,
     /// Sum of the weights of tenants with somebody waiting.
     weights: f64,
 }
@@ -86,13 +89,15 @@ pub(crate) struct Fair {
 }
 
 impl BandQueue {
-    fn enter(&mut self, ticket: Ticket, place: &Place, weight: f64) {
+    fn enter(&mut self, now: Moment, ticket: Ticket, place: &Place, weight: f64) {
         let floor = self.order.first().map_or(self.floor, |(counter, _)| *counter);
         let queue = self.tenants.entry(place.tenant).or_default();
         if queue.waiting.is_empty() {
             queue.counter = queue.counter.max(floor);
             queue.weight = weight;
+            queue.since = now;
             self.weights += weight;
+            self.stale.insert((now, place.tenant));
             if queue.parked.is_none() {
                 self.order.insert((queue.counter, place.tenant));
             }
@@ -111,11 +116,20 @@ impl BandQueue {
         self.sum.add(place, -1.0);
         if queue.waiting.is_empty() {
             self.order.remove(&(queue.counter, place.tenant));
+            self.stale.remove(&(queue.since, place.tenant));
             self.weights -= queue.weight;
         }
         if self.sum.count == 0 {
-            self.arrivals.clear();
             self.weights = 0.0;
+        }
+    }
+
+    /// A tenant got something.
+    fn served(&mut self, now: Moment, tenant: TenantId) {
+        if let Some(queue) = self.tenants.get_mut(&tenant).filter(|q| !q.waiting.is_empty()) {
+            self.stale.remove(&(queue.since, tenant));
+            queue.since = now;
+            self.stale.insert((now, tenant));
         }
     }
 
@@ -146,8 +160,7 @@ impl Fair {
                 self.bands[band].counter = self.bands[band].counter.max(least);
             }
         }
-        self.bands[band].enter(ticket, place, weight);
-        self.bands[band].arrivals.push_back((now, ticket));
+        self.bands[band].enter(now, ticket, place, weight);
     }
 
     /// One stops waiting, however.
@@ -169,13 +182,14 @@ impl Fair {
     }
 
     /// One went, at a `cost`: its tenant and its band have had so much.
-    pub(crate) fn went(&mut self, tenant: TenantId, band: Band, weight: f64, band_weight: f64, cost: f64) {
+    pub(crate) fn went(&mut self, now: Moment, tenant: TenantId, band: Band, weight: f64, band_weight: f64, cost: f64) {
         let band = &mut self.bands[band as usize];
         band.counter += cost / band_weight.max(1.0);
         if let Some(queue) = band.tenants.get(&tenant) {
             band.floor = band.floor.max(queue.counter);
         }
         band.charge(tenant, weight, cost);
+        band.served(now, tenant);
     }
 
     /// What one that went really used is `more` than it was charged.
@@ -217,18 +231,20 @@ impl Fair {
         }
     }
 
-    /// One that has waited in its band for `ageing` or longer, and was not looked at yet.
+    /// The first of a tenant that got nothing out of this band for `ageing`.
     pub(crate) fn aged(&mut self, now: Moment, band: Band, ageing: Duration) -> Option<Ticket> {
-        let arrivals = &mut self.bands[band as usize].arrivals;
-        arrivals.pop_front_if(|(at, _)| *at + ageing <= now).map(|(_, ticket)| ticket)
+        let band = &mut self.bands[band as usize];
+        let (_, tenant) = band.stale.first().copied().filter(|(since, _)| *since + ageing <= now)?;
+        band.served(now, tenant);
+        band.tenants.get(&tenant)?.waiting.first().map(|(.., ticket)| *ticket)
     }
 
     /// When somebody's ageing is next to be looked at, if it takes `ageing`.
     pub(crate) fn next_aged(&self, ageing: Duration) -> Option<Moment> {
         [Band::Normal, Band::Background]
             .into_iter()
-            .filter_map(|band| self.bands[band as usize].arrivals.front())
-            .map(|(at, _)| *at + ageing)
+            .filter_map(|band| self.bands[band as usize].stale.first())
+            .map(|(since, _)| *since + ageing)
             .min()
     }
 

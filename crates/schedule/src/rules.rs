@@ -26,7 +26,7 @@ pub struct Rules {
     pub queue: QueueRules,
     /// Shares of the bands where all have somebody waiting (scheduling page, A2.5).
     pub band_weights: [u32; 3],
-    /// After so long in a band a request moves up one.
+    /// A tenant that got nothing out of a band for so long has its first request moved up one.
     pub ageing: Duration,
     /// How failed attempts are repeated.
     pub retry: RetryRules,
