@@ -195,7 +195,7 @@ impl Meters {
         let bucket = self.output.as_ref()?;
         let output = output.max(1.0);
         let lasts = pace.first + output / pace.speed.max(1.0);
-        Some((IN_FLIGHT_FACTOR * bucket.rate() / output * lasts).max(IN_FLIGHT_LEAST).min(1e6) as u32)
+        Some((IN_FLIGHT_FACTOR * bucket.rate() / output * lasts).clamp(IN_FLIGHT_LEAST, 1e6) as u32)
     }
 
     /// A request goes.

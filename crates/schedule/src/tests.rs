@@ -276,7 +276,9 @@ fn a_tenants_own_limits_wait_and_then_refuse_by_name() {
     let rules = TenantRules { requests: Some(60), concurrent: Some(100), ..TenantRules::default() };
     s.tenant(at(0), TenantId(1), &rules);
     let one = Ask { tenant: TenantId(1), ..ask() };
-    (0..60).for_each(|_| drop(go(&mut s, at(0), one)));
+    (0..60).for_each(|_| {
+        go(&mut s, at(0), one);
+    });
     let waiting = wait(&mut s, at(0), one);
     go(&mut s, at(1), ask());
     assert!(s.advance(at(2)).is_empty());

@@ -3,14 +3,18 @@
 //! Classes of models are looked at one by one (`class.rs`); what they share is here: organisations
 //! and their keys, tenants, the prompt caches, the table of those who wait and of those under way.
 
+mod audit;
+mod lease;
+
+pub use audit::Audit;
+
 use crate::ask::{
-    Ask, ClassId, LaneId, Lease, LeaseId, Levels, Limits, OrgId, OrgSpec, Outcome, Refusal, Spent, TenantId,
-    TenantRules, Throttle, Ticket, Verdict, WaitsFor, WorkspaceId,
+    Ask, ClassId, LaneId, Limits, OrgId, OrgSpec, Refusal, TenantId, TenantRules, Ticket, Verdict, WaitsFor,
+    WorkspaceId,
 };
 use crate::class::Class;
-use crate::domain::Knowledge;
 use crate::fair::Place;
-use crate::flight::{Flight, Flights, Held, Queue, Waiting};
+use crate::flight::{Flights, Held, Queue, Waiting};
 use crate::retry::{Backoff, Cause, GiveUp, Retry, RetryBudget};
 use crate::rules::Rules;
 use crate::tenant::{Tenant, TenantLevels};
@@ -94,16 +98,6 @@ pub struct FailedAttempt {
     pub asked: Option<Duration>,
     /// The last moment at which another would be of use.
     pub deadline: Moment,
-}
-
-/// What an audit found.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Audit {
-    /// Leases that are out.
-    pub leases: u64,
-    /// By how much counters and the sum over the leases differ, in requests and tokens; 0, or there
-    /// is a bug.
-    pub difference: f64,
 }
 
 /// Hands out leases.
@@ -324,236 +318,6 @@ impl Scheduler {
         self.classes.iter().filter_map(Class::wake_at).min()
     }
 
-    /// A lease's request is written to its last byte.
-    pub fn sent(&mut self, now: Moment, id: LeaseId) {
-        let Some(flight) = self.shared.flights.get(id) else { return };
-        self.classes[flight.class].domains[flight.domain].sent(now, flight.went);
-    }
-
-    /// The head of a lease's answer came, and told these levels.
-    pub fn heard(&mut self, now: Moment, id: LeaseId, levels: &Levels) {
-        let Some(flight) = self.shared.flights.get_mut(id).filter(|_| !levels.is_silent()) else { return };
-        flight.told = true;
-        let class = &mut self.classes[flight.class];
-        let d = &mut class.domains[flight.domain];
-        let first = d.knowledge != Knowledge::Metered;
-        d.knowledge = Knowledge::Metered;
-        if first {
-            // What runs already was not counted while nothing was known to be metered.
-            d.window = None;
-        }
-        let late = d.late(self.shared.rules.jitter);
-        let level = class.level_told(flight.domain, levels);
-        let alone = class.meters[level].in_flight == 1;
-        class.meters[level].hear(now, flight.went, levels, late, alone);
-        if first {
-            class.meters[level].forget_assumed();
-        }
-        class.touch(now);
-    }
-
-    /// The first event of a lease's answer came, or the whole of a buffered one: it is no refusal.
-    pub fn began(&mut self, now: Moment, id: LeaseId) {
-        let Some(flight) = self.shared.flights.get_mut(id).filter(|f| f.began.is_none()) else { return };
-        flight.began = Some(now);
-        let (class, domain, went) = (flight.class, flight.domain, flight.went);
-        let led = flight.leads.then_some(flight.prefix).flatten();
-        flight.leads = false;
-        let tokens = flight.prefix_tokens;
-        let told = flight.told;
-        let class = &mut self.classes[class];
-        let d = &mut class.domains[domain];
-        d.began(now.since(went));
-        if d.knowledge == Knowledge::Unknown && !told {
-            d.knowledge = Knowledge::Unmetered;
-            class.unmetered(domain);
-        }
-        if let Some(prefix) = led {
-            let d = &class.domains[domain];
-            self.shared.warmth.learn((went, prefix.ttl), d.org, d.workspace, prefix.key, tokens);
-            class.led(now, domain, prefix.key, &mut self.shared);
-        }
-        class.touch(now);
-    }
-
-    /// So many output tokens of these leases have come since the last time.
-    pub fn progressed(&mut self, now: Moment, produced: &[(LeaseId, u32)]) {
-        for (id, tokens) in produced {
-            let Some(flight) = self.shared.flights.get_mut(*id).filter(|f| f.metered) else { continue };
-            flight.produced += f64::from(*tokens);
-            if flight.reserved > 0.0 {
-                continue;
-            }
-            let class = &mut self.classes[flight.class];
-            for level in &class.domains[flight.domain].meters {
-                class.meters[*level].take(now, 0.0, 0.0, f64::from(*tokens));
-            }
-            class.touch(now);
-        }
-    }
-
-    /// Ends a lease.
-    pub fn settle(&mut self, now: Moment, lease: Lease, outcome: Outcome) {
-        let Some(flight) = self.shared.flights.remove(lease.id) else { return };
-        let class = &mut self.classes[flight.class];
-        class.ends_flight(lease.id, &flight);
-        if let Some(lane) =
-            self.shared.orgs.get_mut(&flight.lane.org).and_then(|o| o.lanes.get_mut(usize::from(flight.lane.key)))
-        {
-            lane.in_flight = lane.in_flight.saturating_sub(1);
-        }
-        if let Some(tenant) = self.shared.tenants.get_mut(&flight.tenant) {
-            tenant.in_flight = tenant.in_flight.saturating_sub(1);
-        }
-        self.let_back(flight.tenant);
-        self.close(now, &flight, outcome);
-        let class = &mut self.classes[flight.class];
-        if let (true, Some(prefix)) = (flight.leads, flight.prefix) {
-            // Nobody was told that it is there, so the next one goes ahead.
-            class.led(now, flight.domain, prefix.key, &mut self.shared);
-        }
-        class.touch(now);
-    }
-
-    /// A tenant that may have waited for one of its own requests to end.
-    fn let_back(&mut self, tenant: TenantId) {
-        let parked = self.shared.tenants.get_mut(&tenant).is_some_and(|t| std::mem::take(&mut t.parked));
-        if parked {
-            for class in &mut self.classes {
-                class.fair.release(tenant);
-            }
-        }
-    }
-
-    /// What an outcome means for keys, domain, buckets and tenant.
-    fn close(&mut self, now: Moment, flight: &Flight, outcome: Outcome) {
-        let class = &mut self.classes[flight.class];
-        match outcome {
-            Outcome::Answered(spent) => self.gave_an_answer(now, flight, spent),
-            Outcome::Failed => {
-                class.domains[flight.domain].breaker.undecided(now);
-                self.charge_output(now, flight, flight.produced);
-            }
-            Outcome::NotSent => {
-                class.domains[flight.domain].breaker.undecided(now);
-                self.refund(now, flight);
-            }
-            Outcome::Broken | Outcome::Overloaded { .. } => {
-                let open = class.domains.iter().filter(|d| d.breaker.is_open(now)).count();
-                let may = (open + 1) * 2 <= class.domains.len();
-                class.domains[flight.domain].breaker.failed(now, may);
-                class.maybe_back(flight);
-                self.charge_output(now, flight, flight.produced);
-            }
-            Outcome::Throttled { by, retry_after } => self.throttled(now, flight, by, retry_after),
-            Outcome::KeyRejected { retry_after } => {
-                class.domains[flight.domain].breaker.undecided(now);
-                let org = self.shared.orgs.get_mut(&flight.lane.org);
-                if let Some(lane) = org.and_then(|o| o.lanes.get_mut(usize::from(flight.lane.key))) {
-                    lane.rejected_until = lane.rejected_until.max(now + retry_after);
-                }
-                self.refund(now, flight);
-            }
-        }
-    }
-
-    fn gave_an_answer(&mut self, now: Moment, flight: &Flight, spent: Option<Spent>) {
-        let class = &mut self.classes[flight.class];
-        let d = &mut class.domains[flight.domain];
-        d.succeeded(now);
-        if d.knowledge == Knowledge::Unknown && !flight.told {
-            d.knowledge = Knowledge::Unmetered;
-            class.unmetered(flight.domain);
-        }
-        if let Some(tenant) = self.shared.tenants.get_mut(&flight.tenant) {
-            tenant.retries.succeeded();
-        }
-        let Some(spent) = spent else { return self.charge_output(now, flight, flight.produced) };
-        let d = &mut class.domains[flight.domain];
-        if let Some(began) = flight.began {
-            d.paced(spent.output as f64, now.since(began));
-        }
-        let (org, workspace) = (d.org, d.workspace);
-        class
-            .estimator
-            .learn(&flight.mix, spent.input.saturating_add(spent.cache_creation).saturating_add(spent.cache_read));
-        class.learn_length(flight.tenant, spent.output);
-        let cached = spent.cache_creation.saturating_add(spent.cache_read) as f64;
-        for (prefix, most) in [(flight.prefix, flight.prefix_tokens), (flight.conversation, f64::INFINITY)] {
-            if let Some(p) = prefix {
-                self.shared.warmth.learn((flight.went, p.ttl), org, workspace, p.key, cached.min(most));
-            }
-        }
-        let uncached = spent.input.saturating_add(spent.cache_creation) as f64;
-        if flight.metered {
-            let more = uncached - flight.input;
-            for level in &class.domains[flight.domain].meters {
-                class.meters[*level].take(now, 0.0, more, 0.0);
-            }
-        }
-        let more = class.cost(uncached, spent.output as f64) - flight.cost;
-        class.fair.correct(flight.band, flight.tenant, self.shared.weight(flight.tenant), more);
-        if let Some(tenant) = self.shared.tenants.get_mut(&flight.tenant) {
-            tenant.correct(now, uncached + spent.output as f64 - flight.tenant_tokens);
-        }
-        self.charge_output_only(now, flight, spent.output as f64);
-    }
-
-    /// The answer ended after `output` tokens and nobody told what it used.
-    fn charge_output(&mut self, now: Moment, flight: &Flight, output: f64) {
-        if let Some(tenant) = self.shared.tenants.get_mut(&flight.tenant) {
-            tenant.correct(now, flight.input + output - flight.tenant_tokens);
-        }
-        let class = &mut self.classes[flight.class];
-        let more = class.cost(flight.input, output) - flight.cost;
-        class.fair.correct(flight.band, flight.tenant, self.shared.weight(flight.tenant), more);
-        self.charge_output_only(now, flight, output);
-    }
-
-    fn charge_output_only(&mut self, now: Moment, flight: &Flight, output: f64) {
-        if !flight.metered {
-            return;
-        }
-        let taken = if flight.reserved > 0.0 { flight.reserved } else { flight.produced };
-        let class = &mut self.classes[flight.class];
-        for level in &class.domains[flight.domain].meters {
-            class.meters[*level].take(now, 0.0, 0.0, output - taken);
-        }
-    }
-
-    /// Nothing of it counts.
-    fn refund(&mut self, now: Moment, flight: &Flight) {
-        if let Some(tenant) = self.shared.tenants.get_mut(&flight.tenant) {
-            tenant.give_back(now, flight.tenant_tokens);
-        }
-        let class = &mut self.classes[flight.class];
-        class.fair.correct(flight.band, flight.tenant, self.shared.weight(flight.tenant), -flight.cost);
-        if flight.metered {
-            for level in &class.domains[flight.domain].meters {
-                class.meters[*level].take(now, -1.0, -flight.input, -flight.reserved.max(flight.produced));
-            }
-        }
-    }
-
-    fn throttled(&mut self, now: Moment, flight: &Flight, by: Throttle, retry_after: Option<Duration>) {
-        self.refund(now, flight);
-        let class = &mut self.classes[flight.class];
-        let d = &mut class.domains[flight.domain];
-        d.breaker.undecided(now);
-        if by == Throttle::SpendCap {
-            d.last_throttle = Some((now, by));
-            d.throttled += 1;
-            if let Some(org) = self.shared.orgs.get_mut(&flight.lane.org) {
-                org.spend_until = org.spend_until.max(now + retry_after.unwrap_or(Duration::from_secs(900)));
-            }
-            return;
-        }
-        d.throttled(now, by, retry_after);
-        for level in &class.domains[flight.domain].meters {
-            class.meters[*level].blame(now, by, flight.input);
-        }
-    }
-
     /// Decides about a failed attempt.
     pub fn retry(&mut self, now: Moment, backoff: &mut Backoff, failed: &FailedAttempt, prng: &mut Prng) -> Retry {
         let private = (failed.lane.org.0 >= CREDENTIALS_FROM).then_some(failed.lane.org);
@@ -582,43 +346,6 @@ impl Scheduler {
     /// A tenant's own limits, as its answers show them; `None` if it has none.
     pub fn tenant_levels(&self, now: Moment, tenant: TenantId) -> Option<TenantLevels> {
         self.shared.tenants.get(&tenant)?.levels(now)
-    }
-
-    /// Compares the counters with the sum over the leases, in one pass over these.
-    pub fn audit(&self) -> Audit {
-        let mut domains: BTreeMap<(usize, usize), i64> = BTreeMap::new();
-        let mut lanes: BTreeMap<LaneId, i64> = BTreeMap::new();
-        let mut tenants: BTreeMap<TenantId, i64> = BTreeMap::new();
-        let mut levels: BTreeMap<(usize, usize), f64> = BTreeMap::new();
-        for f in self.shared.flights.values() {
-            *domains.entry((f.class, f.domain)).or_default() += 1;
-            *lanes.entry(f.lane).or_default() += 1;
-            *tenants.entry(f.tenant).or_default() += 1;
-            for level in self.classes[f.class].domains[f.domain].meters.iter().filter(|_| f.metered) {
-                *levels.entry((f.class, *level)).or_default() += f.coming.iter().sum::<f64>();
-            }
-        }
-        for (n, class) in self.classes.iter().enumerate() {
-            for (m, d) in class.domains.iter().enumerate() {
-                *domains.entry((n, m)).or_default() -= i64::from(d.in_flight);
-            }
-            for (m, meters) in class.meters.iter().enumerate() {
-                *levels.entry((n, m)).or_default() -= meters.coming.iter().sum::<f64>();
-            }
-        }
-        for (org, o) in &self.shared.orgs {
-            for (key, lane) in (0u16..).zip(&o.lanes) {
-                *lanes.entry(LaneId { org: *org, key }).or_default() -= i64::from(lane.in_flight);
-            }
-        }
-        for (id, tenant) in &self.shared.tenants {
-            *tenants.entry(*id).or_default() -= i64::from(tenant.in_flight);
-        }
-        let counts = domains.into_values().chain(lanes.into_values()).chain(tenants.into_values());
-        let counted: u64 = counts.map(i64::unsigned_abs).sum();
-        // Sums of floating numbers, taken apart in another order than they were put together.
-        let summed: f64 = levels.into_values().map(f64::abs).filter(|off| *off > 1.0).sum();
-        Audit { leases: self.shared.flights.len() as u64, difference: counted as f64 + summed }
     }
 
     /// The classes with their numbers, those of clients' own credentials included.
