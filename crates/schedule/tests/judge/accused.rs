@@ -187,6 +187,12 @@ impl Policy for Accused {
         self.scheduler.waiting().iter().sum()
     }
 
+    fn believed(&self, now: Moment, org: usize, which: usize) -> Option<(f64, f64)> {
+        let views = self.scheduler.domains(now);
+        let meter = views.iter().find(|view| view.org.0 as usize == org && view.class.0 == 0)?.meters[which];
+        meter.limit.map(|_| (meter.low, meter.high))
+    }
+
     fn difference(&self) -> f64 {
         let audit = self.scheduler.audit();
         assert_eq!(audit.leases, self.scheduler.leased(), "the audit counts other leases");

@@ -47,6 +47,10 @@ pub(crate) trait Policy {
     fn leased(&self) -> u64;
     /// Requests that wait in it.
     fn waiting(&self) -> usize;
+    /// What it believes is in a limiter of an organisation, at least and at most.
+    fn believed(&self, _now: Moment, _org: usize, _which: usize) -> Option<(f64, f64)> {
+        None
+    }
     /// By how much its sums over leases and its counters differ.
     fn difference(&self) -> f64 {
         0.0

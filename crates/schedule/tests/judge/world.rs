@@ -156,6 +156,7 @@ pub(crate) struct World<'a> {
     window: Window,
     cost: [f64; 2],
     stopped: bool,
+    trace: Option<(f64, f64)>,
 }
 
 fn seconds(moment: Moment) -> f64 {
@@ -198,6 +199,7 @@ impl<'a> World<'a> {
             live: 0,
             backlog: vec![0; tenants],
             stopped: false,
+            trace: std::env::var("TRACE").ok().and_then(|t| { let (a, b) = t.split_once('-')?; Some((a.parse().ok()?, b.parse().ok()?)) }),
         }
         .peopled(&prng)
     }
@@ -719,6 +721,11 @@ impl<'a> World<'a> {
             let sums = judged.sums(now, 0, place(self.scenario.binding));
             if let (true, Some(before)) = (waits && now > UNCOUNTED, &self.before[org]) {
                 self.figures.uses[org].add(before, &sums);
+            }
+            if let Some((low, high)) = self.policy.believed(self.now, org, place(self.scenario.binding)) {
+                if let Some((a, b)) = self.trace && now > a && now < b {
+                    println!("{now:.2} level {:.0} low {low:.0} high {high:.0} leased {}", sums.level, self.policy.leased());
+                }
             }
             self.before[org] = (waits && now >= UNCOUNTED - TICK).then_some(sums);
         }
