@@ -26,6 +26,13 @@ const CALM: Duration = Duration::from_secs(5);
 const RECOVERY: f64 = 0.002;
 /// Slower than this part of its limit no limiter is believed to be.
 const SLOWEST: f64 = 0.05;
+/// What is found missing or left over tells how much others use a second; so long it takes to
+/// believe all of it.
+const DRAIN_LEARNED_S: f64 = 5.0;
+/// Others are not believed to use more than this part of a limit.
+const DRAIN_MOST: f64 = 0.9;
+/// And so long they are believed to go on when nothing tells.
+const DRAIN_HALF_LIFE_S: f64 = 300.0;
 /// After a ramp limit the rate grows by this part of itself a second: a tenth a minute.
 const RAMP_GROWTH: f64 = 0.1 / 60.0;
 /// However sharply usage had to be cut, so many a second stay.
@@ -97,8 +104,11 @@ pub(crate) struct Bucket {
     /// `trust` was cut for growing too sharply, and recovers as slowly as growth is allowed.
     ramped: bool,
     ledger: Ledger,
-    /// How much was found missing that we did not use: another consumer, in all.
+    /// How much was found missing that we did not use: another consumer, or a limit that was cut
+    /// and not told, in all.
     foreign: f64,
+    /// The same, a second, as believed now.
+    drain: f64,
 }
 
 impl Bucket {
@@ -117,6 +127,7 @@ impl Bucket {
             ramped: false,
             ledger: Ledger::default(),
             foreign: 0.0,
+            drain: 0.0,
         }
     }
 
@@ -146,9 +157,10 @@ impl Bucket {
         self.limit as f64 / 60.0
     }
 
-    /// Refill per second, as believed.
+    /// Refill per second, as believed: by the limit, less what 429s and others take off.
     pub(crate) fn rate(&self) -> f64 {
-        self.nominal() * self.trust
+        let nominal = self.nominal();
+        (nominal * self.trust - self.drain).max(nominal * self.trust.min(SLOWEST))
     }
 
     /// The most that is believed to be saved up: what was seen, and a second's refill at least.
@@ -177,6 +189,7 @@ impl Bucket {
             self.ramped &= self.trust < 1.0;
         }
         self.seen *= 0.5f64.powf(span / SEEN_HALF_LIFE_S);
+        self.drain *= 0.5f64.powf(span / DRAIN_HALF_LIFE_S);
         // Never down to the capacity: what is there was told, or saved for somebody.
         let most = self.capacity().max(room).max(self.low);
         self.low = (self.low + self.rate() * span).min(most);
@@ -201,7 +214,7 @@ impl Bucket {
             return;
         }
         if limit != self.limit {
-            self.trust = 1.0;
+            (self.trust, self.drain) = (1.0, 0.0);
             self.low = self.low.min(limit as f64);
             self.high = if limit > self.limit { self.high + (limit - self.limit) as f64 } else { self.high };
             self.high = self.high.min(limit as f64).max(self.low);
@@ -219,6 +232,9 @@ impl Bucket {
         let (low, high) = self.bounds(now, sent.max(now - (MEMORY - late)), told, err, late);
         if high < self.low {
             self.foreign += self.low - high;
+            self.drains(self.low - high);
+        } else if remaining > 0 && low > self.low {
+            self.drains(LIFT * (self.low - low));
         }
         self.high = if low > self.high { high } else { self.high.min(high) };
         if remaining > 0 && low > self.low {
@@ -228,6 +244,11 @@ impl Bucket {
         if self.ramped {
             self.low = self.low.min(self.capacity());
         }
+    }
+
+    /// So much more was missing than others were believed to use, or less.
+    fn drains(&mut self, more: f64) {
+        self.drain = (self.drain + more / DRAIN_LEARNED_S).clamp(0.0, DRAIN_MOST * self.nominal());
     }
 
     /// The least and the most that can be there now, by what a head said.
@@ -251,14 +272,15 @@ impl Bucket {
         (told - err + low, told + err + high)
     }
 
-    /// A 429 blamed this limiter.
-    pub(crate) fn blame(&mut self, now: Moment) {
+    /// A 429 blamed this limiter, and asked to wait for `asked`: until then it has just enough for
+    /// that one request, so what refills meanwhile is spoken for.
+    pub(crate) fn blame(&mut self, now: Moment, asked: Duration) {
         self.advance(now, 0.0);
         if self.blamed_at.is_none_or(|at| now.since(at) >= BLAME_PAUSE) {
             self.trust = (self.trust * BLAMED).max(SLOWEST);
             self.blamed_at = Some(now);
         }
-        self.low = self.low.min(0.0);
+        self.low = self.low.min(0.0).min(-self.rate() * asked.as_secs_f64());
     }
 
     /// Usage as a whole grew too sharply: slow down to `rate` per second, to recover like after a
@@ -309,6 +331,7 @@ mod tests {
     }
 
     const MS: Duration = Duration::from_millis(1);
+    const S: Duration = Duration::from_secs(1);
 
     /// The upstream's own bucket, exact.
     struct Real {
@@ -361,17 +384,40 @@ mod tests {
     #[test]
     fn a_blamed_limiter_is_slower_for_a_while() {
         let mut b = Bucket::new(Kind::Requests, 600, Source::Header, at(0));
-        b.blame(at(10_000));
-        b.blame(at(11_000));
+        b.blame(at(10_000), Duration::ZERO);
+        b.blame(at(11_000), 2 * S);
         assert_eq!(b.rate(), 8.5, "once in two seconds");
-        b.blame(at(12_000));
+        assert_eq!(b.low(), -17.0, "empty when it may be asked again");
+        b.blame(at(12_000), Duration::ZERO);
         assert!((b.rate() - 7.225).abs() < 1e-9 && b.low() <= 0.0);
         b.advance(at(17_000), 0.0);
         assert!((b.rate() - 7.225).abs() < 1e-9);
         b.advance(at(67_000), 0.0);
         assert!((8.2..8.3).contains(&b.rate()), "a fifth of a percent a second: {}", b.rate());
-        (0..100).for_each(|n| b.blame(at(70_000 + n * 3_000)));
+        (0..100).for_each(|n| b.blame(at(70_000 + n * 3_000), Duration::ZERO));
         assert_eq!(b.rate(), 0.5, "never nothing");
+    }
+
+    #[test]
+    fn what_others_use_is_believed_to_go_on_and_their_end_is_noticed() {
+        let mut b = Bucket::new(Kind::Input, 600_000, Source::Header, at(0));
+        let mut level = 100_000.0;
+        let mut run = |b: &mut Bucket, from: u64, others: f64| {
+            for n in 1..=200 {
+                level += (10_000.0 - others) * 0.1;
+                let now = from + n * 100;
+                b.hear(at(now), at(now - 50), level.max(0.0) as u64, 100 * MS, false);
+                let use_now = (b.low() - 20_000.0).max(0.0);
+                b.take(at(now), use_now);
+                level -= use_now;
+            }
+        };
+        run(&mut b, 0, 0.0);
+        assert!(b.rate() > 9_800.0, "{}", b.rate());
+        run(&mut b, 20_000, 5_000.0);
+        assert!((4_500.0..6_500.0).contains(&b.rate()), "half is taken by others: {}", b.rate());
+        run(&mut b, 40_000, 0.0);
+        assert!(b.rate() > 8_500.0, "they have gone: {}", b.rate());
     }
 
     #[test]

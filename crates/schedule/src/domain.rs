@@ -61,6 +61,10 @@ pub(crate) struct Domain {
     pub(crate) knowledge: Knowledge,
     pub(crate) in_flight: u32,
     pub(crate) closed_until: Moment,
+    /// A limiter refused: after `closed_until` one goes alone, until one is let through.
+    careful: bool,
+    /// That one is under way.
+    trying: bool,
     /// Requests at once, where a 429 told of such a limit or nothing else is known.
     pub(crate) window: Option<f64>,
     shrunk_at: Moment,
@@ -93,6 +97,8 @@ impl Domain {
             knowledge: Knowledge::Unknown,
             in_flight: 0,
             closed_until: Moment::ZERO,
+            careful: false,
+            trying: false,
             window: None,
             shrunk_at: Moment::ZERO,
             breaker: Breaker::default(),
@@ -109,7 +115,8 @@ impl Domain {
     /// What keeps every request away, whatever its size.
     pub(crate) fn closed(&self, now: Moment) -> Option<Blocked> {
         let span = |wait: Duration, by| (!wait.is_zero()).then_some(Blocked { wait, by });
-        let closed = span(now.until(self.closed_until), WaitsFor::RetryAfter);
+        let closed = if self.trying { crate::meters::LOOK_AGAIN } else { Duration::ZERO };
+        let closed = span(now.until(self.closed_until).max(closed), WaitsFor::RetryAfter);
         let broken = span(self.breaker.wait(now), WaitsFor::Breaker);
         let full = self.window.is_some_and(|w| f64::from(self.in_flight) >= w.max(1.0));
         let full = full.then_some(Blocked { wait: crate::meters::LOOK_AGAIN, by: WaitsFor::InFlight });
@@ -132,6 +139,7 @@ impl Domain {
         self.in_flight += 1;
         self.last_sent = Some(now);
         self.breaker.goes(now);
+        self.trying = self.careful;
         self.head = None;
     }
 
@@ -161,8 +169,17 @@ impl Domain {
         self.window = self.window.map(|w| w + 1.0).filter(|w| *w < WINDOW_OPEN);
     }
 
-    /// A 429 came for one of the requests in flight.
-    pub(crate) fn throttled(&mut self, now: Moment, by: Throttle, retry_after: Option<Duration>) {
+    /// A request that went at `went` was let `through`, or is over without having been. Only one that
+    /// went after the last refusal says anything.
+    pub(crate) fn tried(&mut self, went: Moment, through: bool) {
+        if self.trying && went >= self.closed_until {
+            self.trying = false;
+            self.careful &= !through;
+        }
+    }
+
+    /// A 429 came for one of the requests in flight; says how long nothing goes.
+    pub(crate) fn throttled(&mut self, now: Moment, by: Throttle, retry_after: Option<Duration>) -> Duration {
         self.throttled += 1;
         self.last_throttle = Some((now, by));
         let blind = self.knowledge != Knowledge::Metered;
@@ -171,12 +188,14 @@ impl Domain {
         if let Some(asked) = asked {
             self.closed_until = self.closed_until.max(now + asked);
         }
+        self.careful |= !blind && by != Throttle::Ramp;
         let shrinks = blind || by == Throttle::Concurrent;
         if shrinks && (self.window.is_none() || now.since(self.shrunk_at) >= SHRINK_PAUSE) {
             // The one that was refused is over already, and counts.
             self.window = Some((f64::from(self.in_flight + 1) * 0.7).max(1.0));
             self.shrunk_at = now;
         }
+        asked.unwrap_or_default()
     }
 
     /// The name of the breaker's state, and how long it stays open.

@@ -257,21 +257,21 @@ impl Meters {
         hear(&mut self.output, &levels.output_tokens);
     }
 
-    /// A 429 named a limiter; `tokens` is the input it refused.
-    pub(crate) fn blame(&mut self, now: Moment, by: Throttle, tokens: f64) {
+    /// A 429 named a limiter and asked to wait; `tokens` is the input it refused.
+    pub(crate) fn blame(&mut self, now: Moment, by: Throttle, asked: Duration, tokens: f64) {
         match by {
-            Throttle::Requests => self.requests.iter_mut().for_each(|b| b.blame(now)),
+            Throttle::Requests => self.requests.iter_mut().for_each(|b| b.blame(now, asked)),
             Throttle::InputTokens => {
                 if let Some(bucket) = &mut self.input {
                     // It had been saved for, so nothing will ever be enough.
                     if tokens > bucket.capacity() && tokens > bucket.nominal() * 1.5 {
                         self.too_large = Some((tokens, now));
                     } else {
-                        bucket.blame(now);
+                        bucket.blame(now, asked);
                     }
                 }
             }
-            Throttle::OutputTokens => self.output.iter_mut().for_each(|b| b.blame(now)),
+            Throttle::OutputTokens => self.output.iter_mut().for_each(|b| b.blame(now, asked)),
             Throttle::Ramp => {
                 for bucket in [&mut self.requests, &mut self.input, &mut self.output].into_iter().flatten() {
                     let rate = bucket.recent_rate(now, Duration::from_secs(10)) * 0.9;

@@ -164,6 +164,24 @@ fn a_429_is_waited_for_as_long_as_the_upstream_asks() {
 }
 
 #[test]
+fn after_a_limiter_refused_one_goes_alone_until_it_is_let_through() {
+    let mut s = scheduler(&[keys(1)]);
+    let told = limits(6_000, 6_000_000, 600_000);
+    s.know(at(0), OrgId(0), None, CLASS, told);
+    let first = go(&mut s, at(0), ask());
+    s.heard(at(100), first.id(), &levels(told, [6_000, 6_000_000, 600_000]));
+    s.settle(at(100), first, throttled(Throttle::OutputTokens, 1_000));
+    (0..10).for_each(|_| {
+        wait(&mut s, at(200), ask());
+    });
+    let mut answers = pass(&mut s, at(200), at(8_000));
+    assert_eq!(answers.len(), 1, "{answers:?}");
+    let Some((_, _, Verdict::Go(alone))) = answers.pop() else { panic!() };
+    s.began(at(8_000), alone.id());
+    assert_eq!(s.advance(at(8_000)).len(), 9);
+}
+
+#[test]
 fn a_huge_retry_after_is_tried_again_within_five_minutes() {
     let mut s = unmetered(&[keys(1)]);
     let a = go(&mut s, at(0), ask());
@@ -372,6 +390,7 @@ fn a_conversation_stays_where_it_is_warm_until_leaving_is_cheaper() {
     let answers = pass(&mut s, at(5_001), at(5_600));
     let Some((_, _, Verdict::Go(lease))) = answers.first() else { panic!("{answers:?}") };
     assert_eq!(lease.lane().org, home);
+    s.began(at(5_700), lease.id());
     // And for ten seconds': too long.
     let one = go(&mut s, at(6_000), turn);
     s.settle(at(6_000), one, throttled(Throttle::Unnamed, 10_000));

@@ -49,6 +49,7 @@ impl Scheduler {
         let class = &mut self.classes[class];
         let d = &mut class.domains[domain];
         d.began(now.since(went));
+        d.tried(went, true);
         if d.knowledge == Knowledge::Unknown && !told {
             d.knowledge = Knowledge::Unmetered;
             class.unmetered(domain);
@@ -91,6 +92,7 @@ impl Scheduler {
             tenant.in_flight = tenant.in_flight.saturating_sub(1);
         }
         self.let_back(flight.tenant);
+        self.classes[flight.class].domains[flight.domain].tried(flight.went, false);
         self.close(now, &flight, outcome);
         let class = &mut self.classes[flight.class];
         if let (true, Some(prefix)) = (flight.leads, flight.prefix) {
@@ -233,9 +235,9 @@ impl Scheduler {
             }
             return;
         }
-        d.throttled(now, by, retry_after);
+        let asked = d.throttled(now, by, retry_after);
         for level in &class.domains[flight.domain].meters {
-            class.meters[*level].blame(now, by, flight.input);
+            class.meters[*level].blame(now, by, asked, flight.input);
         }
     }
 }
