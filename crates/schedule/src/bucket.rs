@@ -26,9 +26,8 @@ const CALM: Duration = Duration::from_secs(5);
 const RECOVERY: f64 = 0.002;
 /// Slower than this part of its limit no limiter is believed to be.
 const SLOWEST: f64 = 0.05;
-/// What is found missing or left over tells how much others use a second; so long it takes to
-/// believe all of it.
-const DRAIN_LEARNED_S: f64 = 5.0;
+/// Two heads so far apart tell how much others used in between.
+const DRAIN_SPAN: Duration = Duration::from_secs(3);
 /// Others are not believed to use more than this part of a limit.
 const DRAIN_MOST: f64 = 0.9;
 /// And so long they are believed to go on when nothing tells.
@@ -109,6 +108,16 @@ pub(crate) struct Bucket {
     foreign: f64,
     /// The same, a second, as believed now.
     drain: f64,
+    /// The bounds an earlier head gave, when, and what we had used by then.
+    earlier: Option<Earlier>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Earlier {
+    at: Moment,
+    low: f64,
+    high: f64,
+    used: f64,
 }
 
 impl Bucket {
@@ -128,6 +137,7 @@ impl Bucket {
             ledger: Ledger::default(),
             foreign: 0.0,
             drain: 0.0,
+            earlier: None,
         }
     }
 
@@ -214,7 +224,7 @@ impl Bucket {
             return;
         }
         if limit != self.limit {
-            (self.trust, self.drain) = (1.0, 0.0);
+            (self.trust, self.drain, self.earlier) = (1.0, 0.0, None);
             self.low = self.low.min(limit as f64);
             self.high = if limit > self.limit { self.high + (limit - self.limit) as f64 } else { self.high };
             self.high = self.high.min(limit as f64).max(self.low);
@@ -231,11 +241,11 @@ impl Bucket {
         self.seen = self.seen.max(told);
         let (low, high) = self.bounds(now, sent.max(now - (MEMORY - late)), told, err, late);
         if high < self.low {
+            // Nothing of what was believed is left to believe: the head's own bounds hold.
             self.foreign += self.low - high;
-            self.drains(self.low - high);
-        } else if remaining > 0 && low > self.low {
-            self.drains(LIFT * (self.low - low));
+            self.low = if remaining > 0 { self.low.min(low) } else { high };
         }
+        self.compare(now, if remaining > 0 { low } else { f64::NEG_INFINITY }, high);
         self.high = if low > self.high { high } else { self.high.min(high) };
         if remaining > 0 && low > self.low {
             self.low = if alone { low } else { self.low + LIFT * (low - self.low) };
@@ -246,9 +256,26 @@ impl Bucket {
         }
     }
 
-    /// So much more was missing than others were believed to use, or less.
-    fn drains(&mut self, more: f64) {
-        self.drain = (self.drain + more / DRAIN_LEARNED_S).clamp(0.0, DRAIN_MOST * self.nominal());
+    /// What others used since an earlier head lies between what is surely missing and what may be;
+    /// what is believed of them is moved between the two.
+    fn compare(&mut self, now: Moment, low: f64, high: f64) {
+        let this = Earlier { at: now, low, high, used: self.ledger.total() };
+        let Some(earlier) = self.earlier else {
+            self.earlier = Some(this);
+            return;
+        };
+        let span = now.since(earlier.at).as_secs_f64();
+        if now.since(earlier.at) < DRAIN_SPAN {
+            return;
+        }
+        self.earlier = Some(this);
+        let change = self.nominal() * span - (this.used - earlier.used);
+        // A bucket takes in no more than it holds.
+        let full = self.capacity();
+        let surely = ((earlier.low + change).min(full) - high) / span;
+        let at_most = ((earlier.high + change).min(full.max(high)) - low) / span;
+        let most = DRAIN_MOST * self.nominal();
+        self.drain = self.drain.min(at_most).max(surely).clamp(0.0, most);
     }
 
     /// The least and the most that can be there now, by what a head said.
