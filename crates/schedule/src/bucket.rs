@@ -85,6 +85,14 @@ impl Source {
     }
 }
 
+/// What a head told of one limiter.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Told {
+    pub(crate) remaining: u64,
+    /// By how much our own count of what was used is off at most.
+    pub(crate) unsure: f64,
+}
+
 /// One limiter's shadow.
 #[derive(Clone, Debug)]
 pub(crate) struct Bucket {
@@ -233,11 +241,12 @@ impl Bucket {
         (self.limit, self.source) = (limit, source);
     }
 
-    /// A head said `remaining`, of an instant between `sent` and `now`. `late` is how long what we
+    /// A head told a level, of an instant between `sent` and `now`. `late` is how long what we
     /// used may have been under way; `alone`: nothing else of ours was in flight.
-    pub(crate) fn hear(&mut self, now: Moment, sent: Moment, remaining: u64, late: Duration, alone: bool) {
+    pub(crate) fn hear(&mut self, now: Moment, sent: Moment, told: &Told, late: Duration, alone: bool) {
+        let remaining = told.remaining;
         self.advance(now, 0.0);
-        let (told, err) = (remaining as f64, self.kind.rounding());
+        let (told, err) = (remaining as f64, self.kind.rounding() + told.unsure);
         self.seen = self.seen.max(told);
         let (low, high) = self.bounds(now, sent.max(now - (MEMORY - late)), told, err, late);
         if high < self.low {
@@ -310,19 +319,21 @@ impl Bucket {
         self.low = self.low.min(0.0).min(-self.rate() * asked.as_secs_f64());
     }
 
-    /// Usage as a whole grew too sharply: slow down to `rate` per second, to recover like after a
-    /// blame; what was saved up is not to be spent at once either.
-    pub(crate) fn slow_to(&mut self, now: Moment, rate: f64) {
+    /// Usage as a whole grew too sharply: slow down to nine tenths of what was used a second since
+    /// `open`, to grow again slowly. What was saved up is not to be spent at once either.
+    pub(crate) fn slow(&mut self, now: Moment, open: Moment) {
         self.advance(now, 0.0);
+        let span = now.since(open).as_secs_f64();
+        let recent = if span < 1.0 { self.rate() } else { self.used_since(open) / span };
         let least = RAMP_LEAST_PER_S * self.kind.grain();
-        self.trust = self.trust.min(rate.max(least) / self.nominal().max(f64::MIN_POSITIVE));
+        self.trust = self.trust.min((0.9 * recent).max(least) / self.nominal().max(f64::MIN_POSITIVE));
         (self.ramped, self.blamed_at) = (true, Some(now));
         self.low = self.low.min(self.capacity());
     }
 
-    /// What was used per second over the last `span`.
-    pub(crate) fn recent_rate(&self, now: Moment, span: Duration) -> f64 {
-        (self.ledger.total() - self.ledger.by(now - span)) / span.as_secs_f64().max(1e-3)
+    /// What was used since `then`.
+    pub(crate) fn used_since(&self, then: Moment) -> f64 {
+        self.ledger.total() - self.ledger.by(then)
     }
 
     /// How long until `amount` is there above the guard; zero if it is now. More than can ever be
@@ -360,6 +371,10 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
     const S: Duration = Duration::from_secs(1);
 
+    fn told(remaining: u64) -> Told {
+        Told { remaining, unsure: 0.0 }
+    }
+
     /// The upstream's own bucket, exact.
     struct Real {
         rate_per_ms: f64,
@@ -391,11 +406,11 @@ mod tests {
     #[test]
     fn a_head_lifts_slowly_unless_nothing_else_was_under_way_and_lowers_at_once() {
         let mut b = Bucket::new(Kind::Input, 60_000, Source::Config, at(0));
-        b.hear(at(1_000), at(900), 50_000, 100 * MS, false);
+        b.hear(at(1_000), at(900), &told(50_000), 100 * MS, false);
         assert!((9_000.0..11_500.0).contains(&b.low()), "{}", b.low());
-        b.hear(at(1_000), at(900), 50_000, 100 * MS, true);
+        b.hear(at(1_000), at(900), &told(50_000), 100 * MS, true);
         assert!((49_000.0..50_000.0).contains(&b.low()), "{}", b.low());
-        b.hear(at(1_000), at(900), 2_000, 100 * MS, false);
+        b.hear(at(1_000), at(900), &told(2_000), 100 * MS, false);
         assert!(b.low() <= 2_600.0 && b.high() <= 2_700.0, "{} {}", b.low(), b.high());
         assert!(b.foreign() > 45_000.0);
     }
@@ -404,7 +419,7 @@ mod tests {
     fn nothing_left_says_nothing_of_how_deep_it_is() {
         let mut b = Bucket::new(Kind::Output, 60_000, Source::Config, at(0));
         b.take(at(0), 30_000.0);
-        b.hear(at(1_000), at(900), 0, 100 * MS, true);
+        b.hear(at(1_000), at(900), &told(0), 100 * MS, true);
         assert!(b.low() < -28_000.0, "a head that says zero does not lift: {}", b.low());
     }
 
@@ -433,7 +448,7 @@ mod tests {
             for n in 1..=200 {
                 level += (10_000.0 - others) * 0.1;
                 let now = from + n * 100;
-                b.hear(at(now), at(now - 50), level.max(0.0) as u64, 100 * MS, false);
+                b.hear(at(now), at(now - 50), &told(level.max(0.0) as u64), 100 * MS, false);
                 let use_now = (b.low() - 20_000.0).max(0.0);
                 b.take(at(now), use_now);
                 level -= use_now;
@@ -450,7 +465,7 @@ mod tests {
     #[test]
     fn a_limit_that_is_told_counts_from_then_on() {
         let mut b = Bucket::new(Kind::Requests, 600, Source::Assumed, at(0));
-        b.hear(at(1_000), at(900), 590, 100 * MS, true);
+        b.hear(at(1_000), at(900), &told(590), 100 * MS, true);
         b.tell_limit(300, Source::Header);
         assert_eq!((b.rate(), b.limit(), b.source().name()), (5.0, 300, "header"));
         assert!(b.low() <= 300.0 && b.high() <= 300.0);
@@ -488,7 +503,7 @@ mod tests {
                 }
                 while let Some(entry) = heads.first_entry().filter(|e| e.key().0 <= now) {
                     let (_, (sent, told)) = entry.remove_entry();
-                    b.hear(at(now), at(sent), told, Duration::from_millis(late), false);
+                    b.hear(at(now), at(sent), &Told { remaining: told, unsure: 0.0 }, Duration::from_millis(late), false);
                 }
                 b.advance(at(now), 0.0);
                 if prng.chance(0.05) {
