@@ -26,9 +26,8 @@ const CALM: Duration = Duration::from_secs(5);
 const RECOVERY: f64 = 0.002;
 /// Slower than this part of its limit no limiter is believed to be.
 const SLOWEST: f64 = 0.05;
-/// What is found missing or left over tells how much others use a second; so long it takes to
-/// believe all of it.
-const DRAIN_LEARNED_S: f64 = 5.0;
+/// Two heads so far apart tell how much others used in between.
+const DRAIN_SPAN: Duration = Duration::from_secs(3);
 /// Others are not believed to use more than this part of a limit.
 const DRAIN_MOST: f64 = 0.9;
 /// And so long they are believed to go on when nothing tells.
@@ -86,6 +85,14 @@ impl Source {
     }
 }
 
+/// What a head told of one limiter.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Told {
+    pub(crate) remaining: u64,
+    /// By how much our own count of what was used is off at most.
+    pub(crate) unsure: f64,
+}
+
 /// One limiter's shadow.
 #[derive(Clone, Debug)]
 pub(crate) struct Bucket {
@@ -109,6 +116,16 @@ pub(crate) struct Bucket {
     foreign: f64,
     /// The same, a second, as believed now.
     drain: f64,
+    /// The bounds an earlier head gave, when, and what we had used by then.
+    earlier: Option<Earlier>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Earlier {
+    at: Moment,
+    low: f64,
+    high: f64,
+    used: f64,
 }
 
 impl Bucket {
@@ -128,6 +145,7 @@ impl Bucket {
             ledger: Ledger::default(),
             foreign: 0.0,
             drain: 0.0,
+            earlier: None,
         }
     }
 
@@ -214,7 +232,7 @@ impl Bucket {
             return;
         }
         if limit != self.limit {
-            (self.trust, self.drain) = (1.0, 0.0);
+            (self.trust, self.drain, self.earlier) = (1.0, 0.0, None);
             self.low = self.low.min(limit as f64);
             self.high = if limit > self.limit { self.high + (limit - self.limit) as f64 } else { self.high };
             self.high = self.high.min(limit as f64).max(self.low);
@@ -223,19 +241,20 @@ impl Bucket {
         (self.limit, self.source) = (limit, source);
     }
 
-    /// A head said `remaining`, of an instant between `sent` and `now`. `late` is how long what we
+    /// A head told a level, of an instant between `sent` and `now`. `late` is how long what we
     /// used may have been under way; `alone`: nothing else of ours was in flight.
-    pub(crate) fn hear(&mut self, now: Moment, sent: Moment, remaining: u64, late: Duration, alone: bool) {
+    pub(crate) fn hear(&mut self, now: Moment, sent: Moment, told: &Told, late: Duration, alone: bool) {
+        let remaining = told.remaining;
         self.advance(now, 0.0);
-        let (told, err) = (remaining as f64, self.kind.rounding());
+        let (told, err) = (remaining as f64, self.kind.rounding() + told.unsure);
         self.seen = self.seen.max(told);
         let (low, high) = self.bounds(now, sent.max(now - (MEMORY - late)), told, err, late);
         if high < self.low {
+            // Nothing of what was believed is left to believe: the head's own bounds hold.
             self.foreign += self.low - high;
-            self.drains(self.low - high);
-        } else if remaining > 0 && low > self.low {
-            self.drains(LIFT * (self.low - low));
+            self.low = if remaining > 0 { self.low.min(low) } else { high };
         }
+        self.compare(now, if remaining > 0 { low } else { f64::NEG_INFINITY }, high);
         self.high = if low > self.high { high } else { self.high.min(high) };
         if remaining > 0 && low > self.low {
             self.low = if alone { low } else { self.low + LIFT * (low - self.low) };
@@ -246,9 +265,26 @@ impl Bucket {
         }
     }
 
-    /// So much more was missing than others were believed to use, or less.
-    fn drains(&mut self, more: f64) {
-        self.drain = (self.drain + more / DRAIN_LEARNED_S).clamp(0.0, DRAIN_MOST * self.nominal());
+    /// What others used since an earlier head lies between what is surely missing and what may be;
+    /// what is believed of them is moved between the two.
+    fn compare(&mut self, now: Moment, low: f64, high: f64) {
+        let this = Earlier { at: now, low, high, used: self.ledger.total() };
+        let Some(earlier) = self.earlier else {
+            self.earlier = Some(this);
+            return;
+        };
+        let span = now.since(earlier.at).as_secs_f64();
+        if now.since(earlier.at) < DRAIN_SPAN {
+            return;
+        }
+        self.earlier = Some(this);
+        let change = self.nominal() * span - (this.used - earlier.used);
+        // A bucket takes in no more than it holds.
+        let full = self.capacity();
+        let surely = ((earlier.low + change).min(full) - high) / span;
+        let at_most = ((earlier.high + change).min(full.max(high)) - low) / span;
+        let most = DRAIN_MOST * self.nominal();
+        self.drain = self.drain.min(at_most).max(surely).clamp(0.0, most);
     }
 
     /// The least and the most that can be there now, by what a head said.
@@ -283,19 +319,21 @@ impl Bucket {
         self.low = self.low.min(0.0).min(-self.rate() * asked.as_secs_f64());
     }
 
-    /// Usage as a whole grew too sharply: slow down to `rate` per second, to recover like after a
-    /// blame; what was saved up is not to be spent at once either.
-    pub(crate) fn slow_to(&mut self, now: Moment, rate: f64) {
+    /// Usage as a whole grew too sharply: slow down to nine tenths of what was used a second since
+    /// `open`, to grow again slowly. What was saved up is not to be spent at once either.
+    pub(crate) fn slow(&mut self, now: Moment, open: Moment) {
         self.advance(now, 0.0);
+        let span = now.since(open).as_secs_f64();
+        let recent = if span < 1.0 { self.rate() } else { self.used_since(open) / span };
         let least = RAMP_LEAST_PER_S * self.kind.grain();
-        self.trust = self.trust.min(rate.max(least) / self.nominal().max(f64::MIN_POSITIVE));
+        self.trust = self.trust.min((0.9 * recent).max(least) / self.nominal().max(f64::MIN_POSITIVE));
         (self.ramped, self.blamed_at) = (true, Some(now));
         self.low = self.low.min(self.capacity());
     }
 
-    /// What was used per second over the last `span`.
-    pub(crate) fn recent_rate(&self, now: Moment, span: Duration) -> f64 {
-        (self.ledger.total() - self.ledger.by(now - span)) / span.as_secs_f64().max(1e-3)
+    /// What was used since `then`.
+    pub(crate) fn used_since(&self, then: Moment) -> f64 {
+        self.ledger.total() - self.ledger.by(then)
     }
 
     /// How long until `amount` is there above the guard; zero if it is now. More than can ever be
@@ -333,6 +371,10 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
     const S: Duration = Duration::from_secs(1);
 
+    fn told(remaining: u64) -> Told {
+        Told { remaining, unsure: 0.0 }
+    }
+
     /// The upstream's own bucket, exact.
     struct Real {
         rate_per_ms: f64,
@@ -364,11 +406,11 @@ mod tests {
     #[test]
     fn a_head_lifts_slowly_unless_nothing_else_was_under_way_and_lowers_at_once() {
         let mut b = Bucket::new(Kind::Input, 60_000, Source::Config, at(0));
-        b.hear(at(1_000), at(900), 50_000, 100 * MS, false);
+        b.hear(at(1_000), at(900), &told(50_000), 100 * MS, false);
         assert!((9_000.0..11_500.0).contains(&b.low()), "{}", b.low());
-        b.hear(at(1_000), at(900), 50_000, 100 * MS, true);
+        b.hear(at(1_000), at(900), &told(50_000), 100 * MS, true);
         assert!((49_000.0..50_000.0).contains(&b.low()), "{}", b.low());
-        b.hear(at(1_000), at(900), 2_000, 100 * MS, false);
+        b.hear(at(1_000), at(900), &told(2_000), 100 * MS, false);
         assert!(b.low() <= 2_600.0 && b.high() <= 2_700.0, "{} {}", b.low(), b.high());
         assert!(b.foreign() > 45_000.0);
     }
@@ -377,7 +419,7 @@ mod tests {
     fn nothing_left_says_nothing_of_how_deep_it_is() {
         let mut b = Bucket::new(Kind::Output, 60_000, Source::Config, at(0));
         b.take(at(0), 30_000.0);
-        b.hear(at(1_000), at(900), 0, 100 * MS, true);
+        b.hear(at(1_000), at(900), &told(0), 100 * MS, true);
         assert!(b.low() < -28_000.0, "a head that says zero does not lift: {}", b.low());
     }
 
@@ -406,7 +448,7 @@ mod tests {
             for n in 1..=200 {
                 level += (10_000.0 - others) * 0.1;
                 let now = from + n * 100;
-                b.hear(at(now), at(now - 50), level.max(0.0) as u64, 100 * MS, false);
+                b.hear(at(now), at(now - 50), &told(level.max(0.0) as u64), 100 * MS, false);
                 let use_now = (b.low() - 20_000.0).max(0.0);
                 b.take(at(now), use_now);
                 level -= use_now;
@@ -423,7 +465,7 @@ mod tests {
     #[test]
     fn a_limit_that_is_told_counts_from_then_on() {
         let mut b = Bucket::new(Kind::Requests, 600, Source::Assumed, at(0));
-        b.hear(at(1_000), at(900), 590, 100 * MS, true);
+        b.hear(at(1_000), at(900), &told(590), 100 * MS, true);
         b.tell_limit(300, Source::Header);
         assert_eq!((b.rate(), b.limit(), b.source().name()), (5.0, 300, "header"));
         assert!(b.low() <= 300.0 && b.high() <= 300.0);
@@ -461,7 +503,7 @@ mod tests {
                 }
                 while let Some(entry) = heads.first_entry().filter(|e| e.key().0 <= now) {
                     let (_, (sent, told)) = entry.remove_entry();
-                    b.hear(at(now), at(sent), told, Duration::from_millis(late), false);
+                    b.hear(at(now), at(sent), &Told { remaining: told, unsure: 0.0 }, Duration::from_millis(late), false);
                 }
                 b.advance(at(now), 0.0);
                 if prng.chance(0.05) {

@@ -45,6 +45,8 @@ const WINDOW_OPEN: f64 = 4_096.0;
 const SHRINK_PAUSE: Duration = Duration::from_secs(1);
 /// No `retry-after` closes a domain for longer before it is tried again.
 pub(crate) const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
+/// Usage is cut for growing too sharply at most so often, to what it was over so long.
+const SLOW_PAUSE: Duration = Duration::from_secs(10);
 /// How lateness fades, for each request sent.
 const LATE_FADES: f64 = 0.99;
 
@@ -74,6 +76,8 @@ pub(crate) struct Domain {
     pub(crate) throttled: u64,
     pub(crate) last_throttle: Option<(Moment, Throttle)>,
     last_sent: Option<Moment>,
+    /// Usage was last cut for growing too sharply.
+    slowed_at: Option<Moment>,
     /// How long a request is under way at most before it counts there, seconds.
     late: f64,
     /// What the request next in turn waits for here.
@@ -107,6 +111,7 @@ impl Domain {
             throttled: 0,
             last_throttle: None,
             last_sent: None,
+            slowed_at: None,
             late: 0.0,
             head: None,
         }
@@ -196,6 +201,17 @@ impl Domain {
             self.shrunk_at = now;
         }
         asked.unwrap_or_default()
+    }
+
+    /// A 429 for growing too sharply came for a request that went at `went`: since when what went is
+    /// to be slowed down to, if it is. What went before the last cut says nothing of it, and while
+    /// nothing may go nothing is to be measured. To be asked before [`Domain::throttled`].
+    pub(crate) fn slows(&mut self, now: Moment, went: Moment) -> Option<Moment> {
+        if self.slowed_at.is_some_and(|at| went < at || now.since(at) < SLOW_PAUSE) {
+            return None;
+        }
+        self.slowed_at = Some(now);
+        Some((now - SLOW_PAUSE).max(self.closed_until.min(now)))
     }
 
     /// The name of the breaker's state, and how long it stays open.

@@ -49,8 +49,6 @@ pub(crate) struct Flight {
     pub(crate) input: f64,
     /// Output reserved, tokens; zero where the provider does not.
     pub(crate) reserved: f64,
-    /// Output expected in all, tokens.
-    pub(crate) output: f64,
     pub(crate) output_max: f64,
     /// Output produced so far, seen or assumed, and taken from the buckets.
     pub(crate) produced: f64,

@@ -6,7 +6,7 @@
 //! already under way and with the new one. That is asked at five horizons ([`HORIZONS`]).
 
 use crate::ask::{Level, Levels, Limits, Throttle, WaitsFor};
-use crate::bucket::{Bucket, Kind, Source};
+use crate::bucket::{Bucket, Kind, Source, Told};
 use std::time::Duration;
 use tidegate_base::Moment;
 
@@ -19,6 +19,10 @@ pub(crate) const ASSUMED: Limits =
 const IN_FLIGHT_FACTOR: f64 = 2.0;
 /// So many may always be in flight: the law says little of a few.
 const IN_FLIGHT_LEAST: f64 = 8.0;
+/// How long nothing can be heard of a request, beside the network's jitter.
+const TRANSIT: Duration = Duration::from_millis(50);
+/// What each of those counts, output tokens.
+const GRAIN: f64 = 300.0;
 /// A wait that depends on answers under way is looked at again after so long at the latest.
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
@@ -75,6 +79,8 @@ pub(crate) struct Meters {
     pub(crate) output: Option<Bucket>,
     /// What the answers under way will produce.
     pub(crate) coming: Coming,
+    /// By how much what they are taken to have produced unseen may be off.
+    pub(crate) unsure: f64,
     pub(crate) in_flight: u32,
     /// What the request next in turn needs at once, more than was ever seen: requests, input, output.
     room: [f64; 3],
@@ -158,25 +164,28 @@ impl Meters {
     }
 
     /// Why a request cannot go at this level now; `None`: it can.
-    pub(crate) fn blocked(&self, demand: &Demand, pace: &Pace, jitter: Duration) -> Option<Blocked> {
+    pub(crate) fn blocked(&self, now: Moment, demand: &Demand, pace: &Pace, jitter: Duration) -> Option<Blocked> {
         let limiter = |bucket: &Option<Bucket>, amount: f64, by: Throttle| {
             let wait = bucket.as_ref()?.wait(amount, jitter);
             (!wait.is_zero()).then_some(Blocked { wait, by: WaitsFor::Limit(by) })
         };
         let requests = limiter(&self.requests, 1.0, Throttle::Requests);
         let input = limiter(&self.input, demand.input, Throttle::InputTokens);
-        let output = self.output_blocked(demand, pace, jitter);
+        let output = self.output_blocked(now, demand, pace, jitter);
         Blocked::max(Blocked::max(requests, input), output)
     }
 
-    fn output_blocked(&self, demand: &Demand, pace: &Pace, jitter: Duration) -> Option<Blocked> {
+    fn output_blocked(&self, now: Moment, demand: &Demand, pace: &Pace, jitter: Duration) -> Option<Blocked> {
         let bucket = self.output.as_ref()?;
         let by = WaitsFor::Limit(Throttle::OutputTokens);
         if demand.reserved > 0.0 {
             let wait = bucket.wait(demand.reserved, jitter);
             return (!wait.is_zero()).then_some(Blocked { wait, by });
         }
-        let (rate, guard) = (bucket.rate(), bucket.guard(jitter));
+        // A level that is misjudged should cost a few 429s and not a batch of them: what has just gone
+        // and cannot be heard of yet counts a little, whatever it will produce.
+        let going = self.requests.as_ref().map_or(0.0, |b| b.used_since(now - jitter - TRANSIT));
+        let (rate, guard) = (bucket.rate(), bucket.guard(jitter) + going.max(0.0) * GRAIN);
         let new = coming(demand.output, pace.speed);
         let mut missing = guard - bucket.low();
         for ((h, coming), new) in HORIZONS.into_iter().zip(self.coming).zip(new) {
@@ -247,14 +256,14 @@ impl Meters {
             output_tokens: levels.output_tokens.limit,
         };
         self.limit(limits, Source::Header, now);
-        let hear = |bucket: &mut Option<Bucket>, level: &Level| {
+        let hear = |bucket: &mut Option<Bucket>, level: &Level, unsure: f64| {
             if let (Some(bucket), Some(remaining)) = (bucket, level.remaining) {
-                bucket.hear(now, sent, remaining, late, alone);
+                bucket.hear(now, sent, &Told { remaining, unsure }, late, alone);
             }
         };
-        hear(&mut self.requests, &levels.requests);
-        hear(&mut self.input, &levels.input_tokens);
-        hear(&mut self.output, &levels.output_tokens);
+        hear(&mut self.requests, &levels.requests, 0.0);
+        hear(&mut self.input, &levels.input_tokens, 0.0);
+        hear(&mut self.output, &levels.output_tokens, self.unsure);
     }
 
     /// A 429 named a limiter and asked to wait; `tokens` is the input it refused.
@@ -272,13 +281,15 @@ impl Meters {
                 }
             }
             Throttle::OutputTokens => self.output.iter_mut().for_each(|b| b.blame(now, asked)),
-            Throttle::Ramp => {
-                for bucket in [&mut self.requests, &mut self.input, &mut self.output].into_iter().flatten() {
-                    let rate = bucket.recent_rate(now, Duration::from_secs(10)) * 0.9;
-                    bucket.slow_to(now, rate);
-                }
-            }
-            Throttle::Unnamed | Throttle::Concurrent | Throttle::SpendCap => {}
+            Throttle::Ramp | Throttle::Unnamed | Throttle::Concurrent | Throttle::SpendCap => {}
+        }
+    }
+
+    /// Usage grew too sharply: back to nine tenths of what went since `open`. Output follows what is
+    /// let in, so it is left alone.
+    pub(crate) fn slow(&mut self, now: Moment, open: Moment) {
+        for bucket in [&mut self.requests, &mut self.input].into_iter().flatten() {
+            bucket.slow(now, open);
         }
     }
 }

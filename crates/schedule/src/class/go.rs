@@ -46,7 +46,6 @@ impl Class {
             told: false,
             input,
             reserved: demand.reserved,
-            output: demand.output,
             output_max,
             produced: 0.0,
             seen: ask.seen,

@@ -15,6 +15,8 @@ use tidegate_base::Moment;
 const LOOKS: usize = 64;
 /// How often what answers will still produce is reckoned anew.
 const REFRESH: Duration = Duration::from_millis(50);
+/// By how much of itself what an answer is taken to have produced unseen may be off.
+const UNSURE: f64 = 0.35;
 /// A request that is next in turn and needs more than was ever seen at once goes when enough time
 /// for it has passed, and so much more.
 const SAVED_AFTER: Duration = Duration::from_secs(2);
@@ -30,7 +32,7 @@ impl Class {
         }
         self.refreshed = now;
         for level in &mut self.meters {
-            level.coming = Coming::default();
+            (level.coming, level.unsure) = (Coming::default(), 0.0);
         }
         for id in &self.running {
             let Some(flight) = shared.flights.get_mut(*id) else { continue };
@@ -38,7 +40,7 @@ impl Class {
             if !flight.seen && flight.reserved == 0.0 {
                 // Nobody tells what it has produced, so it is taken to run as others do.
                 let ran = flight.began.map_or(0.0, |at| now.since(at).as_secs_f64());
-                let likely = (ran * d.pace.speed).min(flight.output);
+                let likely = (ran * d.pace.speed).min(flight.output_max);
                 if likely > flight.produced {
                     for level in &d.meters {
                         self.meters[*level].take(now, 0.0, 0.0, likely - flight.produced);
@@ -48,8 +50,10 @@ impl Class {
             }
             let lengths = self.tenant_lengths.get(&flight.tenant).filter(|l| l.is_known()).unwrap_or(&self.lengths);
             flight.coming = flight.still_coming(lengths, d.pace.speed);
+            let unsure = if flight.seen { 0.0 } else { UNSURE * flight.produced };
             for level in &d.meters {
                 self.meters[*level].comes(&flight.coming, 1.0);
+                self.meters[*level].unsure += unsure;
             }
         }
     }
