@@ -130,9 +130,10 @@ impl Domain {
 
     /// Whether one request may go whatever the buckets are believed to hold: nothing is under way,
     /// and nothing has been for long, so they are as full as they get, and their level is to be
-    /// learned.
+    /// learned. Where nothing was learned yet (it failed, was refused, or left), one may always go.
     pub(crate) fn may_probe(&self, now: Moment) -> bool {
-        self.in_flight == 0 && self.last_sent.is_none_or(|at| now.since(at) >= IDLE)
+        let unknown = self.knowledge == Knowledge::Unknown;
+        self.in_flight == 0 && (unknown || self.last_sent.is_none_or(|at| now.since(at) >= IDLE))
     }
 
     /// How late what we do may count there.
