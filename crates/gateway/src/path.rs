@@ -20,6 +20,7 @@
 
 use crate::admit::LeaseGuard;
 use crate::answer::Trouble;
+use crate::ask::ask;
 use crate::decode::{Body, DecodeEnd, decode};
 use crate::door::{After, Door};
 use crate::exchange::{Request, Sent, exchange};
@@ -27,20 +28,25 @@ use crate::failure::Failure;
 use crate::house::House;
 use crate::identify::{Caller, identify};
 use crate::plane::Plane;
-use crate::relay::{Relay, Relayed};
+use crate::references::Home;
+use crate::relay::{Relay, RelayParts, Relayed};
 use crate::reply::{Interrupt, Reply, UNCOUNTED_BYTES};
 use crate::settle::{Account, End, Life, settle};
 use bytes::{Bytes, BytesMut};
 use std::future::poll_fn;
-use std::time::Duration;
-use tidegate_base::Deadline;
+use std::time::{Duration, UNIX_EPOCH};
+use tidegate_base::{Deadline, to_next_month};
 use tidegate_observe::{LiveRequest, Phase};
-use tidegate_schedule::{Ask, Backoff, Cause, ClassId, LaneId, Outcome, Refusal, Retry};
+use tidegate_schedule::{Ask, Backoff, Cause, FailedAttempt, Outcome, Refusal, Retry, Spent, Throttle};
 use tidegate_transport::ServerStream;
 use tidegate_upstream::Exchange;
 use tidegate_wire::http::{RequestHead, ResponseHead};
 use tidegate_wire::request::MessagesRequest;
 use tidegate_wire::usage::Usage;
+
+/// How long before its deadline a request is given up that still waits, at most; a tenth of what it
+/// has left if that is less.
+const MARGIN: Duration = Duration::from_millis(250);
 
 /// Why a request ends without an answer.
 enum Stop {
@@ -118,7 +124,8 @@ async fn walk(
     let close = std::mem::replace(&mut reply.close, true);
     let arrived = house.clock.now();
     let caller = identify(&house.keys, head, from_loopback, arrived)?;
-    account.tenant = Some(caller.tenant.clone());
+    account.tenant = Some(caller.tenant.name.clone());
+    reply.limits_of = caller.tenant.is_metered().then_some(caller.tenant.id);
     if house.is_draining() {
         return Err(Trouble::Draining.into());
     }
@@ -143,7 +150,8 @@ async fn walk(
     let mut plan = Plan::new(plane, head, door, &caller, body, request.as_ref())?;
     account.model = plan.model.to_owned();
     account.stream = plan.client_streams;
-    reply.live().is_for(&caller.tenant, plan.model);
+    account.band = Some(caller.band.name());
+    reply.live().is_for(&caller.tenant.name, plan.model);
     reply.streams = plan.client_streams;
     reply.deadline = caller.deadline(arrived, plan.client_streams, &house.settings.clocks);
 
@@ -153,8 +161,11 @@ async fn walk(
 /// What is going to be done, decided once.
 struct Plan<'a> {
     model: &'a str,
-    class: ClassId,
     caller: &'a Caller,
+    /// What the scheduler is asked for, the same for each attempt but for its last lines.
+    ask: Ask,
+    /// Where it has to go.
+    home: Home,
     request: Request<'a>,
     /// The client asked for a stream.
     client_streams: bool,
@@ -178,6 +189,14 @@ impl<'a> Plan<'a> {
         // cut under it and the clocks can tell thinking from death.
         let long = |r: &MessagesRequest| r.max_tokens.is_some_and(|n| n > limits.passthrough_tokens);
         let assembles = door.can_stream && !client_streams && request.is_some_and(long);
+        let thinks_unseen = request.is_some_and(|r| r.thinks_unseen);
+        // Looked into before anything is changed in it.
+        let house = &*plane.house;
+        let fast = request.is_some_and(|r| r.fast);
+        let class = house.class(door.name, model, fast);
+        let seen = (client_streams || assembles) && !thinks_unseen;
+        let ask = Ask { seen, ..ask(house, class, caller, &body.bytes, request, door.can_stream) };
+        let home = request.map(|r| house.references.home(&body.bytes, r, caller)).transpose()?.unwrap_or_default();
         if let Some(request) = request
             && assembles
         {
@@ -187,9 +206,10 @@ impl<'a> Plan<'a> {
             }
         }
         Ok(Plan {
-            class: plane.house.class(door.name, model),
-            request: Request { head, body: door.has_body.then_some(body), streams: client_streams || assembles },
-            thinks_unseen: request.is_some_and(|r| r.thinks_unseen),
+            ask,
+            home,
+            request: Request { head, body: door.has_body.then_some(body), streams: client_streams || assembles, fast },
+            thinks_unseen,
             server_tools: request.is_some_and(|r| r.server_tools),
             client_streams,
             caller,
@@ -210,17 +230,19 @@ async fn attempts(
     account: &mut Account,
 ) -> Result<End, Stop> {
     let house = &*plane.house;
-    let mut backoff = Backoff::new(house.settings.retry);
-    let mut avoid = None;
+    let mut backoff = Backoff::new(house.settings.schedule.retry);
     loop {
-        let lease = admit(plane, reply, plan, avoid, account).await?;
+        let lease = admit(plane, reply, plan, account).await?;
         let lane = lease.lane();
         backoff.begin();
         account.attempts = backoff.attempts();
-        let attempt = attempt(plane, reply, plan, lane, account).await;
-        lease.settle(outcome(house.settings.clocks.key_rejected, &attempt));
+        let attempt = attempt(plane, reply, plan, &lease, account).await;
+        let outcome = outcome(house, &lease, &attempt);
+        lease.settle(outcome);
         let failed = match attempt {
-            Ok(Attempt::Ended(end)) => return Ok(end),
+            Ok(Attempt::Ended { end, .. }) => return Ok(end),
+            // What it refers to is somewhere else; that is no failure to wait for.
+            Ok(Attempt::NotThere) => continue,
             Ok(Attempt::Failed(failed)) => failed,
             Err(stop) => return Err(stop),
         };
@@ -228,24 +250,24 @@ async fn attempts(
         if let Some(clock) = failure.clock {
             house.metrics.clock_expired(clock);
         }
-        failure.detail.clone_into(&mut account.detail);
-        if failure.cause == Cause::KeyRejected {
-            tracing::error!(target: "tidegate::upstream", key = house.lane_label(lane), "the upstream rejects this key; it is put aside and tried again later");
+        if let Some(kind) = failure.refusal() {
+            house.metrics.upstream_refused(house.organisation(lane.org), kind);
         }
+        failure.detail.clone_into(&mut account.detail);
         let repeatable = !(failure.is_final || reply.content || plan.server_tools && failed.content_seen);
         if !repeatable {
             return Err(Trouble::Upstream(failure).into());
         }
         // A domain that is closed for a while is waited for in the queue, not here.
         let asked = if failure.cause == Cause::Throttled { None } else { failure.retry_after };
-        let decision = plane.with_prng(|prng| {
-            house.admission.retry(&mut backoff, lane, failure.cause, asked, reply.deadline.at(), prng)
-        });
+        let (class, tenant, deadline) = (plan.ask.class, plan.ask.tenant, reply.deadline.at());
+        let attempt = FailedAttempt { lane, class, tenant, cause: failure.cause, asked, deadline };
+        let decision = plane.with_prng(|prng| house.admission.retry(&mut backoff, &attempt, prng));
         let Retry::At(at) = decision else { return Err(Trouble::Upstream(failure).into()) };
         house.metrics.retry(failure.cause.name());
         reply.live().enter(Phase::Backoff);
         reply.attend(house.clock.sleep_until(at)).await?;
-        avoid = Some(lane);
+        plan.ask.avoid = Some(lane);
     }
 }
 
@@ -253,29 +275,43 @@ async fn attempts(
 async fn admit(
     plane: &Plane,
     reply: &mut Reply<'_>,
-    plan: &Plan<'_>,
-    avoid: Option<LaneId>,
+    plan: &mut Plan<'_>,
     account: &mut Account,
 ) -> Result<LeaseGuard, Stop> {
     let house = &*plane.house;
     reply.live().enter(Phase::Admit);
     let asked = house.clock.now();
-    let ask = Ask { class: plan.class, band: plan.caller.band, latest: reply.deadline.at(), avoid };
-    let lease = reply.attend(house.admission.lease(ask)).await;
+    // An answer that begins with the deadline is of no use; and a refusal should come before it.
+    let deadline = reply.deadline.at();
+    let latest = asked + asked.until(deadline).saturating_sub(MARGIN.min(asked.until(deadline) / 10));
+    plan.ask = Ask { latest, waited: account.waited, pin: plan.home.pin(), ..plan.ask };
+    let stream = reply.live().stream;
+    let lease = reply.attend(house.admission.lease(plan.ask, stream)).await;
     account.waited += house.clock.now().since(asked);
+    let (tenant, band) = (&plan.caller.tenant.name, plan.caller.band.name());
     let lease = lease?.map_err(|refusal| {
-        if matches!(refusal, Refusal::TooLong { .. }) {
+        if matches!(refusal, Refusal::TooLong { .. } | Refusal::Tenant { .. }) {
             house.metrics.clock_expired("queue_wait");
         }
+        house.metrics.queue_shed(tenant, band, refusal.name());
         Trouble::Refused(refusal)
     })?;
+    if let Some(reason) = lease.waited_for() {
+        house.metrics.queue_waited(tenant, band, reason.name());
+    }
     reply.live().attempt(house.lane_label(lease.lane()));
     Ok(lease)
 }
 
 /// How one attempt came out.
 enum Attempt {
-    Ended(End),
+    Ended {
+        end: End,
+        /// What the model used, if it answered and said so.
+        spent: Option<Spent>,
+    },
+    /// What the request refers to is not where it was looked for, and there is another place.
+    NotThere,
     Failed(Failed),
 }
 
@@ -286,16 +322,26 @@ struct Failed {
 }
 
 /// What an attempt means for its lease.
-fn outcome(key_rejected: Duration, attempt: &Result<Attempt, Stop>) -> Outcome {
-    let Ok(Attempt::Failed(failed)) = attempt else {
-        return if attempt.is_ok() { Outcome::Answered } else { Outcome::Failed };
+fn outcome(house: &House, lease: &LeaseGuard, attempt: &Result<Attempt, Stop>) -> Outcome {
+    let failed = match attempt {
+        Ok(Attempt::Ended { end: End::Answered, spent }) => return Outcome::Answered(*spent),
+        Ok(Attempt::Ended { .. } | Attempt::NotThere) => return Outcome::Failed,
+        Err(_) if lease.was_sent() => return Outcome::Failed,
+        Err(_) => return Outcome::NotSent,
+        Ok(Attempt::Failed(failed)) => &failed.failure,
     };
-    let asked = failed.failure.retry_after;
-    match failed.failure.cause {
-        // Without a retry-after, a second: the window of concurrency does the rest.
-        Cause::Throttled => Outcome::Throttled { retry_after: asked.unwrap_or(Duration::from_secs(1)) },
-        Cause::KeyRejected => Outcome::KeyRejected { retry_after: key_rejected },
-        _ => Outcome::Failed,
+    match (failed.cause, failed.by) {
+        (Cause::Throttled, by @ Throttle::SpendCap) => {
+            let wall = house.clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            let month = Duration::from_secs(to_next_month(wall));
+            Outcome::Throttled { by, retry_after: Some(house.settings.clocks.spend_cap.min(month)) }
+        }
+        (Cause::Throttled, by) => Outcome::Throttled { by, retry_after: failed.retry_after },
+        (Cause::Overloaded, _) => Outcome::Overloaded { retry_after: failed.retry_after },
+        (Cause::KeyRejected, _) => Outcome::KeyRejected { retry_after: house.settings.clocks.key_rejected },
+        // An error event that is about the request itself says nothing of the upstream's health.
+        _ if failed.status.is_some_and(|s| s < 500) => Outcome::Failed,
+        _ => Outcome::Broken,
     }
 }
 
@@ -304,31 +350,40 @@ async fn attempt(
     plane: &Plane,
     reply: &mut Reply<'_>,
     plan: &mut Plan<'_>,
-    lane: LaneId,
+    lease: &LeaseGuard,
     account: &mut Account,
 ) -> Result<Attempt, Stop> {
     let house = &*plane.house;
     let live = reply.live().clone();
     // Boxed: it is over before the answer's first event, and a stream should not hold its room.
-    let sent = reply.attend(Box::pin(exchange(plane, house.lane_index(lane), &plan.request, &live))).await?;
+    let sent = reply.attend(Box::pin(exchange(plane, lease, &plan.request, &live))).await?;
     let mut answer = match sent {
         Ok(Sent::Answer(answer)) => answer,
         Ok(Sent::Mute { status }) => return Err(Trouble::UpstreamRefused { status }.into()),
+        Ok(Sent::Said { head, .. }) if head.status == 404 && plan.home.look_on() => return Ok(Attempt::NotThere),
         Ok(Sent::Said { head, body }) => {
             account.first_byte_at.get_or_insert(house.clock.now());
             said(house, reply, plan, &head, &body);
-            return Ok(Attempt::Ended(End::Said));
+            return Ok(Attempt::Ended { end: End::Said, spent: None });
         }
         Err(failure) => return Ok(Attempt::Failed(Failed { failure, content_seen: false })),
     };
     account.first_byte_at.get_or_insert(house.clock.now());
     live.enter(Phase::Relay);
     if !plan.request.streams {
-        return pass_whole(plane, reply, *answer, account).await;
+        return pass_whole(plane, reply, plan, lease, *answer, account).await;
     }
     let assembles = plan.assembles();
     let head = answer.take_head();
-    let mut relay = Relay::new(house, &live, head, assembles, plan.thinks_unseen, &mut plan.request.body);
+    let parts = RelayParts {
+        assembles,
+        thinks_unseen: plan.thinks_unseen,
+        body: &mut plan.request.body,
+        meter: lease.is_metered().then(|| plane.progress.meter(lease.id())),
+        home: plan.home.learns.then_some(&plan.home),
+        lease,
+    };
+    let mut relay = Relay::new(house, &live, head, parts);
     let relayed = relay.run(&mut answer, reply).await;
     account.used(&relay.tap.usage);
     account.stop_reason = relay.tap.stop_reason.take();
@@ -339,12 +394,24 @@ async fn attempt(
         Relayed::Failed(failure) => failed(failure),
         Relayed::TooLarge(trouble) => Err(trouble.into()),
         Relayed::Whole => {
+            let spent = Some(spent(&relay.tap.usage));
+            plan.home.found(&house.references, house.place(lease.lane()), relay.tap.message_id.as_deref());
             if assembles && let Err(failure) = relay.give_assembled(reply) {
                 return failed(failure);
             }
             answer.finish(house.clock.now());
-            Ok(Attempt::Ended(End::Answered))
+            Ok(Attempt::Ended { end: End::Answered, spent })
         }
+    }
+}
+
+/// Usage, as the scheduler reckons with it.
+fn spent(usage: &Usage) -> Spent {
+    Spent {
+        input: usage.input,
+        cache_creation: usage.cache_creation,
+        cache_read: usage.cache_read,
+        output: usage.output,
     }
 }
 
@@ -364,18 +431,21 @@ fn said(house: &House, reply: &mut Reply<'_>, plan: &Plan<'_>, head: &ResponseHe
 async fn pass_whole(
     plane: &Plane,
     reply: &mut Reply<'_>,
+    plan: &Plan<'_>,
+    lease: &LeaseGuard,
     mut answer: Exchange,
     account: &mut Account,
 ) -> Result<Attempt, Stop> {
     let house = &*plane.house;
     let limit = house.settings.limits.answer_bytes;
-    let (mut body, mut lease) = (BytesMut::new(), house.backlogs.empty_lease());
+    let (mut body, mut bytes) = (BytesMut::new(), house.backlogs.empty_lease());
+    lease.began();
     loop {
         let read = reply.attend(poll_fn(|cx| answer.poll_body(cx, &mut |piece| body.extend_from_slice(piece)))).await?;
         if body.len() as u64 > limit {
             return Err(Trouble::AnswerTooLarge { limit }.into());
         }
-        if body.len() > UNCOUNTED_BYTES && !lease.resize(body.len().next_power_of_two() as u64) {
+        if body.len() > UNCOUNTED_BYTES && !bytes.resize(body.len().next_power_of_two() as u64) {
             return Err(Trouble::BacklogBudget.into());
         }
         match read {
@@ -387,13 +457,20 @@ async fn pass_whole(
             }
         }
     }
+    let mut spent_here = None;
     match tidegate_wire::raw::RawObject::read(&body) {
         Ok(object) => {
             let mut usage = Usage::default();
             if object.get("usage").is_some_and(|u| usage.update(u.get())) {
                 account.used(&usage);
+                spent_here = Some(spent(&usage));
             }
             account.stop_reason = object.parse::<String>("stop_reason").map(Into::into);
+            if plan.home.learns {
+                let place = house.place(lease.lane());
+                plan.home.sees(&house.references, place, &body);
+                plan.home.found(&house.references, place, object.parse::<String>("id").as_deref());
+            }
         }
         // Every door answers with an object. A client's parser would stumble over anything else (an
         // edge's HTML page with status 200), and nothing was passed on yet.
@@ -403,9 +480,9 @@ async fn pass_whole(
             return Ok(Attempt::Failed(Failed { failure, content_seen: true }));
         }
     }
-    reply.whole(&answer.head, &[], &[], &body, lease);
+    reply.whole(&answer.head, &[], &[], &body, bytes);
     answer.finish(house.clock.now());
-    Ok(Attempt::Ended(End::Answered))
+    Ok(Attempt::Ended { end: End::Answered, spent: spent_here })
 }
 
 /// Phase 10: tells the client; what kind of end that is.

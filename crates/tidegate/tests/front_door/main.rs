@@ -17,6 +17,7 @@ mod limits;
 mod operators;
 mod peers;
 mod process;
+mod quota;
 mod secrets;
 mod smuggling;
 mod soak;
