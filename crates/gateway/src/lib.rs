@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `path` | the phases in order, and the loop of attempts |
 //! | `identify`, `decode`, `admit`, `exchange`, `relay`, `answer`, `settle` | a phase each |
+//! | `plan`, `attempt` | what is going to be done; `exchange` and `relay`, once |
 //! | `reply` | the client's side of a request: its answer, its heartbeats, its leaving |
 //! | `connection` | one client connection: TLS, HTTP/1.1 or HTTP/2, keep-alive, idleness |
 //! | `door` | its requests: heads, refusals, which path leads where |
@@ -23,6 +24,7 @@ mod admit;
 mod alarms;
 mod answer;
 mod ask;
+mod attempt;
 mod classes;
 mod connection;
 mod decode;
@@ -35,6 +37,7 @@ mod house;
 mod identify;
 mod key;
 mod path;
+mod plan;
 mod plane;
 mod progress;
 mod references;

@@ -256,3 +256,41 @@ fn a_file_is_looked_for_where_it_may_live_and_then_known() {
         1.0
     );
 }
+
+#[test]
+fn a_conversation_stays_where_its_cache_is() {
+    let cached = ANSWER.replace("\"input_tokens\":3", "\"input_tokens\":3,\"cache_read_input_tokens\":20000");
+    let answer = plain(200, "content-type: application/json\r\n", &cached);
+    let (a, b) = (Upstream::saying(answer.clone()), Upstream::saying(answer));
+    let tidegate = before(&[("a", &a), ("b", &b)], "");
+    let turn = |talk: usize, turns: usize| {
+        let said: String = (0..turns)
+            .map(|n| {
+                format!(
+                    r#"{{"role":"user","content":"{} of {talk}"}},{{"role":"assistant","content":"yes {n}"}},"#,
+                    if n == 0 { "first" } else { "next" }
+                )
+            })
+            .collect();
+        let word = if turns == 0 { "first" } else { "next" };
+        let mark = r#""cache_control":{"type":"ephemeral"}"#;
+        let last = format!(r#"{{"role":"user","content":[{{"type":"text","text":"{word} of {talk}",{mark}}}]}}"#);
+        let system = "word ".repeat(2_000);
+        let body = format!(
+            r#"{{"model":"claude-haiku-5-5","max_tokens":50,"system":[{{"type":"text","text":"{system}",{mark}}}],"messages":[{said}{last}]}}"#
+        );
+        assert_eq!(tidegate.ask(post(&[], body)).status, 200);
+    };
+    for turns in 0..4 {
+        (0..6).for_each(|talk| turn(talk, turns));
+    }
+    let talks = |upstream: &Upstream| -> Vec<String> {
+        let body = |s: &crate::upstream::Seen| String::from_utf8(s.body.clone()).unwrap();
+        let talk = |text: &str| text.split("first of ").nth(1).unwrap()[..1].to_owned();
+        upstream.seen().iter().map(|s| talk(&body(s))).collect()
+    };
+    let (at_a, at_b) = (talks(&a), talks(&b));
+    assert_eq!(at_a.len() + at_b.len(), 24);
+    let apart: Vec<_> = at_a.iter().filter(|talk| at_b.contains(talk)).collect();
+    assert!(apart.is_empty(), "in two places: {apart:?}");
+}
