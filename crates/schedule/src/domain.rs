@@ -193,7 +193,7 @@ impl Domain {
         if let Some(asked) = asked {
             self.closed_until = self.closed_until.max(now + asked);
         }
-        self.careful |= !blind && by != Throttle::Ramp;
+        self.careful |= !blind;
         let shrinks = blind || by == Throttle::Concurrent;
         if shrinks && (self.window.is_none() || now.since(self.shrunk_at) >= SHRINK_PAUSE) {
             // The one that was refused is over already, and counts.

@@ -19,6 +19,8 @@ pub(crate) const ASSUMED: Limits =
 const IN_FLIGHT_FACTOR: f64 = 2.0;
 /// So many may always be in flight: the law says little of a few.
 const IN_FLIGHT_LEAST: f64 = 8.0;
+/// Times the mean error: two standard deviations, about, of errors spread evenly.
+const DOUBT: f64 = 2.3;
 /// How long nothing can be heard of a request, beside the network's jitter.
 const TRANSIT: Duration = Duration::from_millis(50);
 /// What each of those counts, output tokens.
@@ -79,8 +81,10 @@ pub(crate) struct Meters {
     pub(crate) output: Option<Bucket>,
     /// What the answers under way will produce.
     pub(crate) coming: Coming,
-    /// By how much what they are taken to have produced unseen may be off.
+    /// By how much a second what they are taken to produce unseen may be off.
     pub(crate) unsure: f64,
+    /// Squares of the inputs under way that the upstream has not counted yet.
+    pub(crate) uncounted: f64,
     pub(crate) in_flight: u32,
     /// What the request next in turn needs at once, more than was ever seen: requests, input, output.
     room: [f64; 3],
@@ -164,13 +168,24 @@ impl Meters {
     }
 
     /// Why a request cannot go at this level now; `None`: it can.
-    pub(crate) fn blocked(&self, now: Moment, demand: &Demand, pace: &Pace, jitter: Duration) -> Option<Blocked> {
-        let limiter = |bucket: &Option<Bucket>, amount: f64, by: Throttle| {
-            let wait = bucket.as_ref()?.wait(amount, jitter);
+    ///
+    /// `error` is how far estimates of inputs are off on average: the errors of those that the
+    /// upstream has not counted yet add up, like any that know nothing of each other.
+    pub(crate) fn blocked(
+        &self,
+        now: Moment,
+        demand: &Demand,
+        error: f64,
+        pace: &Pace,
+        jitter: Duration,
+    ) -> Option<Blocked> {
+        let doubt = DOUBT * error * (self.uncounted.max(0.0) + demand.input * demand.input).sqrt();
+        let limiter = |bucket: &Option<Bucket>, amount: f64, doubt: f64, by: Throttle| {
+            let wait = bucket.as_ref()?.wait(amount, doubt, jitter);
             (!wait.is_zero()).then_some(Blocked { wait, by: WaitsFor::Limit(by) })
         };
-        let requests = limiter(&self.requests, 1.0, Throttle::Requests);
-        let input = limiter(&self.input, demand.input, Throttle::InputTokens);
+        let requests = limiter(&self.requests, 1.0, 0.0, Throttle::Requests);
+        let input = limiter(&self.input, demand.input, doubt, Throttle::InputTokens);
         let output = self.output_blocked(now, demand, pace, jitter);
         Blocked::max(Blocked::max(requests, input), output)
     }
@@ -179,7 +194,7 @@ impl Meters {
         let bucket = self.output.as_ref()?;
         let by = WaitsFor::Limit(Throttle::OutputTokens);
         if demand.reserved > 0.0 {
-            let wait = bucket.wait(demand.reserved, jitter);
+            let wait = bucket.wait(demand.reserved, 0.0, jitter);
             return (!wait.is_zero()).then_some(Blocked { wait, by });
         }
         // A level that is misjudged should cost a few 429s and not a batch of them: what has just gone
@@ -212,6 +227,7 @@ impl Meters {
         self.in_flight += 1;
         self.no_room();
         self.take(now, 1.0, demand.input, demand.reserved);
+        self.uncounted += demand.input * demand.input;
         self.comes(coming, 1.0);
     }
 
@@ -243,6 +259,7 @@ impl Meters {
             *sum += part * times;
         }
         if self.in_flight == 0 {
+            self.uncounted = 0.0;
             // No rounding error outlives the answers it came from.
             self.coming = Coming::default();
         }

@@ -137,7 +137,8 @@ impl Class {
         let jitter = shared.rules.jitter;
         let mut levels = closed;
         for level in &d.meters {
-            levels = Blocked::max(levels, self.meters[*level].blocked(now, demand, &d.pace, jitter));
+            levels =
+                Blocked::max(levels, self.meters[*level].blocked(now, demand, self.estimator.error(), &d.pace, jitter));
         }
         if d.knowledge == Knowledge::Unknown {
             levels = levels.map(|b| Blocked { by: WaitsFor::Probe, ..b });

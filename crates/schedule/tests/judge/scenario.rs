@@ -25,15 +25,35 @@ pub(crate) struct Network {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Change {
     /// All limits of an organisation, times this; whether its headers say so.
-    Scale { org: usize, factor: f64, told: bool },
+    Scale {
+        org: usize,
+        factor: f64,
+        told: bool,
+    },
     /// Somebody else takes this share of an organisation's limits.
-    Foreign { org: usize, share: f64 },
-    Revoke { org: usize, key: usize, revoked: bool },
-    SpendCap { org: usize, reached: bool },
+    Foreign {
+        org: usize,
+        share: f64,
+    },
+    Revoke {
+        org: usize,
+        key: usize,
+        revoked: bool,
+    },
+    SpendCap {
+        org: usize,
+        reached: bool,
+    },
     /// The chance that a request meets a 529.
-    Overloaded { org: usize, chance: f64 },
+    Overloaded {
+        org: usize,
+        chance: f64,
+    },
     /// The chance that it meets a 500.
-    Broken { org: usize, chance: f64 },
+    Broken {
+        org: usize,
+        chance: f64,
+    },
 }
 
 /// What has to hold of every seed. That no upstream 429 is shown to a client, that no lease is left

@@ -259,7 +259,8 @@ fn overload(seed: u64) -> Scenario {
 fn failures(seed: u64) -> Scenario {
     let mut base = saturated("500 at 5 %, two orgs", org(seed, BY_OUTPUT, 60.0), closed(700), Binding::Output, NOTHING);
     base.orgs.push(org(seed ^ 1, BY_OUTPUT, 60.0));
-    base.script = vec![(90.0, Change::Broken { org: 0, chance: 0.05 }), (90.0, Change::Broken { org: 1, chance: 0.05 })];
+    base.script =
+        vec![(90.0, Change::Broken { org: 0, chance: 0.05 }), (90.0, Change::Broken { org: 1, chance: 0.05 })];
     base.targets.throttled_max = Some(0);
     base
 }
@@ -283,7 +284,8 @@ fn workspace(seed: u64) -> Scenario {
 
 fn unknown_limits(seed: u64) -> Scenario {
     let targets = Targets { throttled_max: Some(0), use_min: Some(99.0), ..NOTHING };
-    let base = saturated("limits learned from headers", org(seed, BY_OUTPUT, 60.0), closed(450), Binding::Output, targets);
+    let base =
+        saturated("limits learned from headers", org(seed, BY_OUTPUT, 60.0), closed(450), Binding::Output, targets);
     Scenario { told: false, ..base }
 }
 
@@ -313,9 +315,15 @@ fn leaving(seed: u64) -> Scenario {
 
 /// All three bands, the interactive one in a hurry.
 fn bands(seed: u64) -> Scenario {
-    let of = |band, per_second, patience| Crowd { band, patience, arrivals: Arrivals::Open { per_second, cv: 1.0 }, ..USUAL };
+    let of = |band, per_second, patience| Crowd {
+        band,
+        patience,
+        arrivals: Arrivals::Open { per_second, cv: 1.0 },
+        ..USUAL
+    };
     let mut base = saturated("three bands", org(seed, BY_OUTPUT, 60.0), closed(0), Binding::Output, WIDE);
-    base.crowds = vec![of(Band::Interactive, 4.0, 10.0), of(Band::Normal, 6.0, 600.0), of(Band::Background, 8.0, 600.0)];
+    base.crowds =
+        vec![of(Band::Interactive, 4.0, 10.0), of(Band::Normal, 6.0, 600.0), of(Band::Background, 8.0, 600.0)];
     base
 }
 

@@ -199,7 +199,10 @@ impl<'a> World<'a> {
             live: 0,
             backlog: vec![0; tenants],
             stopped: false,
-            trace: std::env::var("TRACE").ok().and_then(|t| { let (a, b) = t.split_once('-')?; Some((a.parse().ok()?, b.parse().ok()?)) }),
+            trace: std::env::var("TRACE").ok().and_then(|t| {
+                let (a, b) = t.split_once('-')?;
+                Some((a.parse().ok()?, b.parse().ok()?))
+            }),
         }
         .peopled(&prng)
     }
@@ -723,8 +726,15 @@ impl<'a> World<'a> {
                 self.figures.uses[org].add(before, &sums);
             }
             if let Some((low, high)) = self.policy.believed(self.now, org, place(self.scenario.binding)) {
-                if let Some((a, b)) = self.trace && now > a && now < b {
-                    println!("{now:.2} level {:.0} low {low:.0} high {high:.0} leased {}", sums.level, self.policy.leased());
+                if let Some((a, b)) = self.trace
+                    && now > a
+                    && now < b
+                {
+                    println!(
+                        "{now:.2} level {:.0} low {low:.0} high {high:.0} leased {}",
+                        sums.level,
+                        self.policy.leased()
+                    );
                 }
             }
             self.before[org] = (waits && now >= UNCOUNTED - TICK).then_some(sums);
