@@ -36,6 +36,8 @@ const DRAIN_MOST: f64 = 0.9;
 const DRAIN_HALF_LIFE_S: f64 = 300.0;
 /// After a ramp limit the rate grows by this part of itself a second: a tenth a minute.
 const RAMP_GROWTH: f64 = 0.1 / 60.0;
+/// Over so long what went is measured.
+const RAMP_SPAN: Duration = Duration::from_secs(10);
 /// However sharply usage had to be cut, so many a second stay.
 const RAMP_LEAST_PER_S: f64 = 0.2;
 /// Half-life of the highest level seen, which says how much can be saved up.
@@ -326,14 +328,15 @@ impl Bucket {
         self.low = self.low.min(0.0).min(-self.rate() * asked.as_secs_f64());
     }
 
-    /// Usage as a whole grew too sharply: slow down to nine tenths of what was used a second since
-    /// `open`, to grow again slowly. What was saved up is not to be spent at once either.
-    pub(crate) fn slow(&mut self, now: Moment, open: Moment) {
+    /// Usage as a whole grew too sharply: slow down to nine tenths of what went in the last ten
+    /// seconds, or, where it was slowed down already, by a third; to grow again slowly. What was
+    /// saved up is not to be spent at once either.
+    pub(crate) fn slow(&mut self, now: Moment) {
         self.advance(now, 0.0);
-        let span = now.since(open).as_secs_f64();
-        let recent = if span < 1.0 { self.rate() } else { self.used_since(open) / span };
+        let recent = self.used_since(now - RAMP_SPAN) / RAMP_SPAN.as_secs_f64();
+        let slower = if self.ramped { self.rate() * 0.7 } else { recent * 0.9 };
         let least = RAMP_LEAST_PER_S * self.kind.grain();
-        self.trust = self.trust.min((0.9 * recent).max(least) / self.nominal().max(f64::MIN_POSITIVE));
+        self.trust = self.trust.min(slower.max(least) / self.nominal().max(f64::MIN_POSITIVE));
         (self.ramped, self.blamed_at) = (true, Some(now));
         self.low = self.low.min(self.capacity());
     }

@@ -21,6 +21,8 @@ const IN_FLIGHT_FACTOR: f64 = 2.0;
 const IN_FLIGHT_LEAST: f64 = 8.0;
 /// Times the mean error: two standard deviations, about, of errors spread evenly.
 const DOUBT: f64 = 2.3;
+/// So many may always go in a second.
+const LEAP_LEAST: f64 = 10.0;
 /// How long nothing can be heard of a request, beside the network's jitter.
 const TRANSIT: Duration = Duration::from_millis(50);
 /// What each of those counts, output tokens.
@@ -302,11 +304,19 @@ impl Meters {
         }
     }
 
-    /// Usage grew too sharply: back to nine tenths of what went since `open`. Output follows what is
-    /// let in, so it is left alone.
-    pub(crate) fn slow(&mut self, now: Moment, open: Moment) {
+    /// Usage grew too sharply. Output follows what is let in, so it is left alone.
+    pub(crate) fn slow(&mut self, now: Moment) {
         for bucket in [&mut self.requests, &mut self.input].into_iter().flatten() {
-            bucket.slow(now, open);
+            bucket.slow(now);
         }
+    }
+
+    /// Whether so many have gone in the last second that one more would be a leap: the domain was
+    /// idle until `elapsed` ago, and twice what refills, doubled each second, is the most.
+    pub(crate) fn leaps(&self, now: Moment, output: f64, elapsed: Duration) -> bool {
+        let Some(requests) = &self.requests else { return false };
+        let by_output = self.output.as_ref().map_or(f64::INFINITY, |b| b.rate() / output.max(1.0));
+        let most = (2.0 * requests.rate().min(by_output)).max(LEAP_LEAST) * 2f64.powf(elapsed.as_secs_f64());
+        requests.used_since(now - Duration::from_secs(1)) >= most
     }
 }

@@ -257,12 +257,12 @@ impl Scheduler {
             }
             return;
         }
-        let slows = (by == Throttle::Ramp).then(|| d.slows(now, flight.went)).flatten();
+        let slows = by == Throttle::Ramp && d.slows(now, flight.went);
         let asked = d.throttled(now, by, retry_after);
         for level in &class.domains[flight.domain].meters {
             class.meters[*level].blame(now, by, asked, flight.input);
-            if let Some(open) = slows {
-                class.meters[*level].slow(now, open);
+            if slows {
+                class.meters[*level].slow(now);
             }
         }
     }
