@@ -1,11 +1,10 @@
-//! Wall time as text: RFC 3339 in UTC, to the second.
+//! Wall time as text: RFC 3339 in UTC, to the second; and when a month ends.
 //!
 //! Civil date from a day number by Howard Hinnant's algorithm: years are counted from 1 March, so
 //! that the leap day is the last of its year and months follow one linear formula.
 
-/// `seconds` after the Unix epoch, such as `2026-11-22T20:34:00Z`.
-pub fn rfc3339(seconds: u64) -> String {
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
+/// Year, month and day of the day numbered `days` after the Unix epoch.
+fn civil(days: u64) -> (u64, u64, u64) {
     let shifted = days + 719_468;
     let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
     let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
@@ -13,8 +12,21 @@ pub fn rfc3339(seconds: u64) -> String {
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
     let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
+}
+
+/// `seconds` after the Unix epoch, such as `2026-11-22T20:34:00Z`.
+pub fn rfc3339(seconds: u64) -> String {
+    let (year, month, day) = civil(seconds / 86_400);
+    let second = seconds % 86_400;
     format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60)
+}
+
+/// Seconds from `seconds` after the Unix epoch to 00:00 UTC on the next first of a month.
+pub fn to_next_month(seconds: u64) -> u64 {
+    let days = seconds / 86_400;
+    let first = (1..=31).find(|n| civil(days + n).2 == 1).unwrap_or(31);
+    (days + first) * 86_400 - seconds
 }
 
 #[cfg(test)]
@@ -27,5 +39,16 @@ mod tests {
         assert_eq!(rfc3339(951_827_696), "2000-02-29T12:34:56Z");
         assert_eq!(rfc3339(1_795_379_640), "2026-11-22T20:34:00Z");
         assert_eq!(rfc3339(4_107_542_399), "2100-02-28T23:59:59Z");
+    }
+
+    #[test]
+    fn a_month_ends_at_midnight_before_its_first() {
+        for (now, next) in [
+            (1_795_379_640, "2026-12-01T00:00:00Z"),
+            (1_798_761_599, "2027-01-01T00:00:00Z"),
+            (1_832_976_000, "2028-03-01T00:00:00Z"),
+        ] {
+            assert_eq!(rfc3339(now + to_next_month(now)), next);
+        }
     }
 }

@@ -85,7 +85,7 @@ async fn run(through: bool, requests: usize, events: usize) {
     let (network, clock) = (MemoryNetwork::new(), Clock::real());
     let lane = Lane::new("main/0", "http://api:80", Scheme::ApiKey, Secret::new("sk-ant-bench")).unwrap();
     let settings = Settings {
-        organisations: vec![Organisation { name: "main".into(), lanes: vec![Arc::new(lane)] }],
+        organisations: vec![Organisation::new("main", vec![Arc::new(lane)])],
         keys: vec![ClientKey { tenant: "bench".into(), hash: KeyHash::of(KEY.as_bytes()) }],
         ..Settings::default()
     };

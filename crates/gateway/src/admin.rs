@@ -5,6 +5,7 @@
 //! no secret.
 
 use crate::answer::{Trouble, answer};
+use crate::domains;
 use crate::gateway::Gateway;
 use crate::house::House;
 use serde_json::json;
@@ -106,18 +107,23 @@ fn page(gateway: &Gateway, head: &RequestHead) -> Page {
         ("GET" | "HEAD", "/readyz") if house.is_draining() => text(503, "draining\n"),
         ("GET" | "HEAD", "/readyz") => text(200, "ready\n"),
         ("GET" | "HEAD", "/streams") => {
-            let rows = house.live.view(house.clock.now(), ROWS_MAX);
+            let waits = house.admission.waits();
+            let waits_for = |stream| {
+                let wait: &tidegate_schedule::WaitView = waits.get(&stream)?;
+                Some((wait.reason.name(), wait.expected))
+            };
+            let rows = house.live.view(house.clock.now(), ROWS_MAX, waits_for);
             json_page(200, &json!({"count": house.live.len(), "streams": rows}))
         }
+        ("GET" | "HEAD", "/domains") => json_page(200, &domains::page(house)),
         ("GET" | "HEAD", "/snapshot") => json_page(200, &snapshot(house)),
         ("DELETE", path) if path.starts_with("/streams/") => cancel(house, &path["/streams/".len()..]),
-        (_, "/metrics" | "/healthz" | "/readyz" | "/streams" | "/snapshot") => {
+        (_, "/metrics" | "/healthz" | "/readyz" | "/streams" | "/domains" | "/snapshot") => {
             trouble(&Trouble::Method { allowed: "GET" })
         }
         (_, path) if path.starts_with("/streams/") => trouble(&Trouble::Method { allowed: "DELETE" }),
         _ => {
-            let message =
-                "the admin port has /metrics, /healthz, /readyz, /streams, /snapshot and DELETE /streams/{id}";
+            let message = "the admin port has /metrics, /healthz, /readyz, /streams, /domains, /snapshot and DELETE /streams/{id}";
             let body = ErrorBody::new(ErrorType::NotFound, "unknown_path", message).envelope(None);
             Page { status: 404, kind: "application/json", body, allow: None }
         }
@@ -136,24 +142,8 @@ fn cancel(house: &House, id: &str) -> Page {
 
 /// The state of the house in one object.
 fn snapshot(house: &House) -> serde_json::Value {
-    let now = house.clock.now();
     let (waiting, leased) = house.admission.counts();
-    let domains: Vec<_> = house
-        .admission
-        .domains()
-        .into_iter()
-        .map(|d| {
-            let org = house.settings.organisations.get(usize::from(d.org.0)).map_or("", |o| &o.name);
-            json!({
-                "organisation": org,
-                "class": house.class_name(d.class),
-                "in_flight": d.in_flight,
-                "closed_for_ms": now.until(d.closed_until).as_millis() as u64,
-                "window": d.window,
-                "throttled": d.throttled,
-            })
-        })
-        .collect();
+    let domains: Vec<_> = house.admission.domains().iter().map(|d| domains::short(house, d)).collect();
     json!({
         "draining": house.is_draining(),
         "streams": house.live.len(),

@@ -5,22 +5,35 @@
 //! scheduler when time alone changes something. A request that stops waiting takes its ticket
 //! back; a lease that was on its way to it goes back as well.
 
+use crate::alarms::Alarms;
+use crate::settings::Settings;
+use crate::tenants::Tenants;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tidegate_base::{Moment, Prng};
+use tidegate_base::{Moment, Prng, StreamId};
 use tidegate_observe::Metrics;
 use tidegate_schedule::{
-    Ask, Backoff, Cause, DomainView, LaneId, Lease, Outcome, QueueRules, Refusal, Retry, RetryBudget, RetryRules,
-    Scheduler, Ticket, Verdict,
+    Ask, Backoff, ClassId, DomainView, FailedAttempt, LaneId, Lease, LeaseId, Levels, Limits, OrgId, Outcome, Refusal,
+    Retry, Scheduler, TenantId, TenantLevels, Ticket, Verdict, WaitView, WaitsFor, WorkspaceId,
 };
 use tidegate_transport::Clock;
 use tokio::sync::{Notify, oneshot};
 
+/// How often the sum of the leases is compared with the scheduler's counters, and breakers are
+/// looked at.
+const AUDIT_EVERY: Duration = Duration::from_secs(1);
+
+struct Waiting {
+    stream: StreamId,
+    answer: oneshot::Sender<Verdict>,
+}
+
 struct State {
     scheduler: Scheduler,
-    waiting: BTreeMap<Ticket, oneshot::Sender<Verdict>>,
-    retry_budgets: Vec<RetryBudget>,
+    waiting: BTreeMap<Ticket, Waiting>,
+    alarms: Alarms,
 }
 
 struct Shared {
@@ -35,23 +48,29 @@ struct Shared {
 pub(crate) struct Admission(Arc<Shared>);
 
 impl Admission {
-    pub(crate) fn new(
-        clock: Clock,
-        keys_by_org: &[u16],
-        queue: QueueRules,
-        retry: RetryRules,
-        metrics: Metrics,
-    ) -> Self {
-        let state = State {
-            scheduler: Scheduler::new(keys_by_org, queue),
-            waiting: BTreeMap::new(),
-            retry_budgets: keys_by_org.iter().map(|_| RetryBudget::new(retry.budget)).collect(),
-        };
+    pub(crate) fn new(clock: Clock, settings: &Settings, tenants: &Tenants, metrics: Metrics) -> Self {
+        let specs: Vec<_> = settings.organisations.iter().map(|o| o.spec()).collect();
+        let mut scheduler = Scheduler::new(&specs, settings.schedule);
+        tenants.iter().for_each(|t| scheduler.tenant(clock.now(), t.id, &t.rules));
+        let state = State { scheduler, waiting: BTreeMap::new(), alarms: Alarms::new(&settings.organisations) };
         Admission(Arc::new(Shared { clock, state: Mutex::new(state), changed: Notify::new(), metrics }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does something to the scheduler that may let waiting requests go, and lets them.
+    fn change<T>(&self, change: impl FnOnce(&mut State, Moment) -> T) -> T {
+        let now = self.0.clock.now();
+        let mut state = self.state();
+        let changed = change(&mut state, now);
+        if !state.waiting.is_empty() {
+            self.advance(&mut state, now);
+            // What is waited for next may have another hour.
+            self.0.changed.notify_one();
+        }
+        changed
     }
 
     /// Hands out what the scheduler can answer now. A lease for somebody who has left goes back,
@@ -64,24 +83,18 @@ impl Admission {
             }
             for (ticket, verdict) in answers {
                 let undelivered = match state.waiting.remove(&ticket) {
-                    Some(waiter) => waiter.send(verdict).err(),
+                    Some(waiting) => waiting.answer.send(verdict).err(),
                     None => Some(verdict),
                 };
                 if let Some(Verdict::Go(lease)) = undelivered {
-                    state.scheduler.settle(now, lease, Outcome::Failed);
+                    state.scheduler.settle(now, lease, Outcome::NotSent);
                 }
             }
         }
     }
 
-    /// [`Admission::advance`], and the alarm looks at its hour again.
-    fn advance_and_tell(&self, state: &mut State, now: Moment) {
-        self.advance(state, now);
-        self.0.changed.notify_one();
-    }
-
-    /// Asks for a lease and waits for it.
-    pub(crate) async fn lease(&self, ask: Ask) -> Result<LeaseGuard, Refusal> {
+    /// Asks for a lease and waits for it; `stream` is whose.
+    pub(crate) async fn lease(&self, ask: Ask, stream: StreamId) -> Result<LeaseGuard, Refusal> {
         let now = self.0.clock.now();
         let (ticket, answer) = {
             let mut state = self.state();
@@ -90,14 +103,16 @@ impl Admission {
                 Verdict::Refuse(refusal) => return Err(refusal),
                 Verdict::Wait(ticket) => {
                     let (send, answer) = oneshot::channel();
-                    state.waiting.insert(ticket, send);
+                    state.waiting.insert(ticket, Waiting { stream, answer: send });
                     (ticket, answer)
                 }
             }
         };
         self.0.changed.notify_one();
-        let mut waiter = Waiter { admission: self, ticket, answer };
-        match (&mut waiter.answer).await {
+        let mut waiter = Waiter { admission: self, ticket, answer, is_answered: false };
+        let answer = (&mut waiter.answer).await;
+        waiter.is_answered = true;
+        match answer {
             Ok(Verdict::Go(lease)) => Ok(LeaseGuard::new(self, lease)),
             Ok(Verdict::Refuse(refusal)) => Err(refusal),
             // The sender is dropped only together with the scheduler.
@@ -106,21 +121,26 @@ impl Admission {
     }
 
     /// Decides about a failed attempt.
-    pub(crate) fn retry(
-        &self,
-        backoff: &mut Backoff,
-        lane: LaneId,
-        cause: Cause,
-        asked: Option<Duration>,
-        deadline: Moment,
-        prng: &mut Prng,
-    ) -> Retry {
+    pub(crate) fn retry(&self, backoff: &mut Backoff, failed: &FailedAttempt, prng: &mut Prng) -> Retry {
         let now = self.0.clock.now();
-        let mut state = self.state();
-        match state.retry_budgets.get_mut(usize::from(lane.org.0)) {
-            Some(budget) => backoff.failed(cause, asked, now, deadline, budget, prng),
-            None => Retry::GiveUp(tidegate_schedule::GiveUp::Budget),
-        }
+        self.state().scheduler.retry(now, backoff, failed, prng)
+    }
+
+    /// What the configuration says of the limits of a class.
+    pub(crate) fn know(&self, org: OrgId, workspace: Option<WorkspaceId>, class: ClassId, limits: Limits) {
+        let now = self.0.clock.now();
+        self.state().scheduler.know(now, org, workspace, class, limits);
+    }
+
+    /// Output tokens of leases since the last time.
+    pub(crate) fn progressed(&self, produced: &[(LeaseId, u32)]) {
+        self.change(|state, now| state.scheduler.progressed(now, produced));
+    }
+
+    /// What is left of a tenant's own limits, if it has any.
+    pub(crate) fn tenant_levels(&self, tenant: TenantId) -> Option<TenantLevels> {
+        let now = self.0.clock.now();
+        self.state().scheduler.tenant_levels(now, tenant)
     }
 
     /// Requests that wait, and leases that are out.
@@ -131,23 +151,43 @@ impl Admission {
 
     /// The domains as they are now.
     pub(crate) fn domains(&self) -> Vec<DomainView> {
-        self.state().scheduler.domains().collect()
+        let now = self.0.clock.now();
+        self.state().scheduler.domains(now)
+    }
+
+    /// What each waiting request waits for.
+    pub(crate) fn waits(&self) -> BTreeMap<StreamId, WaitView> {
+        let now = self.0.clock.now();
+        let state = self.state();
+        let waits = state.scheduler.all_waits(now);
+        waits.into_iter().filter_map(|(ticket, wait)| Some((state.waiting.get(&ticket)?.stream, wait))).collect()
+    }
+
+    /// Compares the leases with the counters.
+    fn audit(&self) {
+        let now = self.0.clock.now();
+        let mut state = self.state();
+        self.0.metrics.lease_audit(state.scheduler.audit().difference);
+        let domains = state.scheduler.domains(now);
+        state.alarms.looked(&domains);
     }
 
     /// The alarm: runs until it is dropped, and wakes the scheduler when time changes something.
     pub(crate) async fn run(self) {
+        let mut audit_at = self.0.clock.now() + AUDIT_EVERY;
         loop {
             let now = self.0.clock.now();
+            if now >= audit_at {
+                self.audit();
+                audit_at = now + AUDIT_EVERY;
+            }
             let wake_at = {
                 let mut state = self.state();
                 self.advance(&mut state, now);
                 state.scheduler.wake_at(now)
             };
-            let changed = self.0.changed.notified();
-            match wake_at {
-                Some(at) => drop(self.0.clock.by(at.max(now + Duration::from_millis(1)), changed).await),
-                None => changed.await,
-            }
+            let wake_at = wake_at.map_or(audit_at, |at| at.max(now + Duration::from_millis(1)).min(audit_at));
+            self.0.clock.by(wake_at, self.0.changed.notified()).await;
         }
     }
 }
@@ -157,20 +197,23 @@ struct Waiter<'a> {
     admission: &'a Admission,
     ticket: Ticket,
     answer: oneshot::Receiver<Verdict>,
+    is_answered: bool,
 }
 
 impl Drop for Waiter<'_> {
     fn drop(&mut self) {
+        if self.is_answered {
+            return;
+        }
         self.answer.close();
-        let now = self.admission.0.clock.now();
-        let mut state = self.admission.state();
-        if state.waiting.remove(&self.ticket).is_some() {
-            state.scheduler.cancel(self.ticket);
-        }
-        if let Ok(Verdict::Go(lease)) = self.answer.try_recv() {
-            state.scheduler.settle(now, lease, Outcome::Failed);
-            self.admission.advance_and_tell(&mut state, now);
-        }
+        self.admission.change(|state, now| {
+            if state.waiting.remove(&self.ticket).is_some() {
+                state.scheduler.cancel(now, self.ticket);
+            }
+            if let Ok(Verdict::Go(lease)) = self.answer.try_recv() {
+                state.scheduler.settle(now, lease, Outcome::NotSent);
+            }
+        });
     }
 }
 
@@ -179,16 +222,69 @@ impl Drop for Waiter<'_> {
 pub(crate) struct LeaseGuard {
     admission: Admission,
     lease: Option<Lease>,
+    id: LeaseId,
     lane: LaneId,
+    metered: bool,
+    waited_for: Option<WaitsFor>,
+    sent: AtomicBool,
 }
 
 impl LeaseGuard {
     fn new(admission: &Admission, lease: Lease) -> Self {
-        LeaseGuard { admission: admission.clone(), lane: lease.lane(), lease: Some(lease) }
+        LeaseGuard {
+            admission: admission.clone(),
+            id: lease.id(),
+            lane: lease.lane(),
+            metered: lease.metered(),
+            waited_for: lease.waited_for(),
+            lease: Some(lease),
+            sent: AtomicBool::new(false),
+        }
     }
 
     pub(crate) fn lane(&self) -> LaneId {
         self.lane
+    }
+
+    pub(crate) fn id(&self) -> LeaseId {
+        self.id
+    }
+
+    /// Whether the scheduler wants to know what is produced.
+    pub(crate) fn is_metered(&self) -> bool {
+        self.metered
+    }
+
+    /// Why it was waited for, if it was.
+    pub(crate) fn waited_for(&self) -> Option<WaitsFor> {
+        self.waited_for
+    }
+
+    /// Whether the request was sent whole.
+    pub(crate) fn was_sent(&self) -> bool {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// The request's last byte was written.
+    pub(crate) fn sent(&self) {
+        self.sent.store(true, Ordering::Relaxed);
+        let now = self.admission.0.clock.now();
+        self.admission.state().scheduler.sent(now, self.id);
+    }
+
+    /// The answer's head came; `organisation` is what the upstream calls it.
+    pub(crate) fn heard(&self, levels: &Levels, organisation: Option<&str>) {
+        self.admission.change(|state, now| {
+            state.scheduler.heard(now, self.id, levels);
+            if let Some(id) = organisation {
+                state.alarms.called(self.lane.org, id);
+            }
+        });
+    }
+
+    /// The answer's first event came.
+    pub(crate) fn began(&self) {
+        self.admission.change(|state, now| state.scheduler.began(now, self.id));
     }
 
     /// Gives the lease back with what it led to.
@@ -198,17 +294,10 @@ impl LeaseGuard {
 
     fn give_back(&mut self, outcome: Outcome) {
         let Some(lease) = self.lease.take() else { return };
-        let now = self.admission.0.clock.now();
-        let mut state = self.admission.state();
-        if outcome == Outcome::Answered
-            && let Some(budget) = state.retry_budgets.get_mut(usize::from(self.lane.org.0))
-        {
-            budget.succeeded();
-        }
-        state.scheduler.settle(now, lease, outcome);
-        if !state.waiting.is_empty() {
-            self.admission.advance_and_tell(&mut state, now);
-        }
+        self.admission.change(|state, now| {
+            state.alarms.settled(self.lane, &outcome);
+            state.scheduler.settle(now, lease, outcome);
+        });
     }
 }
 
@@ -224,46 +313,93 @@ impl Drop for LeaseGuard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidegate_schedule::{Band, ClassId};
+    use crate::settings::Organisation;
+    use tidegate_base::{IdSource, Secret};
+    use tidegate_schedule::{Band, Mix, Throttle};
     use tidegate_transport::{TaskKind, Tasks};
+    use tidegate_upstream::{Lane, Scheme};
 
     const ALARM: TaskKind = TaskKind { name: "alarm", on_cancel: "ends", on_error: "ends" };
 
-    fn scene() -> (Admission, Ask) {
+    struct Scene {
+        admission: Admission,
+        ask: Ask,
+        stream: StreamId,
+    }
+
+    fn scene() -> Scene {
         let clock = Clock::real();
-        let admission = Admission::new(clock, &[1], QueueRules::default(), RetryRules::default(), Metrics::new());
+        let lane = Lane::new("a/1", "http://a", Scheme::ApiKey, Secret::new("k")).unwrap();
+        let organisations = vec![Organisation::new("a", vec![Arc::new(lane)])];
+        let settings = Settings { organisations, ..Settings::default() };
+        let tenants = Tenants::new(&settings);
+        let admission = Admission::new(clock, &settings, &tenants, Metrics::new());
         Tasks::new().spawn(&ALARM, admission.clone().run());
-        let ask =
-            Ask { class: ClassId(0), band: Band::Normal, latest: clock.now() + Duration::from_secs(600), avoid: None };
-        (admission, ask)
+        let ask = Ask {
+            class: ClassId(0),
+            tenant: TenantId(0),
+            band: Band::Normal,
+            latest: clock.now() + Duration::from_secs(600),
+            waited: Duration::ZERO,
+            input: Mix { words: 1_000, ..Mix::default() },
+            output_max: Some(100),
+            seen: true,
+            prefix: None,
+            conversation: None,
+            pin: None,
+            avoid: None,
+        };
+        Scene { admission, ask, stream: IdSource::new(Prng::new(1), 0).stream() }
+    }
+
+    impl Scene {
+        async fn lease(&self) -> Result<LeaseGuard, Refusal> {
+            self.admission.lease(self.ask, self.stream).await
+        }
+
+        async fn throttle(&self) {
+            let by = Throttle::Unnamed;
+            let lease = self.lease().await.unwrap();
+            lease.sent();
+            lease.settle(Outcome::Throttled { by, retry_after: Some(Duration::from_secs(7)) });
+        }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_waiting_request_goes_when_the_domain_opens_and_not_before() {
-        let (admission, ask) = scene();
-        let first = admission.lease(ask).await.unwrap();
-        first.settle(Outcome::Throttled { retry_after: Duration::from_secs(7) });
-        let began = admission.0.clock.now();
-        let second = admission.lease(ask).await.unwrap();
-        let waited = admission.0.clock.now().since(began);
-        assert!((7.0..7.1).contains(&waited.as_secs_f64()), "{waited:?}");
-        second.settle(Outcome::Answered);
-        assert_eq!(admission.counts(), (0, 0));
+        let s = scene();
+        s.throttle().await;
+        let began = s.admission.0.clock.now();
+        let second = s.lease().await.unwrap();
+        let waited = s.admission.0.clock.now().since(began);
+        assert!((7.0..7.3).contains(&waited.as_secs_f64()), "{waited:?}");
+        assert!(second.waited_for().is_some());
+        second.settle(Outcome::Answered(None));
+        assert_eq!(s.admission.counts(), (0, 0));
     }
 
     #[tokio::test(start_paused = true)]
     async fn whoever_stops_waiting_leaves_nothing_behind() {
-        let (admission, ask) = scene();
-        admission.lease(ask).await.unwrap().settle(Outcome::Throttled { retry_after: Duration::from_secs(7) });
-        assert!(tokio::time::timeout(Duration::from_secs(1), admission.lease(ask)).await.is_err());
-        assert_eq!(admission.counts(), (0, 0));
-        assert_eq!(admission.0.metrics.leases_leaked(), 0);
+        let s = scene();
+        s.throttle().await;
+        let waiting = tokio::time::timeout(Duration::from_secs(1), s.lease());
+        let looking = async {
+            s.admission.0.clock.sleep_until(s.admission.0.clock.now() + Duration::from_millis(500)).await;
+            s.admission.waits()
+        };
+        let (waited, waits) = tokio::join!(waiting, looking);
+        assert!(waited.is_err());
+        let wait = &waits[&s.stream];
+        assert!((6.0..7.0).contains(&wait.expected.as_secs_f64()), "{wait:?}");
+        assert_eq!(s.admission.counts(), (0, 0));
+        assert!(s.admission.waits().is_empty());
+        assert_eq!(s.admission.0.metrics.leases_leaked(), 0);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_dropped_lease_comes_back_and_is_counted_as_leaked() {
-        let (admission, ask) = scene();
-        drop(admission.lease(ask).await.unwrap());
-        assert_eq!((admission.counts(), admission.0.metrics.leases_leaked()), ((0, 0), 1));
+        let s = scene();
+        drop(s.lease().await.unwrap());
+        assert_eq!((s.admission.counts(), s.admission.0.metrics.leases_leaked()), ((0, 0), 1));
     }
 }

@@ -9,7 +9,7 @@ use crate::failure::Failure;
 use std::borrow::Cow;
 use std::time::Duration;
 use tidegate_base::ByteSize;
-use tidegate_schedule::{Cause, Refusal};
+use tidegate_schedule::{Cause, Refusal, TenantLimit, Throttle};
 use tidegate_wire::error::{ErrorBody, ErrorType};
 use tidegate_wire::http::{BodyError, HeadError, HeadWriter};
 use tidegate_wire::request::NotARequest;
@@ -49,6 +49,8 @@ pub(crate) enum Trouble {
     Body(NotARequest),
     /// The scheduler said no.
     Refused(Refusal),
+    /// It refers to things that live at different organisations.
+    ReferencesApart,
     /// Slow readers hold too much memory to take on another stream.
     BacklogBudget,
     /// There are as many connections and streams as there may be.
@@ -99,9 +101,15 @@ pub fn public_codes() -> &'static [&'static str] {
         "request_body_encoding_invalid",
         "body_budget_spent",
         "invalid_body",
+        "references_apart",
+        "input_too_large",
         "no_upstream_key",
+        "spend_cap",
         "queue_wait_too_long",
         "queue_full",
+        "tenant_requests",
+        "tenant_tokens",
+        "tenant_concurrent",
         "backlog_budget_spent",
         "too_many_streams",
         "draining",
@@ -233,6 +241,41 @@ pub(crate) fn answer(trouble: &Trouble) -> Answer {
         Trouble::Refused(Refusal::QueueFull { retry_after }) => {
             row(Overloaded, "queue_full", "as many requests wait for the upstream's quota as may").after(*retry_after)
         }
+        Trouble::Refused(Refusal::SpendCap { retry_after }) => row(
+            Overloaded,
+            "spend_cap",
+            "every organisation that could serve this has spent what it may; its operator has to raise the cap",
+        )
+        .after(*retry_after)
+        .never_retry(),
+        Trouble::Refused(Refusal::TooLarge { tokens, limit }) => row(
+            InvalidRequest,
+            "input_too_large",
+            if tokens > limit {
+                format!(
+                    "the request has about {tokens} input tokens, more than the upstream's limit of {limit} a minute"
+                )
+            } else {
+                format!(
+                    "the request has about {tokens} input tokens at once, more than the upstream ever lets be saved up of its limit of {limit} a minute"
+                )
+            },
+        ),
+        Trouble::Refused(Refusal::Tenant { limit, retry_after }) => row(
+            RateLimit,
+            limit.name(),
+            match limit {
+                TenantLimit::Requests => "your own limit of requests per minute at this Tidegate is used up",
+                TenantLimit::Tokens => "your own limit of tokens per minute at this Tidegate is used up",
+                TenantLimit::Concurrent => "you have as many requests under way at this Tidegate as you may",
+            },
+        )
+        .after(*retry_after),
+        Trouble::ReferencesApart => row(
+            InvalidRequest,
+            "references_apart",
+            "the files, containers, skills or threads named here live at different organisations, so no one of them can serve the request",
+        ),
         Trouble::BacklogBudget => {
             row(Overloaded, "backlog_budget_spent", "slow readers hold as much memory as they may; try again shortly")
                 .after(Duration::from_secs(1))
@@ -306,6 +349,9 @@ fn upstream_row(failure: &Failure) -> Answer {
         }
         Cause::Overloaded => said(Overloaded, "upstream_overloaded", "the upstream is overloaded")
             .after(wait.unwrap_or(Duration::from_secs(5))),
+        Cause::Throttled if failure.by == Throttle::SpendCap => {
+            answer(&Trouble::Refused(Refusal::SpendCap { retry_after: wait.unwrap_or(RETRY_WORTHWHILE) }))
+        }
         Cause::Throttled => {
             row(Overloaded, "upstream_rate_limited", "the upstream's quota is used up and did not come back in time")
                 .after(wait.unwrap_or(Duration::from_secs(5)))
@@ -332,6 +378,17 @@ mod tests {
         short.lines(&mut HeadWriter::response(&mut out, short.status));
         assert!(std::str::from_utf8(&out).unwrap().contains("retry-after: 2\r\n"));
         assert_eq!(short.should_retry, None);
+    }
+
+    #[test]
+    fn a_tenants_own_limit_is_a_429_and_a_spend_cap_is_not() {
+        let after = Duration::from_secs(30);
+        let own = answer(&Trouble::Refused(Refusal::Tenant { limit: TenantLimit::Tokens, retry_after: after }));
+        assert_eq!((own.status, own.code, own.should_retry), (429, "tenant_tokens", None));
+        let cap = answer(&Trouble::Refused(Refusal::SpendCap { retry_after: after }));
+        assert_eq!((cap.status, cap.code, cap.should_retry), (529, "spend_cap", Some(false)));
+        let failure = Failure { by: Throttle::SpendCap, ..Failure::new(Cause::Throttled, "429") };
+        assert_eq!(answer(&Trouble::Upstream(Box::new(failure))).code, "spend_cap");
     }
 
     #[test]

@@ -3,8 +3,10 @@
 //! What is passed on: every header line but the connection's own, the client's credential, cookies
 //! and our own `tidegate-*`; the body byte for byte. What comes back is sorted into an answer to
 //! relay, a refusal that concerns the request itself (passed on as it came), and a failure, which
-//! may be tried again.
+//! may be tried again. What the head says of the quota goes to the scheduler before anything else.
 
+use crate::admit::LeaseGuard;
+use crate::ask::levels;
 use crate::decode::Body;
 use crate::failure::Failure;
 use crate::house::House;
@@ -14,9 +16,10 @@ use tidegate_observe::{LiveRequest, Phase};
 use tidegate_schedule::Cause;
 use tidegate_transport::ClientError;
 use tidegate_upstream::{Exchange, ExchangeClocks, ExchangeError, Outgoing, ProbeClocks, Stage};
+use tidegate_wire::blame::{Blame, blame};
 use tidegate_wire::error::ErrorBody;
 use tidegate_wire::http::{HeadWriter, RequestHead, ResponseHead, is_hop_by_hop};
-use tidegate_wire::ratelimit::retry_after;
+use tidegate_wire::ratelimit::{RateLimits, retry_after};
 
 /// The most bytes of an upstream's error body that are read.
 const ERROR_BYTES_MAX: usize = 256 * 1024;
@@ -38,6 +41,8 @@ pub(crate) struct Request<'a> {
     pub(crate) body: Option<Body>,
     /// Whether a stream was asked for upstream.
     pub(crate) streams: bool,
+    /// Whether it asks for fast mode.
+    pub(crate) fast: bool,
 }
 
 impl Request<'_> {
@@ -79,7 +84,7 @@ impl Request<'_> {
 /// The phase.
 pub(crate) async fn exchange(
     plane: &Plane,
-    lane: usize,
+    lease: &LeaseGuard,
     request: &Request<'_>,
     live: &LiveRequest,
 ) -> Result<Sent, Box<Failure>> {
@@ -95,11 +100,15 @@ pub(crate) async fn exchange(
     live.enter(Phase::Exchange);
     let told = |stage| {
         if stage == Stage::Sent {
-            live.enter(Phase::FirstByte)
+            live.enter(Phase::FirstByte);
+            lease.sent();
         }
     };
+    let lane = house.lane_index(lease.lane());
     let exchange = plane.pool.exchange(lane, &outgoing, told).await.map_err(not_sent)?;
     live.byte_came(house.clock.now());
+    let headers = &exchange.head.headers;
+    lease.heard(&levels(&RateLimits::read(headers, request.fast)), headers.text("anthropic-organization-id"));
     if let Some(id) = exchange.head.headers.text("request-id") {
         live.upstream_answered(id);
     }
@@ -147,24 +156,23 @@ async fn refused(house: &House, mut exchange: Exchange) -> Result<Sent, Box<Fail
         Some(Err(ClientError::Body(_) | ClientError::Io(_) | ClientError::Reset(_))) | None => Bytes::new(),
         Some(Err(e)) => return Err(Box::new(Failure::new(Cause::Broken, e.to_string()))),
     };
-    let cause = match head.status {
-        401 => Cause::KeyRejected,
-        429 => Cause::Throttled,
-        529 => Cause::Overloaded,
-        500..=599 => Cause::ServerError,
-        400..=499 => {
-            return Ok(match ErrorBody::read(&body) {
-                Some(_) => Sent::Said { head, body },
-                None => Sent::Mute { status: head.status },
-            });
-        }
-        status => return Err(Box::new(Failure::new(Cause::BadStream, format!("unexpected status {status}")))),
+    let envelope = ErrorBody::read(&body);
+    let Some(blamed) = blame(head.status, envelope.as_ref()) else {
+        return Err(Box::new(Failure::new(Cause::BadStream, format!("unexpected status {}", head.status))));
     };
+    let Some(failure) = Failure::blaming(blamed, format!("status {}", head.status)) else {
+        return Ok(match envelope {
+            Some(_) => Sent::Said { head, body },
+            None => Sent::Mute { status: head.status },
+        });
+    };
+    // What one organisation will not do for long, another may.
+    let elsewhere = matches!(blamed, Blame::Key | Blame::SpendCap);
     Err(Box::new(Failure {
         status: Some(head.status),
         retry_after: retry_after(&head.headers, house.clock.wall()),
-        is_final: head.headers.text("x-should-retry").is_some_and(|v| v.trim() == "false"),
-        envelope: ErrorBody::read(&body),
-        ..Failure::new(cause, format!("status {}", head.status))
+        is_final: !elsewhere && head.headers.text("x-should-retry").is_some_and(|v| v.trim() == "false"),
+        envelope,
+        ..failure
     }))
 }

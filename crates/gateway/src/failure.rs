@@ -1,13 +1,16 @@
 //! An attempt that failed: the cause the schedule room judges by, and what may be told to whom.
 
 use std::time::Duration;
-use tidegate_schedule::Cause;
+use tidegate_schedule::{Cause, Throttle};
+use tidegate_wire::blame::{Blame, Limiter};
 use tidegate_wire::error::ErrorBody;
 
 /// An attempt that failed in a way that may be tried again.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) cause: Cause,
+    /// What a 429 was about.
+    pub(crate) by: Throttle,
     /// The upstream's status, if it gave one.
     pub(crate) status: Option<u16>,
     /// Whether another attempt would end the same: it concerns the request itself.
@@ -28,6 +31,7 @@ impl Failure {
     pub(crate) fn new(cause: Cause, detail: impl Into<String>) -> Self {
         Failure {
             cause,
+            by: Throttle::Unnamed,
             status: None,
             is_final: false,
             clock: None,
@@ -40,6 +44,37 @@ impl Failure {
 
     pub(crate) fn by_clock(cause: Cause, clock: &'static str) -> Self {
         Failure { clock: Some(clock), ..Failure::new(cause, clock) }
+    }
+
+    /// A refusal that is about a key or a quota, or an upstream that says it fails; `None` for one
+    /// that is about the request.
+    pub(crate) fn blaming(blame: Blame, detail: impl Into<String>) -> Option<Self> {
+        let by = match blame {
+            Blame::Request => return None,
+            Blame::SpendCap => Throttle::SpendCap,
+            Blame::Limit(Limiter::Requests) => Throttle::Requests,
+            Blame::Limit(Limiter::InputTokens) => Throttle::InputTokens,
+            Blame::Limit(Limiter::OutputTokens) => Throttle::OutputTokens,
+            Blame::Limit(Limiter::Concurrent) => Throttle::Concurrent,
+            Blame::Limit(Limiter::Ramp) => Throttle::Ramp,
+            Blame::Limit(Limiter::Unnamed) | Blame::Key | Blame::Overloaded | Blame::Server => Throttle::Unnamed,
+        };
+        let cause = match blame {
+            Blame::Key => Cause::KeyRejected,
+            Blame::Overloaded => Cause::Overloaded,
+            Blame::Server => Cause::ServerError,
+            _ => Cause::Throttled,
+        };
+        Some(Failure { by, ..Failure::new(cause, detail) })
+    }
+
+    /// The kind of refusal, for metrics; `None` for a failure that is none.
+    pub(crate) fn refusal(&self) -> Option<&'static str> {
+        match self.cause {
+            Cause::Throttled => Some(self.by.name()),
+            Cause::Overloaded | Cause::KeyRejected => Some(self.cause.name()),
+            _ => None,
+        }
     }
 
     pub(crate) fn telling(self, public: &'static str) -> Self {

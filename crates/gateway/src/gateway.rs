@@ -7,7 +7,7 @@
 
 use crate::connection::connection;
 use crate::house::House;
-use crate::plane::{CONNECTION, POOL_GRACE, Plane, SWEEP};
+use crate::plane::{CONNECTION, POOL_GRACE, Plane, REPORT, SWEEP};
 use crate::settings::Settings;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -122,6 +122,7 @@ impl Gateway {
         let plane = self.plane(0);
         self.background.spawn(&ALARM, self.house.admission.clone().run());
         self.background.spawn(&SWEEP, Arc::clone(&plane).sweep());
+        self.background.spawn(&REPORT, Arc::clone(&plane).report());
         let deal = move |accepted, permit| {
             let counted = plane.count();
             plane.tasks.spawn(&CONNECTION, connection(Arc::clone(&plane), accepted, permit, counted));
@@ -226,10 +227,12 @@ async fn run_plane(
 ) {
     let local = Tasks::new();
     let sweep = local.spawn(&SWEEP, Arc::clone(&plane).sweep());
+    let report = local.spawn(&REPORT, Arc::clone(&plane).report());
     while let Some((accepted, permit, counted)) = dealt.recv().await {
         plane.tasks.spawn(&CONNECTION, connection(Arc::clone(&plane), accepted, permit, counted));
     }
     plane.tasks.all_ended().await;
     plane.close_pool().await;
     sweep.abort();
+    report.abort();
 }

@@ -1,27 +1,29 @@
 //! What all threads share: settings, keys, the scheduler's host, budgets, metrics.
 
 use crate::admit::Admission;
+use crate::classes::Classes;
 use crate::identify::Keys;
-use crate::settings::Settings;
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use tidegate_base::ByteBudget;
+use crate::references::{Place, References};
+use crate::settings::{Organisation, Settings};
+use crate::tenants::Tenants;
+use std::sync::Arc;
+use tidegate_base::{ByteBudget, Prng};
 use tidegate_observe::{Live, Metrics, Records};
-use tidegate_schedule::{ClassId, LaneId, OrgId};
+use tidegate_schedule::{ClassId, DomainView, LaneId, OrgId, WorkspaceId};
 use tidegate_transport::Clock;
-use tidegate_wire::models;
+use tidegate_wire::cached::HashKey;
 use tokio::sync::{Semaphore, watch};
-
-/// Different classes of models that get a quota domain of their own; a client that invents more
-/// shares the last one.
-const CLASSES_MAX: usize = 256;
 
 /// Shared by every data-plane thread and the admin door.
 pub(crate) struct House {
     pub(crate) clock: Clock,
     pub(crate) settings: Settings,
     pub(crate) keys: Keys,
+    pub(crate) tenants: Tenants,
     pub(crate) admission: Admission,
+    pub(crate) references: References,
+    /// The key of every hash that a client could wish to meet another.
+    pub(crate) hash_key: HashKey,
     pub(crate) metrics: Metrics,
     pub(crate) records: Arc<dyn Records>,
     pub(crate) live: Live,
@@ -30,22 +32,27 @@ pub(crate) struct House {
     pub(crate) bodies: ByteBudget,
     pub(crate) backlogs: ByteBudget,
     draining: watch::Sender<bool>,
-    classes: Mutex<BTreeMap<String, ClassId>>,
+    classes: Classes,
 }
 
 impl House {
     pub(crate) fn new(clock: Clock, settings: Settings, records: Arc<dyn Records>) -> Self {
         let metrics = Metrics::new();
-        let keys_by_org: Vec<u16> = settings.organisations.iter().map(|o| o.lanes.len() as u16).collect();
+        let tenants = Tenants::new(&settings);
+        let mut prng = Prng::new(settings.seed).fork("hashes");
+        let hash_key = [prng.next_u64(), prng.next_u64()];
         House {
-            admission: Admission::new(clock, &keys_by_org, settings.queue, settings.retry, metrics.clone()),
-            keys: Keys::new(&settings.keys),
+            admission: Admission::new(clock, &settings, &tenants, metrics.clone()),
+            keys: Keys::new(&settings, &tenants),
+            references: References::new(hash_key, places(&settings)),
+            hash_key,
+            tenants,
             permits: Arc::new(Semaphore::new(settings.limits.connections.min(Semaphore::MAX_PERMITS))),
             bodies: ByteBudget::new(settings.limits.bodies_bytes),
             backlogs: ByteBudget::new(settings.limits.backlogs_bytes),
             live: Live::default(),
             draining: watch::Sender::new(false),
-            classes: Mutex::default(),
+            classes: Classes::default(),
             clock,
             settings,
             metrics,
@@ -53,37 +60,50 @@ impl House {
         }
     }
 
-    /// The quota class of a request to `door` for `model`.
-    pub(crate) fn class(&self, door: &str, model: &str) -> ClassId {
-        let name = match door {
-            "messages" => models::class(model).to_owned(),
-            "count_tokens" => format!("count_tokens/{}", models::class(model)),
-            _ => door.to_owned(),
-        };
-        let mut classes = self.classes.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = ClassId(classes.len() as u32);
-        if classes.len() >= CLASSES_MAX && !classes.contains_key(&name) {
-            return ClassId(CLASSES_MAX as u32);
-        }
-        *classes.entry(name).or_insert(next)
+    /// The quota class of a request to `door` for `model`. A new one is told what the configuration
+    /// says of its limits.
+    pub(crate) fn class(&self, door: &'static str, model: &str, fast: bool) -> ClassId {
+        self.classes.of(door, model, fast, |class, name| {
+            for (n, org) in self.settings.organisations.iter().enumerate() {
+                let id = OrgId(n as u32);
+                if let Some(limits) = Classes::quota(&org.limits, name) {
+                    self.admission.know(id, None, class, limits);
+                }
+                for (w, workspace) in org.workspaces.iter().enumerate() {
+                    if let Some(limits) = Classes::quota(&workspace.limits, name) {
+                        self.admission.know(id, Some(WorkspaceId(w as u16)), class, limits);
+                    }
+                }
+            }
+        })
     }
 
     /// The name of a quota class.
     pub(crate) fn class_name(&self, class: ClassId) -> String {
-        let classes = self.classes.lock().unwrap_or_else(PoisonError::into_inner);
-        classes.iter().find(|(_, id)| **id == class).map_or_else(|| "other".to_owned(), |(name, _)| name.clone())
+        self.classes.name(class)
+    }
+
+    /// The name of an organisation.
+    pub(crate) fn organisation(&self, org: OrgId) -> &str {
+        self.settings.organisations.get(org.0 as usize).map_or("", |o| &o.name)
+    }
+
+    /// Where a lane's things live.
+    pub(crate) fn place(&self, lane: LaneId) -> Place {
+        let org = self.settings.organisations.get(lane.org.0 as usize);
+        Place { org: lane.org, workspace: org.and_then(|o| o.workspace(lane.key)) }
     }
 
     /// The place of a lane in the pools: organisations' keys one after another.
     pub(crate) fn lane_index(&self, lane: LaneId) -> usize {
         let OrgId(org) = lane.org;
-        let before: usize = self.settings.organisations.iter().take(usize::from(org)).map(|o| o.lanes.len()).sum();
+        let before: usize = self.settings.organisations.iter().take(org as usize).map(|o| o.lanes.len()).sum();
         before + usize::from(lane.key)
     }
 
     /// The label of a lane.
     pub(crate) fn lane_label(&self, lane: LaneId) -> &str {
-        let org = self.settings.organisations.get(usize::from(lane.org.0));
+        let org = self.settings.organisations.get(lane.org.0 as usize);
         org.and_then(|o| o.lanes.get(usize::from(lane.key))).map_or("", |l| &l.label)
     }
 
@@ -111,5 +131,27 @@ impl House {
         self.metrics.scheduler(waiting, leased);
         self.metrics.budget("bodies", self.bodies.used());
         self.metrics.budget("backlogs", self.backlogs.used());
+        let domains = self.admission.domains();
+        for domain in &domains {
+            // Of a class that nothing was learned of yet there is no error to show.
+            if domain.estimate_error > 0.0 {
+                self.metrics.estimate_error(&self.class_name(domain.class), domain.estimate_error);
+            }
+        }
+        for (n, org) in self.settings.organisations.iter().enumerate() {
+            let of_org = domains.iter().filter(|d| d.org == OrgId(n as u32));
+            let aside = |d: &DomainView| d.keys.iter().filter(|k| !k.rejected_for.is_zero()).count();
+            // A rejected key is so in every class.
+            self.metrics.keys_aside(&org.name, of_org.map(aside).max().unwrap_or(0));
+        }
     }
+}
+
+/// Every place where things of the upstream can live.
+fn places(settings: &Settings) -> Vec<Place> {
+    let of_org = |(n, org): (usize, &Organisation)| {
+        let place = move |key: usize| Place { org: OrgId(n as u32), workspace: org.workspace(key as u16) };
+        (0..org.lanes.len()).map(place).collect::<Vec<_>>()
+    };
+    settings.organisations.iter().enumerate().flat_map(of_org).collect()
 }

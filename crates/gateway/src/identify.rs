@@ -5,48 +5,51 @@
 
 use crate::answer::Trouble;
 use crate::key::KeyHash;
-use crate::settings::{ClientKey, Clocks};
+use crate::settings::{Clocks, Settings};
+use crate::tenants::{NOBODY, Tenant, Tenants};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_base::{Deadline, Moment};
-use tidegate_schedule::Band;
+use tidegate_schedule::{Band, OrgId};
 use tidegate_wire::http::{Headers, RequestHead};
 
 /// The keys that are known, by the first bytes of their hashes.
 #[derive(Debug, Default)]
 pub(crate) struct Keys {
-    by_prefix: BTreeMap<[u8; 8], Vec<ClientKey>>,
-    open: bool,
+    by_prefix: BTreeMap<[u8; 8], Vec<(KeyHash, Arc<Tenant>)>>,
+    /// Who asks where nobody has to say who they are.
+    nobody: Option<Arc<Tenant>>,
+    organisations: Vec<String>,
 }
 
 impl Keys {
-    pub(crate) fn new(keys: &[ClientKey]) -> Self {
-        let mut by_prefix: BTreeMap<_, Vec<ClientKey>> = BTreeMap::new();
-        for key in keys {
-            by_prefix.entry(key.hash.prefix()).or_default().push(key.clone());
+    pub(crate) fn new(settings: &Settings, tenants: &Tenants) -> Self {
+        let mut by_prefix: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for key in &settings.keys {
+            if let Some(tenant) = tenants.named(&key.tenant) {
+                by_prefix.entry(key.hash.prefix()).or_default().push((key.hash, Arc::clone(tenant)));
+            }
         }
-        Keys { open: keys.is_empty(), by_prefix }
+        let nobody = settings.keys.is_empty().then(|| tenants.named(NOBODY).cloned()).flatten();
+        Keys { by_prefix, nobody, organisations: settings.organisations.iter().map(|o| o.name.clone()).collect() }
     }
 
-    /// Whether anybody on this machine may ask, for want of keys.
-    pub(crate) fn open(&self) -> bool {
-        self.open
-    }
-
-    fn tenant(&self, key: &[u8]) -> Option<Arc<str>> {
+    fn tenant(&self, key: &[u8]) -> Option<Arc<Tenant>> {
         let hash = KeyHash::of(key);
         let candidates = self.by_prefix.get(&hash.prefix())?;
-        let found = candidates.iter().find(|k| k.hash.is(&hash))?;
-        Some(Arc::clone(&found.tenant))
+        let (_, found) = candidates.iter().find(|(k, _)| k.is(&hash))?;
+        Some(Arc::clone(found))
     }
 }
 
 /// Who asks, how urgently, and until when.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
-    pub(crate) tenant: Arc<str>,
+    pub(crate) tenant: Arc<Tenant>,
     pub(crate) band: Band,
+    /// The organisation that has to serve it.
+    pub(crate) organisation: Option<OrgId>,
     /// A deadline the client set for this request; `None` leaves our own.
     pub(crate) deadline: Option<Deadline>,
     /// The SDK's own timeout, which is a deadline for buffered answers only.
@@ -66,7 +69,7 @@ fn credential(headers: &Headers) -> Option<&[u8]> {
 /// The phase.
 pub(crate) fn identify(keys: &Keys, head: &RequestHead, from_loopback: bool, now: Moment) -> Result<Caller, Trouble> {
     let headers = &head.headers;
-    let tenant = if keys.open() {
+    let tenant = if let Some(nobody) = &keys.nobody {
         if !from_loopback {
             return Err(Trouble::LoopbackOnly);
         }
@@ -74,12 +77,12 @@ pub(crate) fn identify(keys: &Keys, head: &RequestHead, from_loopback: bool, now
         if headers.has("origin") {
             return Err(Trouble::Origin);
         }
-        "default".into()
+        Arc::clone(nobody)
     } else {
         let key = credential(headers).filter(|k| !k.is_empty()).ok_or(Trouble::KeyMissing)?;
         keys.tenant(key).ok_or(Trouble::KeyUnknown)?
     };
-    let (mut band, mut deadline) = (Band::default(), None);
+    let (mut band, mut deadline, mut organisation) = (tenant.band, None, None);
     let own = |name: &[u8]| name.len() > 9 && name[..9].eq_ignore_ascii_case(b"tidegate-");
     for (name, value) in headers.iter().filter(|(name, _)| own(name)) {
         let name = std::str::from_utf8(name).unwrap_or_default();
@@ -97,6 +100,11 @@ pub(crate) fn identify(keys: &Keys, head: &RequestHead, from_loopback: bool, now
                     .ok_or_else(|| wrong("a number of milliseconds from 1 to 86400000"))?;
                 deadline = Some(Deadline::of_client(now + Duration::from_millis(ms)));
             }
+            "organisation" => {
+                let at = keys.organisations.iter().position(|name| name == value);
+                let at = at.ok_or_else(|| wrong("the name of an organisation that Tidegate is configured with"))?;
+                organisation = Some(OrgId(at as u32));
+            }
             "resume" if value == "off" => {}
             "recover" if value == "never" => {}
             "resume" => return Err(wrong("`off`; resumable streams are not in this version")),
@@ -106,10 +114,18 @@ pub(crate) fn identify(keys: &Keys, head: &RequestHead, from_loopback: bool, now
     }
     let sdk_timeout = headers.text("x-stainless-timeout").and_then(|v| v.trim().parse::<f64>().ok());
     let sdk_timeout = sdk_timeout.filter(|s| (0.001..=86_400.0).contains(s)).map(Duration::from_secs_f64);
-    Ok(Caller { tenant, band, deadline, sdk_timeout })
+    Ok(Caller { tenant, band, organisation, deadline, sdk_timeout })
 }
 
 impl Caller {
+    /// Somebody without a name or a wish, for tests.
+    #[cfg(test)]
+    pub(crate) fn anybody() -> Self {
+        let tenants = Tenants::new(&Settings::default());
+        let tenant = Arc::clone(tenants.named(NOBODY).expect("it is always there"));
+        Caller { tenant, band: Band::default(), organisation: None, deadline: None, sdk_timeout: None }
+    }
+
     /// When the answer is no longer wanted.
     pub(crate) fn deadline(&self, arrived: Moment, stream: bool, clocks: &Clocks) -> Deadline {
         match (self.deadline, self.sdk_timeout) {
@@ -123,6 +139,7 @@ impl Caller {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::{ClientKey, Organisation};
 
     fn check(keys: &Keys, lines: &[(&str, &str)], from_loopback: bool) -> Result<Caller, Trouble> {
         let mut text = "POST / HTTP/1.1\r\nhost: a\r\n".to_owned();
@@ -134,17 +151,26 @@ mod tests {
         identify(keys, &head, from_loopback, Moment::ZERO)
     }
 
+    fn keys(keys: &[ClientKey]) -> Keys {
+        let settings = Settings {
+            keys: keys.to_vec(),
+            organisations: vec![Organisation::new("north", Vec::new()), Organisation::new("south", Vec::new())],
+            ..Settings::default()
+        };
+        Keys::new(&settings, &Tenants::new(&settings))
+    }
+
     fn one_key() -> Keys {
-        Keys::new(&[ClientKey { tenant: "acme".into(), hash: KeyHash::of(b"tg_secret") }])
+        keys(&[ClientKey { tenant: "acme".into(), hash: KeyHash::of(b"tg_secret") }])
     }
 
     #[test]
     fn both_credentials_are_taken_and_x_api_key_goes_first() {
         let keys = one_key();
-        assert_eq!(&*check(&keys, &[("X-Api-Key", "tg_secret")], false).unwrap().tenant, "acme");
-        assert_eq!(&*check(&keys, &[("authorization", "bearer tg_secret")], false).unwrap().tenant, "acme");
+        assert_eq!(&*check(&keys, &[("X-Api-Key", "tg_secret")], false).unwrap().tenant.name, "acme");
+        assert_eq!(&*check(&keys, &[("authorization", "bearer tg_secret")], false).unwrap().tenant.name, "acme");
         let both = [("authorization", "Bearer other"), ("x-api-key", "tg_secret")];
-        assert_eq!(&*check(&keys, &both, false).unwrap().tenant, "acme");
+        assert_eq!(&*check(&keys, &both, false).unwrap().tenant.name, "acme");
         assert!(matches!(check(&keys, &[("x-api-key", "tg_secre")], false), Err(Trouble::KeyUnknown)));
         assert!(matches!(check(&keys, &[("authorization", "Basic eA==")], true), Err(Trouble::KeyMissing)));
         assert!(matches!(check(&keys, &[], true), Err(Trouble::KeyMissing)));
@@ -152,22 +178,25 @@ mod tests {
 
     #[test]
     fn without_keys_only_this_machine_is_served() {
-        assert_eq!(&*check(&Keys::new(&[]), &[], true).unwrap().tenant, "default");
-        assert!(matches!(check(&Keys::new(&[]), &[("x-api-key", "x")], false), Err(Trouble::LoopbackOnly)));
-        assert!(matches!(check(&Keys::new(&[]), &[("Origin", "https://evil.example")], true), Err(Trouble::Origin)));
+        assert_eq!(&*check(&keys(&[]), &[], true).unwrap().tenant.name, "default");
+        assert!(matches!(check(&keys(&[]), &[("x-api-key", "x")], false), Err(Trouble::LoopbackOnly)));
+        assert!(matches!(check(&keys(&[]), &[("Origin", "https://evil.example")], true), Err(Trouble::Origin)));
         let key = [("origin", "https://app.example"), ("x-api-key", "tg_secret")];
         assert!(check(&one_key(), &key, false).is_ok());
     }
 
     #[test]
     fn our_own_headers_are_read_or_refused_but_never_ignored() {
-        let open = Keys::new(&[]);
+        let open = keys(&[]);
         let c = check(&open, &[("tidegate-priority", "interactive"), ("Tidegate-Deadline-Ms", "1500")], true).unwrap();
         assert_eq!((c.band, c.deadline.unwrap().at()), (Band::Interactive, Moment::from_nanos(1_500_000_000)));
+        let c = check(&open, &[("tidegate-organisation", "south")], true).unwrap();
+        assert_eq!(c.organisation, Some(OrgId(1)));
         for (name, value) in [
             ("tidegate-priority", "high"),
             ("tidegate-deadline-ms", "0"),
             ("tidegate-resume", "memory"),
+            ("tidegate-organisation", "east"),
             ("tidegate-typo", "1"),
         ] {
             assert!(matches!(check(&open, &[(name, value)], true), Err(Trouble::Header { .. })), "{name}");
@@ -176,7 +205,7 @@ mod tests {
 
     #[test]
     fn an_sdks_timeout_ends_a_buffered_request_but_not_a_stream() {
-        let open = Keys::new(&[]);
+        let open = keys(&[]);
         let c = check(&open, &[("x-stainless-timeout", "20")], true).unwrap();
         let clocks = Clocks::default();
         assert!(c.deadline(Moment::ZERO, false, &clocks).is_clients());

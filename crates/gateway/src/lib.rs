@@ -7,20 +7,28 @@
 //! |---|---|
 //! | `path` | the phases in order, and the loop of attempts |
 //! | `identify`, `decode`, `admit`, `exchange`, `relay`, `answer`, `settle` | a phase each |
+//! | `plan`, `attempt` | what is going to be done; `exchange` and `relay`, once |
 //! | `reply` | the client's side of a request: its answer, its heartbeats, its leaving |
 //! | `connection` | one client connection: TLS, HTTP/1.1 or HTTP/2, keep-alive, idleness |
 //! | `door` | its requests: heads, refusals, which path leads where |
+//! | `ask`, `classes`, `references`, `tenants` | what the scheduler is told of a request |
+//! | `progress` | what streams produce, told while they do |
 //! | `failure`, `key` | an attempt that failed; a client key's hash |
 //! | `house`, `plane` | what all threads share; what one thread owns |
 //! | `gateway` | starting, accepting, draining |
-//! | `admin` | the operator's door |
+//! | `admin`, `domains`, `alarms` | the operator's door; its page of quota domains; what is said at once |
 //! | `settings` | every number, with its reason |
 
 mod admin;
 mod admit;
+mod alarms;
 mod answer;
+mod ask;
+mod attempt;
+mod classes;
 mod connection;
 mod decode;
+mod domains;
 mod door;
 mod exchange;
 mod failure;
@@ -29,14 +37,18 @@ mod house;
 mod identify;
 mod key;
 mod path;
+mod plan;
 mod plane;
+mod progress;
+mod references;
 mod relay;
 mod reply;
 mod settings;
 mod settle;
+mod tenants;
 
 pub use admin::serve as serve_admin;
 pub use answer::public_codes;
 pub use gateway::{Drained, Gateway, SetupError};
 pub use key::{KeyHash, KeyHashError};
-pub use settings::{ClientKey, Clocks, Limits, Organisation, Settings};
+pub use settings::{ClientKey, Clocks, Limits, Organisation, QuotaByClass, Settings, TenantSettings, Workspace};

@@ -15,52 +15,32 @@
 //! | 11 | settle | `settle` | usage, metrics, the record |
 //!
 //! 7 to 9 are one attempt. An attempt that fails before any content was passed on may be repeated;
-//! whether and when is the schedule room's rule, asked in [`attempts`]. Every exit goes through
-//! `settle`, once.
+//! whether and when is the schedule room's rule, asked in [`attempts`]; one attempt is in `attempt`.
+//! Every exit goes through `settle`, once.
 
 use crate::admit::LeaseGuard;
 use crate::answer::Trouble;
-use crate::decode::{Body, DecodeEnd, decode};
+use crate::attempt::{Attempt, Stop, attempt, outcome};
+use crate::decode::{DecodeEnd, decode};
 use crate::door::{After, Door};
-use crate::exchange::{Request, Sent, exchange};
-use crate::failure::Failure;
 use crate::house::House;
-use crate::identify::{Caller, identify};
+use crate::identify::identify;
+use crate::plan::Plan;
 use crate::plane::Plane;
-use crate::relay::{Relay, Relayed};
-use crate::reply::{Interrupt, Reply, UNCOUNTED_BYTES};
+use crate::reply::{Interrupt, Reply};
 use crate::settle::{Account, End, Life, settle};
-use bytes::{Bytes, BytesMut};
 use std::future::poll_fn;
 use std::time::Duration;
 use tidegate_base::Deadline;
 use tidegate_observe::{LiveRequest, Phase};
-use tidegate_schedule::{Ask, Backoff, Cause, ClassId, LaneId, Outcome, Refusal, Retry};
+use tidegate_schedule::{Ask, Backoff, Cause, FailedAttempt, Refusal, Retry};
 use tidegate_transport::ServerStream;
-use tidegate_upstream::Exchange;
-use tidegate_wire::http::{RequestHead, ResponseHead};
+use tidegate_wire::http::RequestHead;
 use tidegate_wire::request::MessagesRequest;
-use tidegate_wire::usage::Usage;
 
-/// Why a request ends without an answer.
-enum Stop {
-    /// The client is told why.
-    Trouble(Trouble),
-    /// There is nobody to tell, or nothing more to tell.
-    Interrupt(Interrupt),
-}
-
-impl From<Interrupt> for Stop {
-    fn from(interrupt: Interrupt) -> Self {
-        Stop::Interrupt(interrupt)
-    }
-}
-
-impl From<Trouble> for Stop {
-    fn from(trouble: Trouble) -> Self {
-        Stop::Trouble(trouble)
-    }
-}
+/// How long before its deadline a request is given up that still waits, at most; a tenth of what it
+/// has left if that is less.
+const MARGIN: Duration = Duration::from_millis(250);
 
 /// Takes one request from its head to its settling; says what becomes of the connection.
 pub(crate) async fn serve(
@@ -118,7 +98,8 @@ async fn walk(
     let close = std::mem::replace(&mut reply.close, true);
     let arrived = house.clock.now();
     let caller = identify(&house.keys, head, from_loopback, arrived)?;
-    account.tenant = Some(caller.tenant.clone());
+    account.tenant = Some(caller.tenant.name.clone());
+    reply.limits_of = caller.tenant.is_metered().then_some(caller.tenant.id);
     if house.is_draining() {
         return Err(Trouble::Draining.into());
     }
@@ -143,63 +124,12 @@ async fn walk(
     let mut plan = Plan::new(plane, head, door, &caller, body, request.as_ref())?;
     account.model = plan.model.to_owned();
     account.stream = plan.client_streams;
-    reply.live().is_for(&caller.tenant, plan.model);
+    account.band = Some(caller.band.name());
+    reply.live().is_for(&caller.tenant.name, plan.model);
     reply.streams = plan.client_streams;
     reply.deadline = caller.deadline(arrived, plan.client_streams, &house.settings.clocks);
 
     attempts(plane, reply, &mut plan, account).await
-}
-
-/// What is going to be done, decided once.
-struct Plan<'a> {
-    model: &'a str,
-    class: ClassId,
-    caller: &'a Caller,
-    request: Request<'a>,
-    /// The client asked for a stream.
-    client_streams: bool,
-    thinks_unseen: bool,
-    server_tools: bool,
-}
-
-impl<'a> Plan<'a> {
-    fn new(
-        plane: &Plane,
-        head: &'a RequestHead,
-        door: &Door,
-        caller: &'a Caller,
-        mut body: Body,
-        request: Option<&'a MessagesRequest>,
-    ) -> Result<Self, Trouble> {
-        let limits = &plane.house.settings.limits;
-        let model = request.map_or("", |r| r.model.as_str());
-        let client_streams = door.can_stream && request.is_some_and(|r| r.stream);
-        // A buffered answer that may be long is streamed upstream, so that no idle connection is
-        // cut under it and the clocks can tell thinking from death.
-        let long = |r: &MessagesRequest| r.max_tokens.is_some_and(|n| n > limits.passthrough_tokens);
-        let assembles = door.can_stream && !client_streams && request.is_some_and(long);
-        if let Some(request) = request
-            && assembles
-        {
-            body.bytes = request.with_stream(&body.bytes);
-            if !body.lease.resize(body.bytes.len() as u64) {
-                return Err(Trouble::BodyBudget);
-            }
-        }
-        Ok(Plan {
-            class: plane.house.class(door.name, model),
-            request: Request { head, body: door.has_body.then_some(body), streams: client_streams || assembles },
-            thinks_unseen: request.is_some_and(|r| r.thinks_unseen),
-            server_tools: request.is_some_and(|r| r.server_tools),
-            client_streams,
-            caller,
-            model,
-        })
-    }
-
-    fn assembles(&self) -> bool {
-        self.request.streams && !self.client_streams
-    }
 }
 
 /// The loop of attempts: admit, exchange, relay; again while the rule says so.
@@ -210,17 +140,19 @@ async fn attempts(
     account: &mut Account,
 ) -> Result<End, Stop> {
     let house = &*plane.house;
-    let mut backoff = Backoff::new(house.settings.retry);
-    let mut avoid = None;
+    let mut backoff = Backoff::new(house.settings.schedule.retry);
     loop {
-        let lease = admit(plane, reply, plan, avoid, account).await?;
+        let lease = admit(plane, reply, plan, account).await?;
         let lane = lease.lane();
         backoff.begin();
         account.attempts = backoff.attempts();
-        let attempt = attempt(plane, reply, plan, lane, account).await;
-        lease.settle(outcome(house.settings.clocks.key_rejected, &attempt));
+        let attempt = attempt(plane, reply, plan, &lease, account).await;
+        let outcome = outcome(house, &lease, &attempt);
+        lease.settle(outcome);
         let failed = match attempt {
-            Ok(Attempt::Ended(end)) => return Ok(end),
+            Ok(Attempt::Ended { end, .. }) => return Ok(end),
+            // What it refers to is somewhere else; that is no failure to wait for.
+            Ok(Attempt::NotThere) => continue,
             Ok(Attempt::Failed(failed)) => failed,
             Err(stop) => return Err(stop),
         };
@@ -228,24 +160,24 @@ async fn attempts(
         if let Some(clock) = failure.clock {
             house.metrics.clock_expired(clock);
         }
-        failure.detail.clone_into(&mut account.detail);
-        if failure.cause == Cause::KeyRejected {
-            tracing::error!(target: "tidegate::upstream", key = house.lane_label(lane), "the upstream rejects this key; it is put aside and tried again later");
+        if let Some(kind) = failure.refusal() {
+            house.metrics.upstream_refused(house.organisation(lane.org), kind);
         }
+        failure.detail.clone_into(&mut account.detail);
         let repeatable = !(failure.is_final || reply.content || plan.server_tools && failed.content_seen);
         if !repeatable {
             return Err(Trouble::Upstream(failure).into());
         }
         // A domain that is closed for a while is waited for in the queue, not here.
         let asked = if failure.cause == Cause::Throttled { None } else { failure.retry_after };
-        let decision = plane.with_prng(|prng| {
-            house.admission.retry(&mut backoff, lane, failure.cause, asked, reply.deadline.at(), prng)
-        });
+        let (class, tenant, deadline) = (plan.ask.class, plan.ask.tenant, reply.deadline.at());
+        let attempt = FailedAttempt { lane, class, tenant, cause: failure.cause, asked, deadline };
+        let decision = plane.with_prng(|prng| house.admission.retry(&mut backoff, &attempt, prng));
         let Retry::At(at) = decision else { return Err(Trouble::Upstream(failure).into()) };
         house.metrics.retry(failure.cause.name());
         reply.live().enter(Phase::Backoff);
         reply.attend(house.clock.sleep_until(at)).await?;
-        avoid = Some(lane);
+        plan.ask.avoid = Some(lane);
     }
 }
 
@@ -253,159 +185,32 @@ async fn attempts(
 async fn admit(
     plane: &Plane,
     reply: &mut Reply<'_>,
-    plan: &Plan<'_>,
-    avoid: Option<LaneId>,
+    plan: &mut Plan<'_>,
     account: &mut Account,
 ) -> Result<LeaseGuard, Stop> {
     let house = &*plane.house;
     reply.live().enter(Phase::Admit);
     let asked = house.clock.now();
-    let ask = Ask { class: plan.class, band: plan.caller.band, latest: reply.deadline.at(), avoid };
-    let lease = reply.attend(house.admission.lease(ask)).await;
+    // An answer that begins with the deadline is of no use; and a refusal should come before it.
+    let deadline = reply.deadline.at();
+    let latest = asked + asked.until(deadline).saturating_sub(MARGIN.min(asked.until(deadline) / 10));
+    plan.ask = Ask { latest, waited: account.waited, pin: plan.home.pin(), ..plan.ask };
+    let stream = reply.live().stream;
+    let lease = reply.attend(house.admission.lease(plan.ask, stream)).await;
     account.waited += house.clock.now().since(asked);
+    let (tenant, band) = (&plan.caller.tenant.name, plan.caller.band.name());
     let lease = lease?.map_err(|refusal| {
-        if matches!(refusal, Refusal::TooLong { .. }) {
+        if matches!(refusal, Refusal::TooLong { .. } | Refusal::Tenant { .. }) {
             house.metrics.clock_expired("queue_wait");
         }
+        house.metrics.queue_shed(tenant, band, refusal.name());
         Trouble::Refused(refusal)
     })?;
+    if let Some(reason) = lease.waited_for() {
+        house.metrics.queue_waited(tenant, band, reason.name());
+    }
     reply.live().attempt(house.lane_label(lease.lane()));
     Ok(lease)
-}
-
-/// How one attempt came out.
-enum Attempt {
-    Ended(End),
-    Failed(Failed),
-}
-
-struct Failed {
-    failure: Box<Failure>,
-    /// Whether the model had begun to answer, passed on or not.
-    content_seen: bool,
-}
-
-/// What an attempt means for its lease.
-fn outcome(key_rejected: Duration, attempt: &Result<Attempt, Stop>) -> Outcome {
-    let Ok(Attempt::Failed(failed)) = attempt else {
-        return if attempt.is_ok() { Outcome::Answered } else { Outcome::Failed };
-    };
-    let asked = failed.failure.retry_after;
-    match failed.failure.cause {
-        // Without a retry-after, a second: the window of concurrency does the rest.
-        Cause::Throttled => Outcome::Throttled { retry_after: asked.unwrap_or(Duration::from_secs(1)) },
-        Cause::KeyRejected => Outcome::KeyRejected { retry_after: key_rejected },
-        _ => Outcome::Failed,
-    }
-}
-
-/// Phases 8 and 9, once.
-async fn attempt(
-    plane: &Plane,
-    reply: &mut Reply<'_>,
-    plan: &mut Plan<'_>,
-    lane: LaneId,
-    account: &mut Account,
-) -> Result<Attempt, Stop> {
-    let house = &*plane.house;
-    let live = reply.live().clone();
-    // Boxed: it is over before the answer's first event, and a stream should not hold its room.
-    let sent = reply.attend(Box::pin(exchange(plane, house.lane_index(lane), &plan.request, &live))).await?;
-    let mut answer = match sent {
-        Ok(Sent::Answer(answer)) => answer,
-        Ok(Sent::Mute { status }) => return Err(Trouble::UpstreamRefused { status }.into()),
-        Ok(Sent::Said { head, body }) => {
-            account.first_byte_at.get_or_insert(house.clock.now());
-            said(house, reply, plan, &head, &body);
-            return Ok(Attempt::Ended(End::Said));
-        }
-        Err(failure) => return Ok(Attempt::Failed(Failed { failure, content_seen: false })),
-    };
-    account.first_byte_at.get_or_insert(house.clock.now());
-    live.enter(Phase::Relay);
-    if !plan.request.streams {
-        return pass_whole(plane, reply, *answer, account).await;
-    }
-    let assembles = plan.assembles();
-    let head = answer.take_head();
-    let mut relay = Relay::new(house, &live, head, assembles, plan.thinks_unseen, &mut plan.request.body);
-    let relayed = relay.run(&mut answer, reply).await;
-    account.used(&relay.tap.usage);
-    account.stop_reason = relay.tap.stop_reason.take();
-    account.gaps = std::mem::take(&mut relay.gaps);
-    let content_seen = relay.content_seen;
-    let failed = |failure| Ok(Attempt::Failed(Failed { failure, content_seen }));
-    match relayed? {
-        Relayed::Failed(failure) => failed(failure),
-        Relayed::TooLarge(trouble) => Err(trouble.into()),
-        Relayed::Whole => {
-            if assembles && let Err(failure) = relay.give_assembled(reply) {
-                return failed(failure);
-            }
-            answer.finish(house.clock.now());
-            Ok(Attempt::Ended(End::Answered))
-        }
-    }
-}
-
-/// Passes a refusal of this very request on as it came.
-fn said(house: &House, reply: &mut Reply<'_>, plan: &Plan<'_>, head: &ResponseHead, body: &Bytes) {
-    if reply.head_sent() {
-        // The true status can no longer be told; its envelope can, inside the stream.
-        debug_assert!(plan.client_streams, "only a stream's head is sent early");
-        reply.push_error(body);
-    } else {
-        // At most `ERROR_BYTES_MAX`, and there only until it is written.
-        reply.whole(head, &[], &[], body, house.backlogs.empty_lease());
-    }
-}
-
-/// An answer that is passed on whole: short ones, and everything that is no message.
-async fn pass_whole(
-    plane: &Plane,
-    reply: &mut Reply<'_>,
-    mut answer: Exchange,
-    account: &mut Account,
-) -> Result<Attempt, Stop> {
-    let house = &*plane.house;
-    let limit = house.settings.limits.answer_bytes;
-    let (mut body, mut lease) = (BytesMut::new(), house.backlogs.empty_lease());
-    loop {
-        let read = reply.attend(poll_fn(|cx| answer.poll_body(cx, &mut |piece| body.extend_from_slice(piece)))).await?;
-        if body.len() as u64 > limit {
-            return Err(Trouble::AnswerTooLarge { limit }.into());
-        }
-        if body.len() > UNCOUNTED_BYTES && !lease.resize(body.len().next_power_of_two() as u64) {
-            return Err(Trouble::BacklogBudget.into());
-        }
-        match read {
-            Ok(false) => {}
-            Ok(true) => break,
-            Err(e) => {
-                let failure = Failure::new(Cause::BadStream, e.to_string());
-                return Ok(Attempt::Failed(Failed { failure: Box::new(failure), content_seen: true }));
-            }
-        }
-    }
-    match tidegate_wire::raw::RawObject::read(&body) {
-        Ok(object) => {
-            let mut usage = Usage::default();
-            if object.get("usage").is_some_and(|u| usage.update(u.get())) {
-                account.used(&usage);
-            }
-            account.stop_reason = object.parse::<String>("stop_reason").map(Into::into);
-        }
-        // Every door answers with an object. A client's parser would stumble over anything else (an
-        // edge's HTML page with status 200), and nothing was passed on yet.
-        Err(_) => {
-            let failure = Failure::new(Cause::BadStream, "the answer is not a JSON object");
-            let failure = Box::new(failure.telling("the upstream sent an answer that is not a JSON object"));
-            return Ok(Attempt::Failed(Failed { failure, content_seen: true }));
-        }
-    }
-    reply.whole(&answer.head, &[], &[], &body, lease);
-    answer.finish(house.clock.now());
-    Ok(Attempt::Ended(End::Answered))
 }
 
 /// Phase 10: tells the client; what kind of end that is.

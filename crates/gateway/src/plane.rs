@@ -4,6 +4,7 @@
 //! waited for; the locks only let the code stay `Send`.
 
 use crate::house::House;
+use crate::progress::Progress;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -22,6 +23,13 @@ pub(crate) const POOL_GRACE: Duration = Duration::from_secs(6);
 pub(crate) const SWEEP: TaskKind = TaskKind {
     name: "pool sweep",
     on_cancel: "ends with its thread; what it would have closed is closed with the pool",
+    on_error: "cannot fail",
+};
+
+/// Who tells the scheduler what one plane's streams produce.
+pub(crate) const REPORT: TaskKind = TaskKind {
+    name: "output progress",
+    on_cancel: "ends with its thread; leases are settled with what the upstream says",
     on_error: "cannot fail",
 };
 
@@ -44,6 +52,7 @@ pub(crate) struct Plane {
     pub(crate) house: Arc<House>,
     pub(crate) pool: Pool,
     pub(crate) tasks: Tasks,
+    pub(crate) progress: Progress,
     ids: Mutex<IdSource>,
     prng: Mutex<Prng>,
     load: AtomicUsize,
@@ -68,6 +77,7 @@ impl Plane {
             ids: Mutex::new(IdSource::new(prng.fork("ids"), number)),
             prng: Mutex::new(prng.fork("jitter")),
             load: AtomicUsize::new(0),
+            progress: Progress::default(),
             tasks,
             house,
         }
@@ -105,6 +115,11 @@ impl Plane {
         self.load.fetch_add(1, Ordering::Relaxed);
         self.house.metrics.client_stream(1);
         Counted { plane: Arc::clone(self), is_stream: true }
+    }
+
+    /// Tells the scheduler what this thread's streams produce, until it is dropped.
+    pub(crate) async fn report(self: Arc<Self>) {
+        self.progress.report(self.house.clock, &self.house.admission).await;
     }
 
     /// Sweeps idle connections until it is dropped.

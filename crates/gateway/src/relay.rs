@@ -6,10 +6,13 @@
 //! progress: no content event), and the reply watches the client. A stream that ends without `message_stop` is broken, whatever its framing
 //! says.
 
+use crate::admit::LeaseGuard;
 use crate::answer::Trouble;
 use crate::decode::Body;
 use crate::failure::Failure;
 use crate::house::House;
+use crate::progress::Meter;
+use crate::references::Home;
 use crate::reply::{Interrupt, Reply};
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -20,8 +23,9 @@ use tidegate_schedule::Cause;
 use tidegate_transport::ClientError;
 use tidegate_upstream::Exchange;
 use tidegate_wire::assemble::Assembler;
+use tidegate_wire::blame::blame;
 use tidegate_wire::error::ErrorType;
-use tidegate_wire::event::{Kind, Rotten, Tap};
+use tidegate_wire::event::{Kind, Rotten, Tap, output_twelfths};
 use tidegate_wire::http::ResponseHead;
 use tidegate_wire::sse::Splitter;
 
@@ -40,6 +44,19 @@ pub(crate) enum Relayed {
     TooLarge(Trouble),
 }
 
+/// What a relay is given.
+pub(crate) struct RelayParts<'a> {
+    /// The client asked for no stream.
+    pub(crate) assembles: bool,
+    /// Long silences are normal.
+    pub(crate) thinks_unseen: bool,
+    /// Let go with the first content that is passed on.
+    pub(crate) body: &'a mut Option<Body>,
+    pub(crate) lease: &'a LeaseGuard,
+    pub(crate) meter: Option<Meter<'a>>,
+    pub(crate) home: Option<&'a Home>,
+}
+
 /// One answer on its way through.
 pub(crate) struct Relay<'a> {
     house: &'a House,
@@ -48,6 +65,12 @@ pub(crate) struct Relay<'a> {
     head: Option<ResponseHead>,
     /// The request's body, held as long as it may have to be sent again.
     body: &'a mut Option<Body>,
+    /// Told when the first event comes.
+    lease: &'a LeaseGuard,
+    /// What is produced, where the scheduler wants to know.
+    meter: Option<Meter<'a>>,
+    /// Where ids that the answer makes known are remembered, if it may.
+    home: Option<&'a Home>,
     splitter: Splitter,
     /// What was seen of the stream.
     pub(crate) tap: Tap,
@@ -55,7 +78,7 @@ pub(crate) struct Relay<'a> {
     pub(crate) gaps: GapCounts,
     /// The answer being put together, for a client that asked for no stream.
     assembler: Option<Assembler>,
-    lease: ByteLease,
+    bytes: ByteLease,
     /// Whether content was seen, passed on or not.
     pub(crate) content_seen: bool,
     last_byte: Moment,
@@ -66,28 +89,24 @@ pub(crate) struct Relay<'a> {
 }
 
 impl<'a> Relay<'a> {
-    /// A relay that begins now; `assembles` for a client that asked for no stream. `body` is let go
-    /// with the first content that is passed on.
-    pub(crate) fn new(
-        house: &'a House,
-        live: &'a LiveRequest,
-        head: ResponseHead,
-        assembles: bool,
-        thinks_unseen: bool,
-        body: &'a mut Option<Body>,
-    ) -> Self {
+    /// A relay that begins now.
+    pub(crate) fn new(house: &'a House, live: &'a LiveRequest, head: ResponseHead, parts: RelayParts<'a>) -> Self {
         let now = house.clock.now();
         let clocks = &house.settings.clocks;
+        let RelayParts { assembles, thinks_unseen, body, lease, meter, home } = parts;
         Relay {
             house,
             live,
             head: Some(head),
             body,
+            lease,
+            meter,
+            home,
             splitter: Splitter::new(),
             tap: Tap::new(),
             gaps: GapCounts::default(),
             assembler: assembles.then(Assembler::new),
-            lease: house.backlogs.empty_lease(),
+            bytes: house.backlogs.empty_lease(),
             content_seen: false,
             last_byte: now,
             last_progress: now,
@@ -207,6 +226,16 @@ impl<'a> Relay<'a> {
         if kind == Kind::Error {
             return self.fail(self.in_stream_error());
         }
+        match (&self.meter, self.home) {
+            (Some(meter), _) if kind == Kind::BlockDelta => meter.add(output_twelfths(event)),
+            (_, Some(home)) if kind != Kind::BlockDelta => {
+                home.sees(&self.house.references, self.house.place(self.lease.lane()), event);
+            }
+            _ => {}
+        }
+        if self.tap.events == 1 {
+            self.lease.began();
+        }
         if kind.is_progress() {
             self.last_progress = self.last_byte;
         }
@@ -221,7 +250,7 @@ impl<'a> Relay<'a> {
                 let limit = self.house.settings.limits.answer_bytes;
                 if bytes > limit {
                     self.too_large = Some(Trouble::AnswerTooLarge { limit });
-                } else if !self.lease.resize(bytes) {
+                } else if !self.bytes.resize(bytes) {
                     self.too_large = Some(Trouble::BacklogBudget);
                 }
             }
@@ -259,18 +288,12 @@ impl<'a> Relay<'a> {
     fn in_stream_error(&self) -> Failure {
         let envelope = self.tap.error.as_deref().cloned();
         let kind = envelope.as_ref().and_then(|e| ErrorType::of_name(&e.kind)).unwrap_or(ErrorType::Api);
-        let cause = match kind {
-            ErrorType::Overloaded => Cause::Overloaded,
-            ErrorType::RateLimit => Cause::Throttled,
-            _ => Cause::ServerError,
-        };
-        let is_final = kind.status() < 500 && kind != ErrorType::RateLimit;
-        Failure {
-            status: Some(kind.status()),
-            is_final,
-            envelope,
-            ..Failure::new(cause, format!("error event {}", kind.name()))
-        }
+        let detail = || format!("error event {}", kind.name());
+        let blamed = blame(kind.status(), envelope.as_ref()).and_then(|blamed| Failure::blaming(blamed, detail()));
+        // What is about the request itself has begun like an answer, and ends as it is.
+        let is_final = blamed.is_none();
+        let failure = blamed.unwrap_or_else(|| Failure::new(Cause::ServerError, detail()));
+        Failure { status: Some(kind.status()), is_final, envelope, ..failure }
     }
 
     /// When the first of the upstream's clocks runs out. A connection that can be asked for a sign
@@ -301,7 +324,7 @@ impl<'a> Relay<'a> {
         })?;
         if let Some(head) = &self.head {
             let with: [(&str, &[u8]); 1] = [("content-type", b"application/json")];
-            reply.whole(head, &["content-type", "cache-control"], &with, &json, self.lease);
+            reply.whole(head, &["content-type", "cache-control"], &with, &json, self.bytes);
         }
         Ok(())
     }

@@ -18,10 +18,13 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use tidegate_base::{ByteLease, Deadline, Moment, RequestId};
+use std::time::UNIX_EPOCH;
+use tidegate_base::{ByteLease, Deadline, Moment, RequestId, rfc3339};
 use tidegate_observe::LiveRequest;
+use tidegate_schedule::{TenantId, TenantLevel};
 use tidegate_transport::ServerStream;
 use tidegate_wire::http::{HeadWriter, ResponseHead, is_hop_by_hop};
+use tidegate_wire::ratelimit::is_rate_limit;
 use tidegate_wire::{merge, sse};
 use tokio::time::Sleep;
 
@@ -55,6 +58,8 @@ pub(crate) struct Reply<'c> {
     armed: Moment,
     /// When the answer is no longer wanted.
     pub(crate) deadline: Deadline,
+    /// The tenant whose own limits the answer tells of, in place of the upstream's.
+    pub(crate) limits_of: Option<TenantId>,
     /// Whether the client asked for a stream.
     pub(crate) streams: bool,
     /// Whether the model's `message_start` was passed on.
@@ -99,6 +104,7 @@ impl<'c> Reply<'c> {
             lease: house.backlogs.empty_lease(),
             backlog: BytesMut::new(),
             blocked: false,
+            limits_of: None,
             streams: false,
             started: false,
             content: false,
@@ -270,15 +276,17 @@ impl<'c> Reply<'c> {
         }
         self.status = 200;
         let (request, stream) = (self.live.request, self.live.stream);
+        let limits = self.limits_of.map(|tenant| limit_lines(self.house, tenant));
         self.conn.respond(200, None, self.close, |head| {
             match upstream {
-                Some(upstream) => pass_lines(head, upstream, &[]),
+                Some(upstream) => pass_lines(head, upstream, &[], limits.is_some()),
                 None => {
                     head.header("content-type", b"text/event-stream; charset=utf-8");
                     head.header("cache-control", b"no-cache");
                 }
             }
             own_lines(head, request, upstream);
+            write_limits(head, limits.as_deref());
             head.header("tidegate-stream", stream.as_str().as_bytes());
             // Proxies of the nginx family buffer streams unless they are told not to.
             head.header("x-accel-buffering", b"no");
@@ -344,8 +352,10 @@ impl<'c> Reply<'c> {
         self.head_sent = true;
         self.status = upstream.status;
         let request = self.live.request;
+        let limits = self.limits_of.map(|tenant| limit_lines(self.house, tenant));
         self.conn.respond(upstream.status, Some(body.len() as u64), self.close, |head| {
-            pass_lines(head, upstream, without);
+            pass_lines(head, upstream, without, limits.is_some());
+            write_limits(head, limits.as_deref());
             for (name, value) in with {
                 head.header(name, value);
             }
@@ -372,8 +382,10 @@ impl<'c> Reply<'c> {
         } else {
             self.head_sent = true;
             self.status = row.status;
+            let limits = self.limits_of.map(|tenant| limit_lines(self.house, tenant));
             self.conn.respond(row.status, Some(body.len() as u64), self.close, |head| {
                 row.lines(head);
+                write_limits(head, limits.as_deref());
                 own_lines(head, request, None);
             });
             self.conn.push(&body);
@@ -412,14 +424,40 @@ pub(crate) fn own_lines(head: &mut HeadWriter<'_>, request: RequestId, upstream:
     head.header("tidegate-request-id", request.as_str().as_bytes());
 }
 
+/// What a tenant with limits of its own has left of them, in the API's own words.
+fn limit_lines(house: &House, tenant: TenantId) -> Vec<(String, String)> {
+    let Some(levels) = house.admission.tenant_levels(tenant) else { return Vec::new() };
+    let lines = |what: &str, level: TenantLevel| {
+        let full_at = house.clock.wall() + level.full_in;
+        let reset = full_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64().ceil() as u64;
+        let line = |end: &str, value: String| (format!("anthropic-ratelimit-{what}-{end}"), value);
+        [
+            line("limit", level.limit.to_string()),
+            line("remaining", level.remaining.to_string()),
+            line("reset", rfc3339(reset)),
+        ]
+    };
+    let requests = levels.requests.map(|level| lines("requests", level));
+    let tokens = levels.tokens.map(|level| lines("tokens", level));
+    requests.into_iter().chain(tokens).flatten().collect()
+}
+
+fn write_limits(head: &mut HeadWriter<'_>, lines: Option<&[(String, String)]>) {
+    for (name, value) in lines.unwrap_or_default() {
+        head.header(name, value.as_bytes());
+    }
+}
+
 /// Passes an upstream's header lines on: all but the connection's own, those named in `without`,
-/// and cookies, which belong to the upstream's edge and not to our clients.
-fn pass_lines(head: &mut HeadWriter<'_>, upstream: &ResponseHead, without: &[&str]) {
+/// and cookies, which belong to the upstream's edge and not to our clients. `without_limits`: nor
+/// what is left of the upstream's quota.
+fn pass_lines(head: &mut HeadWriter<'_>, upstream: &ResponseHead, without: &[&str], without_limits: bool) {
     let listed = |name: &[u8]| upstream.headers.lists("connection", name);
     let ours = ["content-length", "set-cookie", "tidegate-request-id", "tidegate-stream", "x-accel-buffering"];
     for (name, value) in upstream.headers.iter() {
         let dropped = |list: &[&str]| list.iter().any(|d| d.as_bytes().eq_ignore_ascii_case(name));
-        if !is_hop_by_hop(name) && !dropped(&ours) && !dropped(without) && !listed(name) {
+        let limits = without_limits && is_rate_limit(name);
+        if !is_hop_by_hop(name) && !dropped(&ours) && !dropped(without) && !listed(name) && !limits {
             head.header(name, value);
         }
     }

@@ -2,9 +2,10 @@
 //! `tidegate.example.toml` list the same ones for operators.
 
 use crate::key::KeyHash;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tidegate_schedule::{QueueRules, RetryRules};
+use tidegate_schedule::{Band, Limits as Quota, OrgSpec, Rules, TenantRules, WorkspaceId};
 use tidegate_upstream::{Lane, PoolRules};
 
 /// What the gateway is told at start.
@@ -14,27 +15,81 @@ pub struct Settings {
     pub clocks: Clocks,
     /// The limits.
     pub limits: Limits,
-    /// How failed attempts are repeated.
-    pub retry: RetryRules,
-    /// How requests wait.
-    pub queue: QueueRules,
+    /// How requests wait and how failed attempts are repeated.
+    pub schedule: Rules,
     /// Idle connections.
     pub pool: PoolRules,
     /// Where requests go.
     pub organisations: Vec<Organisation>,
     /// Who may ask. Empty: anybody on this machine, and nobody else.
     pub keys: Vec<ClientKey>,
+    /// What tenants may use; one that is not named here has no limits of its own.
+    pub tenants: Vec<TenantSettings>,
     /// Seed of ids and jitter; World gives its own.
     pub seed: u64,
 }
 
+/// Limits by class of models, as `tidegate_wire::models::class` names them; `default` stands for
+/// every class of models that is not named.
+pub type QuotaByClass = BTreeMap<String, Quota>;
+
 /// An upstream organisation and its keys.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Organisation {
     /// Its name in metrics and logs.
     pub name: String,
     /// Its keys.
     pub lanes: Vec<Arc<Lane>>,
+    /// The workspace of each key, by its place in `workspaces`; what is missing or `None` is the
+    /// default one.
+    pub lane_workspaces: Vec<Option<WorkspaceId>>,
+    /// Its workspaces, but for the default one.
+    pub workspaces: Vec<Workspace>,
+    /// What it may use. What is not known is learned from its answers.
+    pub limits: QuotaByClass,
+    /// Whether `max_tokens` is charged up front against its output limit.
+    pub reserves_output: bool,
+}
+
+/// A workspace of an organisation.
+#[derive(Clone, Debug, Default)]
+pub struct Workspace {
+    /// Its name in the configuration.
+    pub name: String,
+    /// What it may use, beside the organisation's limits.
+    pub limits: QuotaByClass,
+}
+
+impl Organisation {
+    /// An organisation of which nothing is known but its keys.
+    pub fn new(name: impl Into<String>, lanes: Vec<Arc<Lane>>) -> Self {
+        Organisation { name: name.into(), lanes, ..Organisation::default() }
+    }
+
+    /// The workspace of the key numbered `key`.
+    pub(crate) fn workspace(&self, key: u16) -> Option<WorkspaceId> {
+        self.lane_workspaces.get(usize::from(key)).copied().flatten()
+    }
+
+    /// What the scheduler is told of it.
+    pub(crate) fn spec(&self) -> OrgSpec {
+        OrgSpec {
+            keys: (0..self.lanes.len()).map(|key| self.workspace(key as u16)).collect(),
+            workspaces: self.workspaces.len() as u16,
+            reserves_output: self.reserves_output,
+        }
+    }
+}
+
+/// What a tenant may use of us.
+#[derive(Clone, Debug)]
+pub struct TenantSettings {
+    /// Its name, as client keys have it; `default` where there are none.
+    pub name: Arc<str>,
+    /// Weight and limits.
+    pub rules: TenantRules,
+    /// The band of its requests that name none; `None` is the usual one.
+    pub band: Option<Band>,
 }
 
 /// A client's key.
@@ -84,6 +139,9 @@ pub struct Clocks {
     pub drain: Duration,
     /// How long a rejected upstream key is left alone.
     pub key_rejected: Duration,
+    /// How often an organisation that has reached its spend cap is tried again; the first of the
+    /// month comes sooner if it is nearer.
+    pub spend_cap: Duration,
 }
 
 impl Default for Clocks {
@@ -107,6 +165,7 @@ impl Default for Clocks {
             whole: s(600),
             drain: s(30),
             key_rejected: s(60),
+            spend_cap: s(15 * 60),
         }
     }
 }

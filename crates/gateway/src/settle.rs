@@ -71,6 +71,8 @@ impl Drop for Life<'_> {
 #[derive(Default)]
 pub(crate) struct Account {
     pub(crate) tenant: Option<Arc<str>>,
+    /// The band it asked for.
+    pub(crate) band: Option<&'static str>,
     pub(crate) model: String,
     pub(crate) stream: bool,
     pub(crate) attempts: u32,
@@ -110,6 +112,9 @@ pub(crate) fn settle(house: &House, life: &Life<'_>, account: &Account, end: End
     metrics.request_ended(live.door, tenant, account.status, end.name(), took);
     metrics.tokens(tenant, &account.model, &account.usage);
     metrics.gaps(&account.gaps);
+    if let (Some(band), 1..) = (account.band, account.attempts) {
+        metrics.queue_wait(band, account.waited);
+    }
     if account.stop_reason.as_deref() == Some("max_tokens") {
         metrics.at_max_tokens();
     }

@@ -30,7 +30,7 @@ struct Scene {
 fn scene<F: Future<Output = ()> + Send + 'static>(each: impl Fn(ServerConn) -> F + Send + Sync + 'static) -> Scene {
     let (network, clock) = (MemoryNetwork::new(), Clock::real());
     let lane = Lane::new("main/0", "http://api:80", Scheme::ApiKey, Secret::new("k")).unwrap();
-    let organisations = vec![Organisation { name: "main".into(), lanes: vec![Arc::new(lane)] }];
+    let organisations = vec![Organisation::new("main", vec![Arc::new(lane)])];
     let settings = Settings { organisations, ..Settings::default() };
     let gateway = Gateway::new(settings, clock, Arc::new(network.clone()));
     gateway.serve_here(Box::new(network.listen("gateway:80")));

@@ -35,7 +35,7 @@ struct Scene {
 fn scene(limits: Limits, thinks: Duration) -> Scene {
     let (network, clock) = (MemoryNetwork::new(), Clock::real());
     let lane = Lane::new("main/0", "http://api:80", Scheme::ApiKey, Secret::new("k")).unwrap();
-    let organisations = vec![Organisation { name: "main".into(), lanes: vec![Arc::new(lane)] }];
+    let organisations = vec![Organisation::new("main", vec![Arc::new(lane)])];
     let settings = Settings { organisations, limits, ..Settings::default() };
     let gateway = Gateway::new(settings, clock, Arc::new(network.clone()));
     gateway.serve_here(Box::new(network.listen("gateway:80")));

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tidegate_base::Secret;
 use tidegate_gateway::{Clocks, Gateway, Organisation, Settings};
-use tidegate_schedule::RetryRules;
+use tidegate_schedule::{RetryRules, Rules};
 use tidegate_transport::{BoxIo, Clock, HttpOffer, Listen, MemoryNetwork, TaskKind, Tasks};
 use tidegate_upstream::{Lane, Scheme};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -42,8 +42,8 @@ where
     let lane = Lane::new("main/0", "http://api:80", Scheme::ApiKey, Secret::new("k")).unwrap();
     let lanes = vec![Arc::new(lane.offering(HttpOffer::Http2))];
     let settings = Settings {
-        organisations: vec![Organisation { name: "main".into(), lanes }],
-        retry: RetryRules { attempts_max: 1, ..RetryRules::default() },
+        organisations: vec![Organisation::new("main", lanes)],
+        schedule: Rules { retry: RetryRules { attempts_max: 1, ..RetryRules::default() }, ..Rules::default() },
         // Below the deadline of a whole request, so that it is seen.
         clocks: Clocks { progress_unseen: 200 * SECOND, ..Clocks::default() },
         ..Settings::default()

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 use tidegate_base::{Moment, RequestId, StreamId};
 
 /// Where on its way a request is (design section 2).
@@ -217,8 +218,11 @@ pub struct LiveView {
     pub model: String,
     /// Phase it is in.
     pub phase: &'static str,
-    /// What it waits for there.
+    /// What it waits for there; of one that waits for a lease, which limit or turn.
     pub waits_for: &'static str,
+    /// How long it is expected to wait for a lease still, milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expected_ms: Option<u64>,
     /// Label of the upstream key in use, or of the last one.
     pub upstream_key: String,
     /// Attempts so far.
@@ -276,17 +280,23 @@ impl Live {
         entries.iter().for_each(|e| e.cancel());
     }
 
-    /// The table as of `now`, oldest first, at most `max` rows.
-    pub fn view(&self, now: Moment, max: usize) -> Vec<LiveView> {
+    /// The table as of `now`, oldest first, at most `max` rows. `waits_for` knows what those wait
+    /// for that wait for a lease, and how long still.
+    pub fn view(
+        &self,
+        now: Moment,
+        max: usize,
+        waits_for: impl Fn(StreamId) -> Option<(&'static str, Duration)>,
+    ) -> Vec<LiveView> {
         let mut entries: Vec<_> = self.table().values().cloned().collect();
         entries.sort_by_key(|e| (e.since, e.stream));
         entries.truncate(max);
-        entries.iter().map(|e| e.view(now)).collect()
+        entries.iter().map(|e| e.view(now, waits_for(e.stream))).collect()
     }
 }
 
 impl LiveRequest {
-    fn view(&self, now: Moment) -> LiveView {
+    fn view(&self, now: Moment, waits: Option<(&'static str, Duration)>) -> LiveView {
         let ms = |from: Moment| now.since(from).as_millis() as u64;
         let later = self.later().clone();
         let last_byte = self.last_byte.load(Ordering::Relaxed);
@@ -298,7 +308,8 @@ impl LiveRequest {
             tenant: later.tenant,
             model: later.model,
             phase: phase.name(),
-            waits_for: phase.waits_for(),
+            waits_for: waits.map_or(phase.waits_for(), |(reason, _)| reason),
+            expected_ms: waits.map(|(_, span)| u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
             upstream_key: later.lane,
             attempts: self.attempts.load(Ordering::Relaxed),
             age_ms: ms(self.since),
@@ -325,8 +336,11 @@ mod tests {
         a.is_for("acme", "claude-opus-5-5");
         a.attempt("main/1");
         a.enter(Phase::FirstByte);
-        let view = live.view(Moment::from_nanos(1_010_000_000), 10);
+        let waits = |stream| (stream == b.stream).then_some(("output_tokens", Duration::from_millis(1_500)));
+        let view = live.view(Moment::from_nanos(1_010_000_000), 10, waits);
         assert_eq!(view.len(), 2);
+        assert_eq!((view[1].waits_for, view[1].expected_ms), ("output_tokens", Some(1_500)));
+        assert_eq!(view[0].expected_ms, None);
         assert_eq!((view[0].stream.as_str(), view[0].age_ms, view[0].attempts), (a.stream.as_str(), 1000, 1));
         assert_eq!((view[0].waits_for, view[0].upstream_key.as_str()), ("the upstream's first byte", "main/1"));
         live.leave(a.stream);

@@ -4,7 +4,10 @@
 //! upstream asks for if that is longer. A try must fit the deadline. A budget keeps retries from
 //! multiplying an outage: each retry costs tokens (14 for a failure, 5 for a refusal under load),
 //! each success gives one back, and an empty budget means no. The numbers are the AWS SDKs'
-//! standard retry quota as of 2026 (scheduling page, A2.8).
+//! standard retry quota as of 2026 (scheduling page, A2.8). A domain has one and a tenant has one.
+//!
+//! A refusal under load (429, 529) is another matter: the client is to see none while there is
+//! time, so only its deadline ends it. A spent budget makes such a try late, not impossible.
 
 use std::time::Duration;
 use tidegate_base::{Moment, Prng};
@@ -61,6 +64,11 @@ impl Cause {
         }
     }
 
+    /// The upstream would do it, but not now: waiting helps.
+    pub fn is_refusal_under_load(self) -> bool {
+        matches!(self, Cause::Overloaded | Cause::Throttled)
+    }
+
     fn cost(self) -> u32 {
         match self {
             Cause::Overloaded | Cause::Throttled | Cause::KeyRejected => 5,
@@ -111,14 +119,14 @@ impl RetryBudget {
         self.left = (self.left + 1).min(self.full);
     }
 
-    fn pay(&mut self, cause: Cause) -> bool {
-        match self.left.checked_sub(cause.cost()) {
-            Some(left) => {
-                self.left = left;
-                true
-            }
-            None => false,
+    /// Takes the price of a retry from all of them, or from none.
+    fn pay(budgets: &mut [&mut RetryBudget], cause: Cause) -> bool {
+        let price = cause.cost();
+        let enough = budgets.iter().all(|budget| budget.left >= price);
+        if enough {
+            budgets.iter_mut().for_each(|budget| budget.left -= price);
         }
+        enough
     }
 }
 
@@ -175,20 +183,25 @@ impl Backoff {
         asked: Option<Duration>,
         now: Moment,
         deadline: Moment,
-        budget: &mut RetryBudget,
+        budgets: &mut [&mut RetryBudget],
         prng: &mut Prng,
     ) -> Retry {
-        if self.attempts >= self.rules.attempts_max {
+        let patient = cause.is_refusal_under_load();
+        if self.attempts >= self.rules.attempts_max && !patient {
             return Retry::GiveUp(GiveUp::Attempts);
         }
         let doublings = self.attempts.saturating_sub(1).min(20);
         let ceiling = (self.rules.base * 2u32.pow(doublings)).min(self.rules.cap);
-        let wait = ceiling.mul_f64(prng.unit()).max(asked.unwrap_or_default());
+        let mut wait = ceiling.mul_f64(prng.unit()).max(asked.unwrap_or_default());
         if now + wait >= deadline {
             return Retry::GiveUp(GiveUp::Deadline { wanted: wait });
         }
-        if !budget.pay(cause) {
-            return Retry::GiveUp(GiveUp::Budget);
+        if !RetryBudget::pay(budgets, cause) {
+            if !patient {
+                return Retry::GiveUp(GiveUp::Budget);
+            }
+            // As late as the longest backoff, but with half of what is left of its time to spare.
+            wait = wait.max(self.rules.cap.min(now.until(deadline) / 2));
         }
         Retry::At(now + wait)
     }
@@ -215,7 +228,7 @@ mod tests {
         fn fail(&mut self, cause: Cause, asked: Option<Duration>, deadline_s: u64) -> Retry {
             self.backoff.begin();
             let deadline = Moment::ZERO + S * deadline_s as u32;
-            self.backoff.failed(cause, asked, Moment::ZERO, deadline, &mut self.budget, &mut self.prng)
+            self.backoff.failed(cause, asked, Moment::ZERO, deadline, &mut [&mut self.budget], &mut self.prng)
         }
     }
 
@@ -249,5 +262,25 @@ mod tests {
         s.budget.succeeded();
         assert!(matches!(s.fail(Cause::Broken, None, 60), Retry::At(_)));
         assert_eq!(s.budget.left(), 0);
+    }
+
+    #[test]
+    fn a_refusal_under_load_ends_with_the_deadline_alone() {
+        let mut s = scene(3);
+        s.budget = RetryBudget { left: 0, full: 500 };
+        for _ in 0..30 {
+            let Retry::At(at) = s.fail(Cause::Overloaded, None, 60) else { panic!("gave up") };
+            assert!(at >= Moment::ZERO + 20 * S, "late, for want of budget");
+        }
+        assert!(matches!(s.fail(Cause::Overloaded, Some(61 * S), 60), Retry::GiveUp(GiveUp::Deadline { .. })));
+    }
+
+    #[test]
+    fn either_budget_says_no_and_neither_pays_alone() {
+        let (mut domain, mut tenant) = (RetryBudget::new(500), RetryBudget { left: 10, full: 500 });
+        assert!(!RetryBudget::pay(&mut [&mut domain, &mut tenant], Cause::Broken));
+        assert_eq!((domain.left(), tenant.left()), (500, 10));
+        assert!(RetryBudget::pay(&mut [&mut domain, &mut tenant], Cause::Overloaded));
+        assert_eq!((domain.left(), tenant.left()), (495, 5));
     }
 }

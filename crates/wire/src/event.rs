@@ -124,6 +124,35 @@ pub fn plain_delta(event: &[u8]) -> Option<PlainDelta<'_>> {
     is_inside_of_string(text).then_some(PlainDelta { index, opening, text })
 }
 
+/// What a delta is about, from two letters of its type: by how much its frame is longer than that of
+/// a `text_delta`, and whether it is output that was produced there (a signature is not).
+fn frame(letters: &[u8]) -> Option<usize> {
+    match letters {
+        b"te" => Some(OPENINGS[0].len()),
+        b"th" => Some(OPENINGS[1].len()),
+        b"in" => Some(OPENINGS[2].len()),
+        _ => None,
+    }
+}
+
+/// How much output a whole `content_block_delta` event carries, in twelfths of a token: four bytes
+/// of ASCII are a token, three of anything else. From its length and two places in it; made for
+/// every event that goes by, so nothing is parsed, and what has another shape counts as nothing.
+pub fn output_twelfths(event: &[u8]) -> u32 {
+    // One digit of index; with two, the letters are elsewhere by one.
+    const TYPE_AT: usize = DELTA.len() + 1 + b",\"delta\":{\"type\":\"".len();
+    const CLOSING: usize = b"\"}}\n\n".len();
+    let letters = |at: usize| event.get(at..at + 2).and_then(frame);
+    let Some(text_at) =
+        letters(TYPE_AT).map(|f| DELTA.len() + 1 + f).or_else(|| letters(TYPE_AT + 1).map(|f| DELTA.len() + 2 + f))
+    else {
+        return 0;
+    };
+    let bytes = event.len().saturating_sub(text_at + CLOSING) as u32;
+    let wide = event.get(text_at).is_some_and(|b| *b >= 0x80);
+    bytes * if wide { 4 } else { 3 }
+}
+
 /// Whether `text` may stand between JSON quotes as it is: UTF-8 without quote or control
 /// character, every backslash the beginning of a whole escape (RFC 8259 section 7). With that the
 /// quote that follows it is the closing one.
@@ -276,6 +305,21 @@ mod tests {
         ]);
         assert_eq!(kinds, [Ok(Kind::Error)]);
         assert_eq!(tap.error.unwrap().kind, "overloaded_error");
+    }
+
+    #[test]
+    fn output_is_told_by_the_length_of_its_event() {
+        let of = |opening: &[u8], index: &str, text: &str| {
+            let event = [DELTA, index.as_bytes(), opening, text.as_bytes(), b"\"}}\n\n"].concat();
+            output_twelfths(&event)
+        };
+        for opening in OPENINGS {
+            assert_eq!((of(opening, "0", "four byte"), of(opening, "0", "")), (27, 0));
+            assert_eq!((of(opening, "7", "港口"), of(opening, "12", "four")), (24, 12));
+        }
+        let signature = b",\"delta\":{\"type\":\"signature_delta\",\"signature\":\"";
+        assert_eq!(of(signature, "0", &"x".repeat(400)), 0);
+        assert_eq!((output_twelfths(b""), output_twelfths(b"event: ping\ndata: {}\n\n")), (0, 0));
     }
 
     #[test]

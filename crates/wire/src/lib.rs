@@ -5,13 +5,17 @@
 //! configuration. What is not understood is kept as the bytes it came as.
 
 pub mod assemble;
+pub mod blame;
+pub mod cached;
 pub mod error;
 pub mod event;
 pub mod http;
 pub mod merge;
+pub mod mix;
 pub mod models;
 pub mod ratelimit;
 pub mod raw;
+pub mod references;
 pub mod request;
 pub mod sse;
 pub mod usage;

@@ -27,25 +27,39 @@ pub struct RateLimits {
     pub output_tokens: Level,
 }
 
-fn level(headers: &Headers, what: &str) -> Level {
-    let number =
-        |end: &str| headers.text(&format!("anthropic-ratelimit-{what}-{end}")).and_then(|v| v.trim().parse().ok());
-    Level { limit: number("limit"), remaining: number("remaining") }
-}
+/// How the headers of the standard tier begin, and those of fast mode, which is metered apart.
+const STANDARD: &[u8] = b"anthropic-ratelimit-";
+const FAST: &[u8] = b"anthropic-fast-";
 
 impl RateLimits {
-    /// Reads them from an answer's headers; what is not there is `None`.
-    pub fn read(headers: &Headers) -> Self {
-        if !headers.has("anthropic-ratelimit-requests-limit") && !headers.has("anthropic-ratelimit-input-tokens-limit")
-        {
-            return RateLimits::default();
+    /// Reads them from an answer's headers; what is not there is `None`. `fast`: those of fast mode.
+    pub fn read(headers: &Headers, fast: bool) -> Self {
+        let beginning = if fast { FAST } else { STANDARD };
+        let mut limits = RateLimits::default();
+        for (name, value) in headers.iter() {
+            let Some((begins, rest)) = name.split_at_checked(beginning.len()) else { continue };
+            if !begins.eq_ignore_ascii_case(beginning) {
+                continue;
+            }
+            let slots: [(&[u8], &mut Option<u64>); 6] = [
+                (b"requests-limit", &mut limits.requests.limit),
+                (b"requests-remaining", &mut limits.requests.remaining),
+                (b"input-tokens-limit", &mut limits.input_tokens.limit),
+                (b"input-tokens-remaining", &mut limits.input_tokens.remaining),
+                (b"output-tokens-limit", &mut limits.output_tokens.limit),
+                (b"output-tokens-remaining", &mut limits.output_tokens.remaining),
+            ];
+            if let Some((_, slot)) = slots.into_iter().find(|(end, _)| end.eq_ignore_ascii_case(rest)) {
+                *slot = std::str::from_utf8(value).ok().and_then(|v| v.trim().parse().ok());
+            }
         }
-        RateLimits {
-            requests: level(headers, "requests"),
-            input_tokens: level(headers, "input-tokens"),
-            output_tokens: level(headers, "output-tokens"),
-        }
+        limits
     }
+}
+
+/// Whether `name` is that of a header that tells a client of the quota.
+pub fn is_rate_limit(name: &[u8]) -> bool {
+    name.split_at_checked(STANDARD.len()).is_some_and(|(begins, _)| begins.eq_ignore_ascii_case(STANDARD))
 }
 
 /// How long the server asks to wait, if it does. `wall` is the time now, for HTTP dates.
@@ -118,9 +132,20 @@ mod tests {
             ("anthropic-ratelimit-requests-remaining", "998"),
             ("anthropic-ratelimit-output-tokens-remaining", "oops"),
         ]);
-        let limits = RateLimits::read(&headers);
+        let limits = RateLimits::read(&headers, false);
         assert_eq!(limits.requests, Level { limit: Some(1000), remaining: Some(998) });
         assert_eq!(limits.output_tokens, Level::default());
-        assert_eq!(RateLimits::read(&Headers::default()), RateLimits::default());
+        assert_eq!(RateLimits::read(&Headers::default(), false), RateLimits::default());
+    }
+
+    #[test]
+    fn fast_mode_has_levels_of_its_own() {
+        let headers = Headers::from_pairs([
+            ("Anthropic-RateLimit-Input-Tokens-Remaining", "7000"),
+            ("anthropic-fast-input-tokens-remaining", "3000"),
+        ]);
+        let remaining = |fast| RateLimits::read(&headers, fast).input_tokens.remaining;
+        assert_eq!((remaining(false), remaining(true)), (Some(7_000), Some(3_000)));
+        assert!(is_rate_limit(b"Anthropic-Ratelimit-Unified-Status") && !is_rate_limit(b"anthropic-version"));
     }
 }

@@ -4,7 +4,7 @@
 //! parsed into a tree and written again. [`RawObject`] borrows from the text and knows where each
 //! value stands in it; [`Fields`] is the same thing owned, for putting an answer together.
 
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -105,6 +105,25 @@ impl<'a> RawObject<'a> {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+}
+
+/// Calls `see` with each element of the list that `json` is, however long it is. False if it is no
+/// list, or a broken one.
+pub fn each_element<'a>(json: &'a str, see: impl FnMut(&'a str)) -> bool {
+    struct Each<F>(F);
+    impl<'de, F: FnMut(&'de str)> Visitor<'de> for Each<F> {
+        type Value = ();
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list")
+        }
+        fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<(), A::Error> {
+            while let Some(element) = list.next_element::<&'de RawValue>()? {
+                (self.0)(element.get());
+            }
+            Ok(())
+        }
+    }
+    serde_json::Deserializer::from_str(json).deserialize_seq(Each(see)).is_ok()
 }
 
 /// An object being put together: ordered fields with raw values.

@@ -4,6 +4,7 @@ use crate::models;
 use crate::raw::RawObject;
 use bytes::{Bytes, BytesMut};
 use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 use std::fmt;
 use std::ops::Range;
 
@@ -20,8 +21,29 @@ pub struct MessagesRequest {
     pub thinks_unseen: bool,
     /// Whether tools run on the server: such a request must not be sent twice once they began.
     pub server_tools: bool,
+    /// Whether fast mode is asked for, which is metered apart.
+    pub fast: bool,
+    /// Where its larger parts stand.
+    pub parts: Parts,
     /// Where the value of `stream` stands in the body, if it is there.
     stream_at: Option<Range<usize>>,
+}
+
+/// Where the parts of a request stand in its body, if they are there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Parts {
+    /// The tools.
+    pub tools: Option<Range<usize>>,
+    /// The system prompt.
+    pub system: Option<Range<usize>>,
+    /// The messages.
+    pub messages: Option<Range<usize>>,
+    /// The mark for automatic caching.
+    pub cache_control: Option<Range<usize>>,
+    /// The container.
+    pub container: Option<Range<usize>>,
+    /// The thread.
+    pub thread: Option<Range<usize>>,
 }
 
 /// A body that is no request; the text says what is wrong, where, and in the API's own words where
@@ -54,25 +76,35 @@ impl MessagesRequest {
             ));
         }
         let object = RawObject::read(body).map_err(|e| not_json(&e))?;
-        let model: String = match object.get("model") {
+        let fields = Fields::of(&object);
+        let model: String = match fields.model {
             None => return Err(NotARequest("model: Field required".into())),
-            Some(_) => {
-                object.parse("model").ok_or_else(|| NotARequest("model: Input should be a valid string".into()))?
-            }
+            Some(value) => serde_json::from_str(value.get())
+                .map_err(|_| NotARequest("model: Input should be a valid string".into()))?,
         };
         if model.len() > MODEL_BYTES_MAX {
             return Err(NotARequest(format!("model: String should have at most {MODEL_BYTES_MAX} characters")));
         }
-        let stream = match object.get("stream").map(|v| v.get()) {
+        let stream = match fields.stream.map(|v| v.get()) {
             None | Some("null" | "false") => false,
             Some("true") => true,
             Some(_) => return Err(NotARequest("stream: Input should be a valid boolean".into())),
         };
+        let place = |value: Option<&RawValue>| value.and_then(|v| place(v.get(), body));
         Ok(MessagesRequest {
-            thinks_unseen: thinks_unseen(&object, &model),
-            server_tools: has_server_tools(&object),
-            max_tokens: object.parse("max_tokens"),
-            stream_at: object.place("stream", body),
+            thinks_unseen: thinks_unseen(fields.thinking, &model),
+            server_tools: fields.has_server_tools(),
+            max_tokens: fields.max_tokens.and_then(|v| v.get().parse().ok()),
+            fast: fields.speed.is_some_and(|v| v.get() == "\"fast\""),
+            stream_at: place(fields.stream),
+            parts: Parts {
+                tools: place(fields.tools),
+                system: place(fields.system),
+                messages: place(fields.messages),
+                cache_control: place(fields.cache_control),
+                container: place(fields.container),
+                thread: place(fields.thread),
+            },
             model,
             stream,
         })
@@ -112,19 +144,69 @@ fn not_json(e: &serde_json::Error) -> NotARequest {
     NotARequest(format!("the request body is not valid JSON: {what}, at line {} column {}", e.line(), e.column()))
 }
 
-fn thinks_unseen(object: &RawObject<'_>, model: &str) -> bool {
-    let thinking: Option<RawObject<'_>> = object.parse("thinking");
+/// Where `value` stands in `text`, the bytes it was read from.
+fn place(value: &str, text: &[u8]) -> Option<Range<usize>> {
+    let at = (value.as_ptr() as usize).checked_sub(text.as_ptr() as usize)?;
+    (at + value.len() <= text.len()).then_some(at..at + value.len())
+}
+
+/// The fields that are looked at, found in one walk.
+#[derive(Default)]
+struct Fields<'a> {
+    model: Option<&'a RawValue>,
+    stream: Option<&'a RawValue>,
+    max_tokens: Option<&'a RawValue>,
+    speed: Option<&'a RawValue>,
+    thinking: Option<&'a RawValue>,
+    tools: Option<&'a RawValue>,
+    mcp_servers: Option<&'a RawValue>,
+    system: Option<&'a RawValue>,
+    messages: Option<&'a RawValue>,
+    cache_control: Option<&'a RawValue>,
+    container: Option<&'a RawValue>,
+    thread: Option<&'a RawValue>,
+}
+
+impl<'a> Fields<'a> {
+    fn of(object: &RawObject<'a>) -> Self {
+        let mut fields = Fields::default();
+        for (name, value) in object.iter() {
+            let slot = match name {
+                "model" => &mut fields.model,
+                "stream" => &mut fields.stream,
+                "max_tokens" => &mut fields.max_tokens,
+                "speed" => &mut fields.speed,
+                "thinking" => &mut fields.thinking,
+                "tools" => &mut fields.tools,
+                "mcp_servers" => &mut fields.mcp_servers,
+                "system" => &mut fields.system,
+                "messages" => &mut fields.messages,
+                "cache_control" => &mut fields.cache_control,
+                "container" => &mut fields.container,
+                "thread" => &mut fields.thread,
+                _ => continue,
+            };
+            // Of a repeated key the last one counts.
+            *slot = Some(value);
+        }
+        fields
+    }
+
+    fn has_server_tools(&self) -> bool {
+        let listed = self.tools.and_then(|v| serde_json::from_str(v.get()).ok());
+        listed.is_some_and(|ServerTools(any)| any)
+            || self.mcp_servers.is_some_and(|v| !matches!(v.get(), "null" | "[]"))
+    }
+}
+
+fn thinks_unseen(thinking: Option<&RawValue>, model: &str) -> bool {
+    let thinking: Option<RawObject<'_>> = thinking.and_then(|v| serde_json::from_str(v.get()).ok());
     let field = |name: &str| thinking.as_ref().and_then(|t| t.parse::<String>(name));
     match (field("type").as_deref(), field("display").as_deref()) {
         (Some("disabled"), _) | (_, Some("summarized")) => false,
         (_, Some("omitted")) => true,
         _ => models::thinks_unseen(model),
     }
-}
-
-fn has_server_tools(object: &RawObject<'_>) -> bool {
-    object.parse("tools").is_some_and(|ServerTools(any)| any)
-        || object.get("mcp_servers").is_some_and(|v| !matches!(v.get(), "null" | "[]"))
 }
 
 /// Whether a list of tools has one of the server's. It is read in passing, however long it is.

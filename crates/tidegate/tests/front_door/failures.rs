@@ -29,7 +29,6 @@ fn a_failure_that_stays_is_told_in_the_apis_envelope_with_its_status() {
         ("status:502", 502, "api_error", "upstream_error", None),
         ("status:503", 503, "api_error", "upstream_error", None),
         ("status:504", 504, "timeout_error", "upstream_error", None),
-        ("status:529", 529, "overloaded_error", "upstream_overloaded", Some("5")),
         ("reset-before-head", 502, "api_error", "upstream_broken", None),
         ("close-before-head", 502, "api_error", "upstream_broken", None),
     ] {
@@ -50,6 +49,22 @@ fn a_failure_that_stays_is_told_in_the_apis_envelope_with_its_status() {
             assert!((2..=2 + replaced).contains(&sent), "{sent} {what}");
         }
     }
+    tidegate.comes_to_rest();
+}
+
+#[test]
+fn an_overloaded_upstream_is_asked_again_as_long_as_there_is_time() {
+    let tidegate = Tidegate::simulated_with(TWICE, &[]);
+    for (stream, max_tokens) in [(true, 100), (false, 100), (false, 30_000)] {
+        let before = tidegate.truth("/truth")["requests"].as_u64().unwrap();
+        let answer = ask(&tidegate, &fault("status:529"), stream, max_tokens);
+        assert_eq!((answer.status, answer.json()["error"]["type"].as_str()), (529, Some("overloaded_error")));
+        assert!(["upstream_overloaded", "queue_wait_too_long"].contains(&answer.code().as_str()), "{}", answer.text());
+        assert!(answer.header("retry-after").is_some(), "{}", answer.head);
+        let sent = tidegate.truth("/truth")["requests"].as_u64().unwrap() - before;
+        assert!(sent > 2, "{sent}: attempts_max is for failures, not for a refusal under load");
+    }
+    assert!(tidegate.metric("tidegate_upstream_refusals_total{organisation=\"default\",kind=\"overloaded\"}") > 6.0);
     tidegate.comes_to_rest();
 }
 
@@ -93,6 +108,7 @@ fn a_rejected_upstream_key_is_the_operators_trouble_not_the_clients() {
     assert!(["no_upstream_key", "upstream_key_rejected"].contains(&answer.code().as_str()), "{}", answer.text());
     tidegate.says("rejects this key; it is put aside and tried again later key=\"default/1\"");
     assert!(!tidegate.says("tidegate::request: ").contains("sk-ant-simulated"));
+    assert_eq!(tidegate.logged("rejects this key"), 1);
 }
 
 #[test]
@@ -343,6 +359,8 @@ fn an_answer_too_large_to_be_put_together_is_refused_and_let_go() {
 #[test]
 fn a_deadline_of_the_client_ends_what_it_can_no_longer_use() {
     let tidegate = Tidegate::simulated();
+    // Until an answer has told of the limits, little is let go at once.
+    assert_eq!(ask(&tidegate, QUICK.1, false, 100).status, 200);
     for (stream, max_tokens) in [(true, 100), (false, 100), (false, 30_000)] {
         let began = Instant::now();
         let lines = [("simulate", "head_ms=20000"), ("tidegate-deadline-ms", "500")];

@@ -52,7 +52,7 @@ fn whoever_leaves_takes_its_upstream_along() {
 fn whoever_leaves_a_queue_or_a_pause_leaves_nothing_in_it() {
     let folder = Folder::new();
     let closed = folder.write("429.toml", "[[fault]]\ndo = [\"status:429:30\"]\n");
-    let broken = folder.write("500.toml", "[[fault]]\ndo = [\"status:500\"]\n");
+    let broken = folder.write("500.toml", "[pace]\nhead = \"0 ms\"\n[[fault]]\ndo = [\"status:500\"]\n");
     for (scenario, phase, config) in
         [(closed, "admit", ""), (broken, "backoff", "[retry]\nbase = \"60 s\"\ncap = \"60 s\"\n")]
     {

@@ -18,6 +18,7 @@ mod offered;
 mod operators;
 mod peers;
 mod process;
+mod quota;
 mod secrets;
 mod smuggling;
 mod soak;

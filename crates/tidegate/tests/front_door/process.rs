@@ -115,6 +115,11 @@ impl Tidegate {
         Tidegate::start(config, &["--upstream", &url, "--upstream-key", key])
     }
 
+    /// A gateway whose upstreams stand in `config`.
+    pub(crate) fn configured(config: &str) -> Self {
+        Tidegate::start(config, &[])
+    }
+
     fn start(config: &str, flags: &[&str]) -> Self {
         let folder = Folder::new();
         let file = folder.write("tidegate.toml", config);
@@ -196,6 +201,16 @@ impl Tidegate {
     /// What it has written, once `text` is in it.
     pub(crate) fn says(&self, text: &str) -> String {
         eventually(text, Duration::from_secs(10), || Some(self.output()).filter(|all| all.contains(text)))
+    }
+
+    /// How often `text` stands in what it has written, once its log has come this far: lines are
+    /// written a moment after what they tell of.
+    pub(crate) fn logged(&self, text: &str) -> usize {
+        let records = || self.output().matches("invalid_header").count();
+        let before = records();
+        assert_eq!(self.ask(get("/v1/models", &[("tidegate-organisation", "?")])).status, 400);
+        eventually("the log", Duration::from_secs(10), || (records() > before).then_some(()));
+        self.output().matches(text).count()
     }
 
     /// Sends it a signal by name.

@@ -318,6 +318,7 @@ fn documented_statuses(case: &Case<'_>) -> Verdict {
         Some("cancelled_by_operator") => status == 500 && !case.over.scene.cancels.is_empty(),
         Some("draining") => status == 529 && case.drained_by(case.seen.ended),
         Some("too_many_streams") => status == 529 && is_crowded(case) && case.request.http2,
+        Some("input_too_large") => status == 400 && is_too_large(case),
         // An answer to HEAD cannot say why.
         None if case.request.what == What::RootHead => status == 529 && is_crowded(case) && case.request.http2,
         // Of an answer that was not read to its end only the status is known.
@@ -336,6 +337,19 @@ fn documented_statuses(case: &Case<'_>) -> Verdict {
         return Err(format!("{status}"));
     }
     Ok(())
+}
+
+/// Whether no organisation's bucket ever holds what this input takes: as far as one can be off who
+/// has to guess the tokens and what is saved up.
+fn is_too_large(case: &Case<'_>) -> bool {
+    let model = &case.request.model;
+    let class = if model.starts_with("echo") { "echo" } else { model.trim_start_matches("claude-") };
+    let scenario = &case.over.scene.scenario;
+    let holds = |limits: &tidegate_simulator::Limits| limits.input_tokens as f64 * limits.burst.as_secs_f64() / 60.0;
+    let most = |org: &tidegate_simulator::Organisation| org.limits.get(class).map_or(f64::INFINITY, holds);
+    let most = scenario.organisations.iter().map(most).fold(0.0, f64::max);
+    let tokens = case.good.as_ref().and_then(|good| good["usage"]["input_tokens"].as_f64()).unwrap_or(0.0);
+    tokens * 2.0 > most
 }
 
 fn errors_in_the_envelope(case: &Case<'_>) -> Verdict {
@@ -503,9 +517,19 @@ fn no_retry_after_content(case: &Case<'_>) -> Verdict {
 }
 
 fn attempts_bounded(case: &Case<'_>) -> Verdict {
-    // An attempt over a kept connection that turns out dead goes out once more.
-    let most = case.over.scene.settings.retry.attempts_max.max(1) as usize * 2;
-    if case.records.len() > most { Err(format!("{} attempts, allowed {most}", case.records.len())) } else { Ok(()) }
+    // An attempt over a kept connection that turns out dead goes out once more. What is refused
+    // under load is asked for again as long as there is time, and not as fast as can be.
+    let most = case.over.scene.settings.schedule.retry.attempts_max.max(1) as usize * 2;
+    let refused = |r: &&&Record| matches!(r.status, 429 | 529) || r.faults.contains(&"error-at");
+    let under_load = case.records.iter().filter(refused).count();
+    let counted = case.records.len() - under_load;
+    if counted > most {
+        return Err(format!("{counted} attempts besides {under_load} that were refused under load, allowed {most}"));
+    }
+    // Waits double from `base` to `cap`: nine or so in the first seconds, then one in some ten.
+    let lived = case.seen.ended.since(case.seen.began);
+    let often = 30 + lived.as_secs() as usize / 2;
+    if under_load > often { Err(format!("{under_load} refused attempts in {lived:?}")) } else { Ok(()) }
 }
 
 fn deadline_kept(case: &Case<'_>) -> Verdict {
@@ -608,7 +632,7 @@ fn nobody_gives_up_early(case: &Case<'_>) -> Verdict {
         && !scene.scenario.faults.iter().flat_map(|rule| &rule.faults).any(slow_connect)
         && scene.scenario.organisations.iter().all(|org| org.revoked.is_empty())
         && !scene.settings.organisations.iter().any(|org| org.name == "gone");
-    let rules = scene.settings.retry;
+    let rules = scene.settings.schedule.retry;
     let rich = rules.budget as usize >= 14 * case.over.records.len();
     let took = case.seen.ended.since(case.seen.began);
     let in_time = case.request.deadline.is_none() && took + rules.cap < scene.settings.clocks.whole;

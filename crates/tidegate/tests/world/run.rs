@@ -130,7 +130,7 @@ async fn live(scene: &Scene, trace: Trace) -> Over<'_> {
         let gateway = gateway.clone();
         tasks.spawn(&OPERATOR, async move {
             clock.sleep_until(Moment::ZERO + at).await;
-            let live = gateway.live().view(clock.now(), 1_000);
+            let live = gateway.live().view(clock.now(), 1_000, |_| None);
             let chosen = live.get(which as usize % live.len().max(1)).and_then(|view| StreamId::parse(&view.stream));
             if let Some(stream) = chosen {
                 gateway.live().cancel(stream);

@@ -73,7 +73,7 @@ impl Scene {
     pub(crate) fn small(faults: &[&str], once: bool, requests: Vec<Request>) -> Scene {
         let mut settings = Settings::default();
         let lanes = vec![lane("org0/0".to_owned(), "api.test", "sk-ant-org0-0")];
-        settings.organisations.push(Organisation { name: "org0".to_owned(), lanes });
+        settings.organisations.push(Organisation::new("org0", lanes));
         let faults = faults.iter().map(|f| f.parse().expect("a fault as documented")).collect();
         let until = once.then_some(Duration::from_millis(1));
         let rule = Rule { until, ..Rule::always(faults) };
@@ -156,14 +156,14 @@ fn settings(seed: u64, calm: bool, prng: &mut Prng) -> Settings {
         limits.answer_bytes = prng.between(1_000, 20_000);
     }
     if prng.chance(0.3) {
-        settings.queue.waiting_max = prng.between(0, 6) as usize;
+        settings.schedule.queue.waiting_max = prng.between(0, 6) as usize;
     }
     if prng.chance(0.3) {
-        settings.queue.wait_max = [s(prng.between(1, 20)), s(prng.between(1, 60)), s(prng.between(1, 100))];
+        settings.schedule.queue.wait_max = [s(prng.between(1, 20)), s(prng.between(1, 60)), s(prng.between(1, 100))];
     }
     if prng.chance(0.5) {
-        settings.retry.attempts_max = prng.between(1, 6) as u32;
-        settings.retry.budget = prng.between(0, 500) as u32;
+        settings.schedule.retry.attempts_max = prng.between(1, 6) as u32;
+        settings.schedule.retry.budget = prng.between(0, 500) as u32;
     }
     if prng.chance(0.3) {
         settings.pool.idle_max = prng.between(0, 3) as usize;
@@ -202,11 +202,11 @@ fn organisations(settings: &mut Settings, scenario: &mut Scenario, calm: bool, p
             }
         }
         scenario.organisations.push(caller);
-        settings.organisations.push(Organisation { name, lanes });
+        settings.organisations.push(Organisation::new(name, lanes));
     }
     if !calm && prng.chance(0.05) {
         let lanes = vec![lane("gone/0".to_owned(), "gone.test", "sk-ant-gone-0")];
-        settings.organisations.push(Organisation { name: "gone".to_owned(), lanes });
+        settings.organisations.push(Organisation::new("gone", lanes));
     }
 }
 

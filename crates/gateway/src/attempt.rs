@@ -1,0 +1,224 @@
+//! Phases 8 and 9, exchange and relay, once, over one lease; and what that means for the lease.
+
+use crate::admit::LeaseGuard;
+use crate::answer::Trouble;
+use crate::exchange::{Sent, exchange};
+use crate::failure::Failure;
+use crate::house::House;
+use crate::plan::Plan;
+use crate::plane::Plane;
+use crate::relay::{Relay, RelayParts, Relayed};
+use crate::reply::{Interrupt, Reply, UNCOUNTED_BYTES};
+use crate::settle::{Account, End};
+use bytes::{Bytes, BytesMut};
+use std::future::poll_fn;
+use std::time::{Duration, UNIX_EPOCH};
+use tidegate_base::to_next_month;
+use tidegate_observe::Phase;
+use tidegate_schedule::{Cause, Outcome, Spent, Throttle};
+use tidegate_upstream::Exchange;
+use tidegate_wire::http::ResponseHead;
+use tidegate_wire::raw::RawObject;
+use tidegate_wire::usage::Usage;
+
+/// Why a request ends without an answer.
+pub(crate) enum Stop {
+    /// The client is told why.
+    Trouble(Trouble),
+    /// There is nobody to tell, or nothing more to tell.
+    Interrupt(Interrupt),
+}
+
+impl From<Interrupt> for Stop {
+    fn from(interrupt: Interrupt) -> Self {
+        Stop::Interrupt(interrupt)
+    }
+}
+
+impl From<Trouble> for Stop {
+    fn from(trouble: Trouble) -> Self {
+        Stop::Trouble(trouble)
+    }
+}
+
+/// How one attempt came out.
+pub(crate) enum Attempt {
+    Ended {
+        end: End,
+        /// What the model used, if it answered and said so.
+        spent: Option<Spent>,
+    },
+    /// What the request refers to is not where it was looked for, and there is another place.
+    NotThere,
+    Failed(Failed),
+}
+
+pub(crate) struct Failed {
+    pub(crate) failure: Box<Failure>,
+    /// Whether the model had begun to answer, passed on or not.
+    pub(crate) content_seen: bool,
+}
+
+/// What an attempt means for its lease.
+pub(crate) fn outcome(house: &House, lease: &LeaseGuard, attempt: &Result<Attempt, Stop>) -> Outcome {
+    let failed = match attempt {
+        Ok(Attempt::Ended { end: End::Answered, spent }) => return Outcome::Answered(*spent),
+        Ok(Attempt::Ended { .. } | Attempt::NotThere) => return Outcome::Failed,
+        Err(_) if lease.was_sent() => return Outcome::Failed,
+        Err(_) => return Outcome::NotSent,
+        Ok(Attempt::Failed(failed)) => &failed.failure,
+    };
+    match (failed.cause, failed.by) {
+        (Cause::Throttled, by @ Throttle::SpendCap) => {
+            let wall = house.clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            let month = Duration::from_secs(to_next_month(wall));
+            Outcome::Throttled { by, retry_after: Some(house.settings.clocks.spend_cap.min(month)) }
+        }
+        (Cause::Throttled, by) => Outcome::Throttled { by, retry_after: failed.retry_after },
+        (Cause::Overloaded, _) => Outcome::Overloaded { retry_after: failed.retry_after },
+        (Cause::KeyRejected, _) => Outcome::KeyRejected { retry_after: house.settings.clocks.key_rejected },
+        // An error event that is about the request itself says nothing of the upstream's health.
+        _ if failed.status.is_some_and(|s| s < 500) => Outcome::Failed,
+        _ => Outcome::Broken,
+    }
+}
+
+/// Phases 8 and 9, once.
+pub(crate) async fn attempt(
+    plane: &Plane,
+    reply: &mut Reply<'_>,
+    plan: &mut Plan<'_>,
+    lease: &LeaseGuard,
+    account: &mut Account,
+) -> Result<Attempt, Stop> {
+    let house = &*plane.house;
+    let live = reply.live().clone();
+    // Boxed: it is over before the answer's first event, and a stream should not hold its room.
+    let sent = reply.attend(Box::pin(exchange(plane, lease, &plan.request, &live))).await?;
+    let mut answer = match sent {
+        Ok(Sent::Answer(answer)) => answer,
+        Ok(Sent::Mute { status }) => return Err(Trouble::UpstreamRefused { status }.into()),
+        Ok(Sent::Said { head, .. }) if head.status == 404 && plan.home.look_on() => return Ok(Attempt::NotThere),
+        Ok(Sent::Said { head, body }) => {
+            account.first_byte_at.get_or_insert(house.clock.now());
+            said(house, reply, plan, &head, &body);
+            return Ok(Attempt::Ended { end: End::Said, spent: None });
+        }
+        Err(failure) => return Ok(Attempt::Failed(Failed { failure, content_seen: false })),
+    };
+    account.first_byte_at.get_or_insert(house.clock.now());
+    live.enter(Phase::Relay);
+    if !plan.request.streams {
+        return pass_whole(plane, reply, plan, lease, *answer, account).await;
+    }
+    let assembles = plan.assembles();
+    let head = answer.take_head();
+    let parts = RelayParts {
+        assembles,
+        thinks_unseen: plan.thinks_unseen,
+        body: &mut plan.request.body,
+        meter: lease.is_metered().then(|| plane.progress.meter(lease.id())),
+        home: plan.home.learns.then_some(&plan.home),
+        lease,
+    };
+    let mut relay = Relay::new(house, &live, head, parts);
+    let relayed = relay.run(&mut answer, reply).await;
+    account.used(&relay.tap.usage);
+    account.stop_reason = relay.tap.stop_reason.take();
+    account.gaps = std::mem::take(&mut relay.gaps);
+    let content_seen = relay.content_seen;
+    let failed = |failure| Ok(Attempt::Failed(Failed { failure, content_seen }));
+    match relayed? {
+        Relayed::Failed(failure) => failed(failure),
+        Relayed::TooLarge(trouble) => Err(trouble.into()),
+        Relayed::Whole => {
+            let spent = Some(spent(&relay.tap.usage));
+            plan.home.found(&house.references, house.place(lease.lane()), relay.tap.message_id.as_deref());
+            if assembles && let Err(failure) = relay.give_assembled(reply) {
+                return failed(failure);
+            }
+            answer.finish(house.clock.now());
+            Ok(Attempt::Ended { end: End::Answered, spent })
+        }
+    }
+}
+
+/// Usage, as the scheduler reckons with it.
+fn spent(usage: &Usage) -> Spent {
+    Spent {
+        input: usage.input,
+        cache_creation: usage.cache_creation,
+        cache_read: usage.cache_read,
+        output: usage.output,
+    }
+}
+
+/// Passes a refusal of this very request on as it came.
+fn said(house: &House, reply: &mut Reply<'_>, plan: &Plan<'_>, head: &ResponseHead, body: &Bytes) {
+    if reply.head_sent() {
+        // The true status can no longer be told; its envelope can, inside the stream.
+        debug_assert!(plan.client_streams, "only a stream's head is sent early");
+        reply.push_error(body);
+    } else {
+        // At most `ERROR_BYTES_MAX`, and there only until it is written.
+        reply.whole(head, &[], &[], body, house.backlogs.empty_lease());
+    }
+}
+
+/// An answer that is passed on whole: short ones, and everything that is no message.
+async fn pass_whole(
+    plane: &Plane,
+    reply: &mut Reply<'_>,
+    plan: &Plan<'_>,
+    lease: &LeaseGuard,
+    mut answer: Exchange,
+    account: &mut Account,
+) -> Result<Attempt, Stop> {
+    let house = &*plane.house;
+    let limit = house.settings.limits.answer_bytes;
+    let (mut body, mut bytes) = (BytesMut::new(), house.backlogs.empty_lease());
+    lease.began();
+    loop {
+        let read = reply.attend(poll_fn(|cx| answer.poll_body(cx, &mut |piece| body.extend_from_slice(piece)))).await?;
+        if body.len() as u64 > limit {
+            return Err(Trouble::AnswerTooLarge { limit }.into());
+        }
+        if body.len() > UNCOUNTED_BYTES && !bytes.resize(body.len().next_power_of_two() as u64) {
+            return Err(Trouble::BacklogBudget.into());
+        }
+        match read {
+            Ok(false) => {}
+            Ok(true) => break,
+            Err(e) => {
+                let failure = Failure::new(Cause::BadStream, e.to_string());
+                return Ok(Attempt::Failed(Failed { failure: Box::new(failure), content_seen: true }));
+            }
+        }
+    }
+    let mut spent_here = None;
+    match RawObject::read(&body) {
+        Ok(object) => {
+            let mut usage = Usage::default();
+            if object.get("usage").is_some_and(|u| usage.update(u.get())) {
+                account.used(&usage);
+                spent_here = Some(spent(&usage));
+            }
+            account.stop_reason = object.parse::<String>("stop_reason").map(Into::into);
+            if plan.home.learns {
+                let place = house.place(lease.lane());
+                plan.home.sees(&house.references, place, &body);
+                plan.home.found(&house.references, place, object.parse::<String>("id").as_deref());
+            }
+        }
+        // Every door answers with an object. A client's parser would stumble over anything else (an
+        // edge's HTML page with status 200), and nothing was passed on yet.
+        Err(_) => {
+            let failure = Failure::new(Cause::BadStream, "the answer is not a JSON object");
+            let failure = Box::new(failure.telling("the upstream sent an answer that is not a JSON object"));
+            return Ok(Attempt::Failed(Failed { failure, content_seen: true }));
+        }
+    }
+    reply.whole(&answer.head, &[], &[], &body, bytes);
+    answer.finish(house.clock.now());
+    Ok(Attempt::Ended { end: End::Answered, spent: spent_here })
+}

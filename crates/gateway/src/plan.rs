@@ -1,0 +1,78 @@
+//! What is going to be done with a request, decided once, before its first attempt.
+
+use crate::answer::Trouble;
+use crate::ask::ask;
+use crate::decode::Body;
+use crate::door::Door;
+use crate::exchange::Request;
+use crate::identify::Caller;
+use crate::plane::Plane;
+use crate::references::Home;
+use tidegate_schedule::Ask;
+use tidegate_wire::http::RequestHead;
+use tidegate_wire::request::MessagesRequest;
+
+/// What is going to be done, decided once.
+pub(crate) struct Plan<'a> {
+    pub(crate) model: &'a str,
+    pub(crate) caller: &'a Caller,
+    /// What the scheduler is asked for, the same for each attempt but for its last lines.
+    pub(crate) ask: Ask,
+    /// Where it has to go.
+    pub(crate) home: Home,
+    pub(crate) request: Request<'a>,
+    /// The client asked for a stream.
+    pub(crate) client_streams: bool,
+    pub(crate) thinks_unseen: bool,
+    pub(crate) server_tools: bool,
+}
+
+impl<'a> Plan<'a> {
+    pub(crate) fn new(
+        plane: &Plane,
+        head: &'a RequestHead,
+        door: &Door,
+        caller: &'a Caller,
+        mut body: Body,
+        request: Option<&'a MessagesRequest>,
+    ) -> Result<Self, Trouble> {
+        let limits = &plane.house.settings.limits;
+        let model = request.map_or("", |r| r.model.as_str());
+        let client_streams = door.can_stream && request.is_some_and(|r| r.stream);
+        // A buffered answer that may be long is streamed upstream, so that no idle connection is
+        // cut under it and the clocks can tell thinking from death.
+        let long = |r: &MessagesRequest| r.max_tokens.is_some_and(|n| n > limits.passthrough_tokens);
+        let assembles = door.can_stream && !client_streams && request.is_some_and(long);
+        let thinks_unseen = request.is_some_and(|r| r.thinks_unseen);
+        // Looked into before anything is changed in it.
+        let house = &*plane.house;
+        let fast = request.is_some_and(|r| r.fast);
+        let class = house.class(door.name, model, fast);
+        let seen = (client_streams || assembles) && !thinks_unseen;
+        let ask = Ask { seen, ..ask(house, class, caller, &body.bytes, request, door.can_stream) };
+        let home = request.map(|r| house.references.home(&body.bytes, r, caller)).transpose()?.unwrap_or_default();
+        if let Some(request) = request
+            && assembles
+        {
+            body.bytes = request.with_stream(&body.bytes);
+            if !body.lease.resize(body.bytes.len() as u64) {
+                return Err(Trouble::BodyBudget);
+            }
+        }
+        Ok(Plan {
+            ask,
+            home,
+            request: Request { head, body: door.has_body.then_some(body), streams: client_streams || assembles, fast },
+            thinks_unseen,
+            server_tools: request.is_some_and(|r| r.server_tools),
+            client_streams,
+            caller,
+            model,
+        })
+    }
+
+    /// Whether the answer is streamed upstream and put together for its client.
+    pub(crate) fn assembles(&self) -> bool {
+        self.request.streams && !self.client_streams
+    }
+}

@@ -1,0 +1,269 @@
+//! What is told of a lease while it lasts, and what its end means: for its key, its domain, the
+//! buckets and its tenant.
+
+use super::Scheduler;
+use crate::ask::{Lease, LeaseId, Levels, Outcome, Spent, TenantId, Throttle};
+use crate::domain::Knowledge;
+use crate::flight::Flight;
+use std::time::Duration;
+use tidegate_base::Moment;
+
+impl Scheduler {
+    /// A lease's request is written to its last byte.
+    pub fn sent(&mut self, now: Moment, id: LeaseId) {
+        let Some(flight) = self.shared.flights.get(id) else { return };
+        self.classes[flight.class].domains[flight.domain].sent(now, flight.went);
+    }
+
+    /// The head of a lease's answer came, and told these levels.
+    pub fn heard(&mut self, now: Moment, id: LeaseId, levels: &Levels) {
+        let Some(flight) = self.shared.flights.get_mut(id).filter(|_| !levels.is_silent()) else { return };
+        flight.told = true;
+        let class = &mut self.classes[flight.class];
+        let d = &mut class.domains[flight.domain];
+        let first = d.knowledge != Knowledge::Metered;
+        d.knowledge = Knowledge::Metered;
+        if first {
+            // What runs already was not counted while nothing was known to be metered.
+            d.window = None;
+        }
+        let late = d.late(self.shared.rules.jitter);
+        let level = class.level_told(flight.domain, levels);
+        let alone = class.meters[level].in_flight == 1;
+        class.meters[level].hear(now, flight.went, levels, late, alone);
+        if first {
+            class.meters[level].forget_assumed();
+        }
+        class.touch(now);
+    }
+
+    /// The first event of a lease's answer came, or the whole of a buffered one: it is no refusal.
+    pub fn began(&mut self, now: Moment, id: LeaseId) {
+        let Some(flight) = self.shared.flights.get_mut(id).filter(|f| f.began.is_none()) else { return };
+        flight.began = Some(now);
+        let (class, domain, went) = (flight.class, flight.domain, flight.went);
+        let led = flight.leads.then_some(flight.prefix).flatten();
+        flight.leads = false;
+        let tokens = flight.prefix_tokens;
+        let told = flight.told;
+        let class = &mut self.classes[class];
+        let d = &mut class.domains[domain];
+        d.began(now.since(went));
+        d.tried(went, true);
+        if d.knowledge == Knowledge::Unknown && !told {
+            d.knowledge = Knowledge::Unmetered;
+            class.unmetered(domain);
+        }
+        if let Some(prefix) = led {
+            let d = &class.domains[domain];
+            self.shared.warmth.learn((went, prefix.ttl), d.org, d.workspace, prefix.key, tokens);
+            class.led(now, domain, prefix.key, &mut self.shared);
+        }
+        class.touch(now);
+    }
+
+    /// The upstream has counted a lease's input: so many tokens of it were not in the cache. A
+    /// stream's first event says so, long before its end.
+    pub fn counted(&mut self, now: Moment, id: LeaseId, uncached: u64) {
+        let Some(flight) = self.shared.flights.get_mut(id).filter(|f| !f.counted) else { return };
+        flight.counted = true;
+        let before = std::mem::replace(&mut flight.input, uncached as f64);
+        flight.tenant_tokens += flight.input - before;
+        let more = flight.input - before;
+        if let Some(tenant) = self.shared.tenants.get_mut(&flight.tenant) {
+            tenant.correct(now, more);
+        }
+        let class = &mut self.classes[flight.class];
+        if flight.metered {
+            for level in &class.domains[flight.domain].meters {
+                let level = &mut class.meters[*level];
+                level.uncounted -= before * before;
+                level.take(now, 0.0, more, 0.0);
+            }
+        }
+        class.touch(now);
+    }
+
+    /// So many output tokens of these leases have come since the last time.
+    pub fn progressed(&mut self, now: Moment, produced: &[(LeaseId, u32)]) {
+        for (id, tokens) in produced {
+            let Some(flight) = self.shared.flights.get_mut(*id).filter(|f| f.metered) else { continue };
+            flight.produced += f64::from(*tokens);
+            if flight.reserved > 0.0 {
+                continue;
+            }
+            let class = &mut self.classes[flight.class];
+            for level in &class.domains[flight.domain].meters {
+                class.meters[*level].take(now, 0.0, 0.0, f64::from(*tokens));
+            }
+            class.touch(now);
+        }
+    }
+
+    /// Ends a lease.
+    pub fn settle(&mut self, now: Moment, lease: Lease, outcome: Outcome) {
+        let Some(flight) = self.shared.flights.remove(lease.id) else { return };
+        let class = &mut self.classes[flight.class];
+        class.ends_flight(lease.id, &flight);
+        if let Some(lane) =
+            self.shared.orgs.get_mut(&flight.lane.org).and_then(|o| o.lanes.get_mut(usize::from(flight.lane.key)))
+        {
+            lane.in_flight = lane.in_flight.saturating_sub(1);
+        }
+        if let Some(tenant) = self.shared.tenants.get_mut(&flight.tenant) {
+            tenant.in_flight = tenant.in_flight.saturating_sub(1);
+        }
+        self.let_back(flight.tenant);
+        self.classes[flight.class].domains[flight.domain].tried(flight.went, false);
+        self.close(now, &flight, outcome);
+        let class = &mut self.classes[flight.class];
+        if let (true, Some(prefix)) = (flight.leads, flight.prefix) {
+            // Nobody was told that it is there, so the next one goes ahead.
+            class.led(now, flight.domain, prefix.key, &mut self.shared);
+        }
+        class.touch(now);
+    }
+
+    /// A tenant that may have waited for one of its own requests to end.
+    fn let_back(&mut self, tenant: TenantId) {
+        let parked = self.shared.tenants.get_mut(&tenant).is_some_and(|t| std::mem::take(&mut t.parked));
+        if parked {
+            for class in &mut self.classes {
+                class.fair.release(tenant);
+            }
+        }
+    }
+
+    /// What an outcome means for keys, domain, buckets and tenant.
+    fn close(&mut self, now: Moment, flight: &Flight, outcome: Outcome) {
+        let class = &mut self.classes[flight.class];
+        match outcome {
+            Outcome::Answered(spent) => self.gave_an_answer(now, flight, spent),
+            Outcome::Failed => {
+                class.domains[flight.domain].breaker.undecided(now);
+                self.charge_output(now, flight, flight.produced);
+            }
+            Outcome::NotSent => {
+                class.domains[flight.domain].breaker.undecided(now);
+                self.refund(now, flight);
+            }
+            Outcome::Broken | Outcome::Overloaded { .. } => {
+                let open = class.domains.iter().filter(|d| d.breaker.is_open(now)).count();
+                let may = (open + 1) * 2 <= class.domains.len();
+                class.domains[flight.domain].breaker.failed(now, may);
+                class.maybe_back(flight);
+                self.charge_output(now, flight, flight.produced);
+            }
+            Outcome::Throttled { by, retry_after } => self.throttled(now, flight, by, retry_after),
+            Outcome::KeyRejected { retry_after } => {
+                class.domains[flight.domain].breaker.undecided(now);
+                let org = self.shared.orgs.get_mut(&flight.lane.org);
+                if let Some(lane) = org.and_then(|o| o.lanes.get_mut(usize::from(flight.lane.key))) {
+                    lane.rejected_until = lane.rejected_until.max(now + retry_after);
+                }
+                self.refund(now, flight);
+            }
+        }
+    }
+
+    fn gave_an_answer(&mut self, now: Moment, flight: &Flight, spent: Option<Spent>) {
+        let class = &mut self.classes[flight.class];
+        let d = &mut class.domains[flight.domain];
+        d.succeeded(now);
+        if d.knowledge == Knowledge::Unknown && !flight.told {
+            d.knowledge = Knowledge::Unmetered;
+            class.unmetered(flight.domain);
+        }
+        if let Some(tenant) = self.shared.tenants.get_mut(&flight.tenant) {
+            tenant.retries.succeeded();
+        }
+        let Some(spent) = spent else { return self.charge_output(now, flight, flight.produced) };
+        let d = &mut class.domains[flight.domain];
+        if let Some(began) = flight.began {
+            d.paced(spent.output as f64, now.since(began));
+        }
+        let (org, workspace) = (d.org, d.workspace);
+        class
+            .estimator
+            .learn(&flight.mix, spent.input.saturating_add(spent.cache_creation).saturating_add(spent.cache_read));
+        class.learn_length(flight.tenant, spent.output);
+        let cached = spent.cache_creation.saturating_add(spent.cache_read) as f64;
+        for (prefix, most) in [(flight.prefix, flight.prefix_tokens), (flight.conversation, f64::INFINITY)] {
+            if let Some(p) = prefix {
+                self.shared.warmth.learn((flight.went, p.ttl), org, workspace, p.key, cached.min(most));
+            }
+        }
+        let uncached = spent.input.saturating_add(spent.cache_creation) as f64;
+        if flight.metered {
+            let more = uncached - flight.input;
+            for level in &class.domains[flight.domain].meters {
+                class.meters[*level].take(now, 0.0, more, 0.0);
+            }
+        }
+        let more = class.cost(uncached, spent.output as f64) - flight.cost;
+        class.fair.correct(flight.band, flight.tenant, self.shared.weight(flight.tenant), more);
+        if let Some(tenant) = self.shared.tenants.get_mut(&flight.tenant) {
+            tenant.correct(now, uncached + spent.output as f64 - flight.tenant_tokens);
+        }
+        self.charge_output_only(now, flight, spent.output as f64);
+    }
+
+    /// The answer ended after `output` tokens and nobody told what it used.
+    fn charge_output(&mut self, now: Moment, flight: &Flight, output: f64) {
+        if let Some(tenant) = self.shared.tenants.get_mut(&flight.tenant) {
+            tenant.correct(now, flight.input + output - flight.tenant_tokens);
+        }
+        let class = &mut self.classes[flight.class];
+        let more = class.cost(flight.input, output) - flight.cost;
+        class.fair.correct(flight.band, flight.tenant, self.shared.weight(flight.tenant), more);
+        self.charge_output_only(now, flight, output);
+    }
+
+    fn charge_output_only(&mut self, now: Moment, flight: &Flight, output: f64) {
+        if !flight.metered {
+            return;
+        }
+        let taken = if flight.reserved > 0.0 { flight.reserved } else { flight.produced };
+        let class = &mut self.classes[flight.class];
+        for level in &class.domains[flight.domain].meters {
+            class.meters[*level].take(now, 0.0, 0.0, output - taken);
+        }
+    }
+
+    /// Nothing of it counts.
+    fn refund(&mut self, now: Moment, flight: &Flight) {
+        if let Some(tenant) = self.shared.tenants.get_mut(&flight.tenant) {
+            tenant.give_back(now, flight.tenant_tokens);
+        }
+        let class = &mut self.classes[flight.class];
+        class.fair.correct(flight.band, flight.tenant, self.shared.weight(flight.tenant), -flight.cost);
+        if flight.metered {
+            for level in &class.domains[flight.domain].meters {
+                class.meters[*level].take(now, -1.0, -flight.input, -flight.reserved.max(flight.produced));
+            }
+        }
+    }
+
+    fn throttled(&mut self, now: Moment, flight: &Flight, by: Throttle, retry_after: Option<Duration>) {
+        self.refund(now, flight);
+        let class = &mut self.classes[flight.class];
+        let d = &mut class.domains[flight.domain];
+        d.breaker.undecided(now);
+        if by == Throttle::SpendCap {
+            d.last_throttle = Some((now, by));
+            d.throttled += 1;
+            if let Some(org) = self.shared.orgs.get_mut(&flight.lane.org) {
+                org.spend_until = org.spend_until.max(now + retry_after.unwrap_or(Duration::from_secs(900)));
+            }
+            return;
+        }
+        let slows = by == Throttle::Ramp && d.slows(now, flight.went);
+        let asked = d.throttled(now, by, retry_after);
+        for level in &class.domains[flight.domain].meters {
+            class.meters[*level].blame(now, by, asked, flight.input);
+            if slows {
+                class.meters[*level].slow(now);
+            }
+        }
+    }
+}

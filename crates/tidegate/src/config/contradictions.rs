@@ -1,0 +1,95 @@
+//! Settings that are each possible and together are not.
+
+use super::places::Places;
+use super::{Config, ConfigError};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// Settings that are each possible and together are not.
+pub(super) fn contradictions(places: &Places<'_>, config: &Config) -> Result<(), ConfigError> {
+    let (limits, clocks) = (&config.settings.limits, &config.settings.clocks);
+    let weights = config.settings.schedule.band_weights;
+    let rules: [(bool, &str, &str, &str); 11] = [
+        (limits.body_bytes == 0, "limits", "body_bytes", "is zero: no request could be taken"),
+        (limits.connections == 0, "limits", "connections", "is zero: no client could connect"),
+        (limits.connection_streams == 0, "limits", "connection_streams", "is zero: no request could be sent"),
+        (
+            limits.body_bytes > limits.bodies_bytes,
+            "limits",
+            "body_bytes",
+            "is over bodies_bytes, so the largest body could never be taken; raise bodies_bytes",
+        ),
+        (
+            limits.backlog_merge_bytes > limits.backlog_bytes,
+            "limits",
+            "backlog_merge_bytes",
+            "is over backlog_bytes, so nothing would ever be merged; lower it",
+        ),
+        (
+            limits.backlog_bytes > limits.backlogs_bytes,
+            "limits",
+            "backlog_bytes",
+            "is over backlogs_bytes; raise backlogs_bytes",
+        ),
+        (
+            clocks.first_byte > clocks.first_byte_large,
+            "clocks",
+            "first_byte",
+            "is over first_byte_large, which is meant for slower starts",
+        ),
+        (
+            clocks.progress > clocks.progress_unseen,
+            "clocks",
+            "progress",
+            "is over progress_unseen, which is meant for longer silences",
+        ),
+        (clocks.drain > Duration::from_secs(600), "clocks", "drain", "is over 10 min, the most a drain may take"),
+        (
+            config.settings.schedule.retry.attempts_max == 0,
+            "retry",
+            "attempts_max",
+            "is zero: no request would ever be sent",
+        ),
+        (
+            weights.contains(&0),
+            "queue",
+            ["weight_interactive", "weight_normal", "weight_background"]
+                [weights.iter().position(|w| *w == 0).unwrap_or(0)],
+            "is zero: its requests would wait until they age; 1 is the least",
+        ),
+    ];
+    for (broken, table, key, why) in rules {
+        if broken {
+            return Err(places.wrong(table, 0, key, why));
+        }
+    }
+    let pool = config.settings.pool;
+    for (key, span) in [("http2_start", pool.http2_start), ("http2_age", pool.http2_age)] {
+        if span.is_zero() {
+            return Err(places.wrong("pool", 0, key, "is zero: no HTTP/2 connection could be used"));
+        }
+    }
+    let mut names = BTreeSet::new();
+    for (n, organisation) in config.settings.organisations.iter().enumerate() {
+        if !names.insert(&organisation.name) {
+            return Err(places.wrong("organisation", n, "name", "two organisations have this name"));
+        }
+    }
+    let times = [
+        ("client_tls", clocks.client_tls),
+        ("client_head", clocks.client_head),
+        ("client_idle", clocks.client_idle),
+        ("heartbeat", clocks.heartbeat),
+        ("gap", clocks.gap),
+        ("probe", clocks.probe),
+        ("probe_answer", clocks.probe_answer),
+        ("whole", clocks.whole),
+        ("spend_cap", clocks.spend_cap),
+    ];
+    for (key, span) in times {
+        if span.is_zero() {
+            return Err(places.wrong("clocks", 0, key, "is zero: everything would time out at once"));
+        }
+    }
+    Ok(())
+}

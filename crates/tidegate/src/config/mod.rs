@@ -1,0 +1,187 @@
+//! The configuration file: TOML in, settings out, or one error that names file, line, key and
+//! remedy.
+//!
+//! Every quantity carries its unit in the value (`"30 s"`, `"32 MiB"`), so none can be a thousand
+//! times off unseen. An unknown key is an error. `tidegate.example.toml` shows every setting with
+//! its default; a test holds the two together.
+
+mod contradictions;
+mod organisation;
+mod places;
+mod tables;
+mod tenant;
+mod values;
+
+#[cfg(test)]
+mod tests;
+
+use contradictions::contradictions;
+use organisation::{OrganisationTable, organisation};
+use places::Places;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use tables::{ClocksTable, DialTable, Format, LimitsTable, ListenTable, LogTable, PoolTable, QueueTable, RetryTable};
+use tenant::{ClientKeyTable, TenantTable, client_key, tenants};
+use tidegate_base::Secret;
+use tidegate_gateway::{Organisation, Settings};
+use tidegate_transport::{DialClocks, ServerTls, TlsFiles, TlsRoots};
+use tidegate_upstream::{Lane, Scheme};
+
+/// A configuration that cannot be used; the text is for a person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError(String);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// Everything a `serve` runs under.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where clients connect.
+    pub listen: SocketAddr,
+    /// Where operators connect.
+    pub admin: SocketAddr,
+    /// Data-plane threads; `None` is one per core.
+    pub threads: Option<u8>,
+    /// Whether log lines are JSON.
+    pub log_json: bool,
+    /// Least severe line that is logged.
+    pub log_level: String,
+    /// TLS towards clients, if it is spoken.
+    pub tls: Option<TlsFiles>,
+    /// Whose certificates are believed.
+    pub roots: TlsRoots,
+    /// The dialler's clocks.
+    pub dial: DialClocks,
+    /// The gateway's own settings.
+    pub settings: Settings,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            listen: SocketAddr::from(([127, 0, 0, 1], 4600)),
+            admin: SocketAddr::from(([127, 0, 0, 1], 4601)),
+            threads: None,
+            log_json: false,
+            log_level: "info".to_owned(),
+            tls: None,
+            roots: TlsRoots::Machine,
+            dial: DialClocks::default(),
+            settings: Settings::default(),
+        }
+    }
+}
+
+/// The API itself.
+pub const API_URL: &str = "https://api.anthropic.com";
+
+#[derive(serde::Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct TlsTable {
+    certificate: Option<std::path::PathBuf>,
+    key: Option<std::path::PathBuf>,
+    ca_file: Option<std::path::PathBuf>,
+}
+
+#[derive(serde::Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    listen: ListenTable,
+    log: LogTable,
+    tls: TlsTable,
+    organisation: Vec<OrganisationTable>,
+    client_key: Vec<ClientKeyTable>,
+    tenant: Vec<TenantTable>,
+    clocks: ClocksTable,
+    dial: DialTable,
+    limits: LimitsTable,
+    queue: QueueTable,
+    retry: RetryTable,
+    pool: PoolTable,
+}
+
+impl Config {
+    /// Reads the file at `path`; `env` looks variables up.
+    pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| ConfigError(format!("{}: cannot be read: {e}", path.display())))?;
+        Config::parse(path, &text, env)
+    }
+
+    /// Reads `text`, which came from `path`.
+    pub fn parse(path: &Path, text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let places = Places { path, text };
+        let file: File = toml::from_str(text).map_err(|e| places.unreadable(&e))?;
+        let mut config = Config::default();
+        config.listen = file.listen.address.unwrap_or(config.listen);
+        config.admin = file.listen.admin.unwrap_or(config.admin);
+        config.threads = file.listen.threads.filter(|n| *n > 0);
+        config.log_json = matches!(file.log.format, Format::Json);
+        config.log_level = file.log.level.unwrap_or(config.log_level);
+        config.tls = match (file.tls.certificate, file.tls.key) {
+            (Some(certificate), Some(key)) => Some(TlsFiles { certificate, key }),
+            (None, None) => None,
+            (certificate, _) => {
+                let (given, lacks) =
+                    if certificate.is_some() { ("certificate", "key") } else { ("key", "certificate") };
+                return Err(places.wrong("tls", 0, given, &format!("stands alone; TLS also needs tls.{lacks}")));
+            }
+        };
+        if let Some(ca) = file.tls.ca_file {
+            config.roots = TlsRoots::File(ca);
+        }
+        file.dial.set(&mut config.dial);
+        let settings = &mut config.settings;
+        file.clocks.set(&mut settings.clocks);
+        file.limits.set(&mut settings.limits);
+        file.queue.over(&mut settings.schedule);
+        file.retry.set(&mut settings.schedule.retry);
+        file.pool.set(&mut settings.pool);
+        for (n, table) in file.organisation.iter().enumerate() {
+            settings.organisations.push(organisation(&places, n, table, env)?);
+        }
+        for (n, table) in file.client_key.iter().enumerate() {
+            settings.keys.push(client_key(&places, n, table)?);
+        }
+        settings.tenants = tenants(&places, &file.tenant, &settings.keys)?;
+        contradictions(&places, &config)?;
+        Ok(config)
+    }
+
+    /// An organisation made of flags or the environment, in place of the file's.
+    pub fn use_upstream(&mut self, url: &str, key: &str) -> Result<(), ConfigError> {
+        let lane =
+            Lane::new("default/1", url, Scheme::ApiKey, Secret::new(key)).map_err(|e| ConfigError(e.to_string()))?;
+        self.settings.organisations = vec![Organisation::new("default", vec![Arc::new(lane)])];
+        Ok(())
+    }
+
+    /// Reads the certificate and key of TLS towards clients, if there are any.
+    pub fn server_tls(&self) -> Result<Option<ServerTls>, ConfigError> {
+        self.tls.as_ref().map(ServerTls::load).transpose().map_err(|e| ConfigError(e.to_string()))
+    }
+
+    /// What must hold whatever the sources were: flags can contradict the file too.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if self.settings.keys.is_empty() && !self.listen.ip().is_loopback() {
+            return Err(ConfigError(format!(
+                "listening on {} needs client keys: without any, only clients on this machine are served; make one with `tidegate key new`, or listen on 127.0.0.1",
+                self.listen
+            )));
+        }
+        if self.settings.organisations.is_empty() {
+            return Err(ConfigError(
+                "there is no upstream: set ANTHROPIC_API_KEY, or name one in a file with --config, or try `tidegate serve --simulate`".to_owned(),
+            ));
+        }
+        Ok(())
+    }
+}

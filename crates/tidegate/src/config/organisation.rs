@@ -1,0 +1,177 @@
+//! `[[organisation]]`: where requests go, over which keys, and what is known of the limits.
+
+use super::places::Places;
+use super::{API_URL, ConfigError};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tidegate_base::Secret;
+use tidegate_gateway::{Organisation, QuotaByClass, Workspace};
+use tidegate_schedule::{Limits, WorkspaceId};
+use tidegate_transport::HttpOffer;
+use tidegate_upstream::{Lane, Scheme};
+
+#[derive(serde::Deserialize, Default)]
+#[serde(rename_all = "kebab-case")]
+enum Auth {
+    #[default]
+    XApiKey,
+    Bearer,
+}
+
+/// Which HTTP is spoken to an upstream.
+#[derive(Clone, Copy, serde::Deserialize, Default)]
+enum Http {
+    #[default]
+    #[serde(rename = "auto")]
+    Auto,
+    #[serde(rename = "1.1")]
+    Http1,
+    #[serde(rename = "2")]
+    Http2,
+}
+
+impl Http {
+    fn offer(self) -> HttpOffer {
+        match self {
+            Http::Auto => HttpOffer::Auto,
+            Http::Http1 => HttpOffer::Http1,
+            Http::Http2 => HttpOffer::Http2,
+        }
+    }
+}
+
+/// One key: where it comes from, which is exactly one of three, and its workspace.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeyTable {
+    env: Option<String>,
+    file: Option<PathBuf>,
+    value: Option<String>,
+    workspace: Option<String>,
+}
+
+/// What one class of models may use.
+#[derive(Clone, Copy, serde::Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct QuotaTable {
+    requests_per_minute: Option<u64>,
+    input_tokens_per_minute: Option<u64>,
+    output_tokens_per_minute: Option<u64>,
+}
+
+#[derive(serde::Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct WorkspaceTable {
+    limits: BTreeMap<String, QuotaTable>,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OrganisationTable {
+    name: String,
+    url: Option<String>,
+    #[serde(default)]
+    auth: Auth,
+    #[serde(default)]
+    http: Http,
+    keys: Vec<KeyTable>,
+    #[serde(default)]
+    reserves_output: bool,
+    #[serde(default)]
+    limits: BTreeMap<String, QuotaTable>,
+    #[serde(default)]
+    workspace: BTreeMap<String, WorkspaceTable>,
+}
+
+/// Reads variables of the environment.
+pub(super) type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// The `n`th table as an organisation.
+pub(super) fn organisation(
+    places: &Places<'_>,
+    n: usize,
+    table: &OrganisationTable,
+    env: Env<'_>,
+) -> Result<Organisation, ConfigError> {
+    let wrong = |key: &str, why: &str| places.wrong("organisation", n, key, why);
+    if table.keys.is_empty() || table.keys.len() > 1000 {
+        return Err(wrong("keys", "an organisation has 1 to 1000 keys"));
+    }
+    if table.name.is_empty() || table.name.len() > 64 {
+        return Err(wrong("name", "an organisation's name has 1 to 64 characters"));
+    }
+    let scheme = match table.auth {
+        Auth::XApiKey => Scheme::ApiKey,
+        Auth::Bearer => Scheme::Bearer,
+    };
+    let mut made = Organisation::new(table.name.clone(), Vec::new());
+    made.reserves_output = table.reserves_output;
+    made.limits = quota(places, n, "limits", &table.limits)?;
+    for (name, workspace) in &table.workspace {
+        if !table.keys.iter().any(|key| key.workspace.as_ref() == Some(name)) {
+            let why = format!("no key belongs to it; write {{ env = \"...\", workspace = \"{name}\" }} in `keys`");
+            return Err(places.wrong_in("organisation", n, "workspace", name, &why));
+        }
+        let limits = quota(places, n, &format!("workspace.{name}.limits"), &workspace.limits)?;
+        made.workspaces.push(Workspace { name: name.clone(), limits });
+    }
+    for (k, key) in table.keys.iter().enumerate() {
+        made.lane_workspaces.push(key.workspace.as_ref().map(|name| workspace(&mut made.workspaces, name)));
+        let secret = secret(key, env).map_err(|why| wrong("keys", &why))?;
+        if secret.is_empty() {
+            return Err(wrong("keys", &format!("key number {} is empty", k + 1)));
+        }
+        let url = table.url.as_deref().unwrap_or(API_URL);
+        let lane = Lane::new(format!("{}/{}", table.name, k + 1), url, scheme, Secret::new(secret));
+        let at = |e: &tidegate_upstream::LaneError| if e.0.contains("key has") { "keys" } else { "url" };
+        made.lanes.push(Arc::new(lane.map_err(|e| wrong(at(&e), &e.0))?.offering(table.http.offer())));
+    }
+    Ok(made)
+}
+
+/// The workspace called `name`, made if it has no limits of its own.
+fn workspace(all: &mut Vec<Workspace>, name: &str) -> WorkspaceId {
+    let at = all.iter().position(|w| w.name == name).unwrap_or_else(|| {
+        all.push(Workspace { name: name.to_owned(), ..Workspace::default() });
+        all.len() - 1
+    });
+    // At most one for each key, and of keys there are a thousand.
+    WorkspaceId(at as u16)
+}
+
+fn secret(key: &KeyTable, env: Env<'_>) -> Result<String, String> {
+    match (&key.value, &key.env, &key.file) {
+        (Some(key), None, None) => Ok(key.clone()),
+        (None, Some(name), None) => env(name).ok_or_else(|| format!("the environment variable {name} is not set; set it, or take the key from a file with {{ file = \"...\" }}")),
+        (None, None, Some(path)) => match std::fs::read_to_string(path) {
+            Ok(text) => Ok(text.trim().to_owned()),
+            Err(e) => Err(format!("the key file {} cannot be read: {e}", path.display())),
+        },
+        _ => Err("each key comes from one of env, file and value".to_owned()),
+    }
+}
+
+/// Limits by class, from the table `inner` of the `n`th organisation.
+fn quota(
+    places: &Places<'_>,
+    n: usize,
+    inner: &str,
+    table: &BTreeMap<String, QuotaTable>,
+) -> Result<QuotaByClass, ConfigError> {
+    let mut quota = QuotaByClass::new();
+    for (class, t) in table {
+        let limits = [
+            ("requests_per_minute", t.requests_per_minute),
+            ("input_tokens_per_minute", t.input_tokens_per_minute),
+            ("output_tokens_per_minute", t.output_tokens_per_minute),
+        ];
+        if let Some((key, _)) = limits.into_iter().find(|(_, limit)| *limit == Some(0)) {
+            let why = "is zero: no request could ever be sent; leave it out where it is not known";
+            return Err(places.wrong_in("organisation", n, &format!("{inner}.{class}"), key, why));
+        }
+        let [requests, input_tokens, output_tokens] = limits.map(|(_, limit)| limit);
+        quota.insert(class.clone(), Limits { requests, input_tokens, output_tokens });
+    }
+    Ok(quota)
+}

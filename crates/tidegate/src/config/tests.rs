@@ -1,0 +1,188 @@
+//! The file as people write it: the example, wrong values, secrets.
+
+use super::tables::{ClocksTable, DialTable, LimitsTable, PoolTable, QueueTable, RetryTable};
+use super::*;
+use std::collections::BTreeSet;
+
+const EXAMPLE: &str = include_str!("../../../../tidegate.example.toml");
+
+fn check(text: &str) -> Result<Config, String> {
+    let env = |name: &str| (name == "ANTHROPIC_API_KEY").then(|| "sk-ant-1".to_owned());
+    Config::parse(Path::new("t.toml"), text, &env).map_err(|e| e.0)
+}
+
+#[test]
+fn the_example_says_the_defaults() {
+    let config = check(EXAMPLE).unwrap();
+    let default = Config::default();
+    let (a, b) = (&config.settings, &default.settings);
+    assert_eq!((a.clocks, a.limits, a.schedule, a.pool), (b.clocks, b.limits, b.schedule, b.pool));
+    assert_eq!((config.listen, config.admin, config.dial), (default.listen, default.admin, default.dial));
+    assert_eq!(config.settings.organisations.len(), 1);
+    assert!(config.check().is_ok());
+}
+
+#[test]
+fn the_example_names_every_setting() {
+    let table: toml::Table = EXAMPLE.parse().unwrap();
+    for (name, keys) in [
+        ("clocks", ClocksTable::KEYS),
+        ("dial", DialTable::KEYS),
+        ("limits", LimitsTable::KEYS),
+        ("queue", QueueTable::KEYS),
+        ("retry", RetryTable::KEYS),
+        ("pool", PoolTable::KEYS),
+    ] {
+        let shown: BTreeSet<&str> = table[name].as_table().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(shown, keys.iter().copied().collect(), "[{name}]");
+    }
+    for key in [
+        "address",
+        "admin",
+        "threads",
+        "format",
+        "level",
+        "certificate",
+        "key",
+        "ca_file",
+        "client_key",
+        "tenant",
+        "hash",
+        "auth",
+        "http",
+        "env",
+        "file",
+        "value",
+        "workspace",
+        "reserves_output",
+        "requests_per_minute",
+        "input_tokens_per_minute",
+        "output_tokens_per_minute",
+        "[[tenant]]",
+        "weight",
+        "tokens_per_minute",
+        "concurrent_streams",
+        "band",
+    ] {
+        assert!(EXAMPLE.contains(key), "{key}");
+    }
+}
+
+#[test]
+fn every_error_names_file_line_key_and_remedy() {
+    for (text, want) in [
+        ("[limits]\nbody_bytez = 1\n", "t.toml:2: body_bytez: unknown field `body_bytez`"),
+        (
+            "[limits]\n\nbody_bytes = 5\n",
+            "t.toml:3: body_bytes: invalid type: integer `5`, expected a quantity with its unit",
+        ),
+        ("[clocks]\ngap = \"45\"\n", "t.toml:2: gap: `45` is not a length of time; write for example"),
+        ("[clocks]\ngap = \"45 MiB\"\n", "t.toml:2: gap: `45 MiB` is not a length of time"),
+        ("[limits]\nbody_bytes = \"1 GiB\"\n", "t.toml:2: limits.body_bytes: is over bodies_bytes"),
+        ("[clocks]\n# x\ndrain = \"1 h\"\n", "t.toml:3: clocks.drain: is over 10 min"),
+        (
+            "[[organisation]]\nname = \"a\"\nkeys = [{ env = \"NOPE\" }]\n",
+            "t.toml:3: organisation.keys: the environment variable NOPE is not set",
+        ),
+        (
+            "[[organisation]]\nname = \"a\"\nurl = \"ftp://x\"\nkeys = [{ value = \"k\" }]\n",
+            "t.toml:3: organisation.url: `ftp://x` is not an upstream URL",
+        ),
+        (
+            "[[organisation]]\nname = \"a\"\nhttp = \"3\"\nkeys = [{ value = \"k\" }]\n",
+            "t.toml:3: http: unknown variant `3`, expected one of `auto`, `1.1`, `2`",
+        ),
+        ("[clocks]\nprobe = \"0 s\"\n", "t.toml:2: clocks.probe: is zero"),
+        ("[queue]\nageing = \"5 s\"\nweight_normal = 0\n", "t.toml:3: queue.weight_normal: is zero"),
+        (
+            "[[organisation]]\nname = \"a\"\nkeys = [{ value = \"k\" }]\n[[organisation]]\nname = \"b\"\nkeys = [{ value = \"k\" }]\n[organisation.limits.\"claude-opus-4\"]\nrequests_per_minute = 0\n",
+            "t.toml:8: organisation.limits.claude-opus-4.requests_per_minute: is zero",
+        ),
+        (
+            "[[organisation]]\nname = \"a\"\nkeys = [{ value = \"k\" }]\n[organisation.limits.default]\nrpm = 5\n",
+            "t.toml:5: rpm: unknown field `rpm`",
+        ),
+        (
+            "[[organisation]]\nname = \"a\"\nkeys = [{ value = \"k\" }]\n[organisation.workspace.lab.limits.default]\nrequests_per_minute = 5\n",
+            "t.toml:1: organisation.workspace.lab: no key belongs to it; write",
+        ),
+        (
+            "[[organisation]]\nname = \"a\"\nkeys = [{ value = \"k\", env = \"E\" }]\n",
+            "t.toml:3: organisation.keys: each key comes from one of env, file and value",
+        ),
+        ("[[tenant]]\nname = \"a\"\n", "t.toml:2: tenant.name: no [[client_key]] has this tenant"),
+        ("[[tenant]]\nname = \"default\"\n[[tenant]]\nname = \"default\"\n", "t.toml:4: tenant.name: two tables"),
+        ("[[tenant]]\nname = \"default\"\nweight = -1.0\n", "t.toml:3: tenant.weight: a weight is a number from"),
+        (
+            "[[tenant]]\nname = \"default\"\ntokens_per_minute = 0\n",
+            "t.toml:3: tenant.tokens_per_minute: is zero: nothing would be served",
+        ),
+        ("[[tenant]]\nname = \"default\"\nband = \"high\"\n", "t.toml:3: tenant.band: a band is `interactive`"),
+        ("[pool]\nhttp2_age = \"0 s\"\n", "t.toml:2: pool.http2_age: is zero"),
+        ("[[client_key]]\ntenant = \"a\"\nhash = \"tg_secret\"\n", "t.toml:3: client_key.hash: a key hash is"),
+        ("[listen]\naddress = \"here\"\n", "t.toml:2: address: "),
+        ("[limits\n", "t.toml:1: "),
+        ("[tls]\ncertificate = \"a.pem\"\n", "t.toml:2: tls.certificate: stands alone; TLS also needs tls.key"),
+        ("[tls]\n\nkey = \"a.pem\"\n", "t.toml:3: tls.key: stands alone; TLS also needs tls.certificate"),
+    ] {
+        let got = check(text).unwrap_err();
+        assert!(got.starts_with(want), "{got}\nwanted {want}");
+    }
+}
+
+#[test]
+fn no_error_shows_a_secret() {
+    for text in [
+        "[[organisation]]\nname = \"a\"\nkeys = [{ value = \"sk-ant-secret\", extra = 1 }]\n",
+        "[[organisation]]\nname = \"a\"\nkeys = [{ valu = \"sk-ant-secret\" }]\n",
+        "[[organisation]]\nname = \"a\"\nkeys = [{ value = \"sk-ant-secret\nx\" }]\n",
+        "[[client_key]]\ntenant = \"a\"\nhash = \"sk-ant-secret\"\n",
+    ] {
+        let got = check(text).unwrap_err();
+        assert!(!got.contains("sk-ant-secret"), "{got}");
+    }
+}
+
+#[test]
+fn the_world_is_not_served_without_keys() {
+    let mut config = check("").unwrap();
+    config.use_upstream(API_URL, "k").unwrap();
+    assert!(config.check().is_ok());
+    config.listen = "0.0.0.0:4600".parse().unwrap();
+    assert!(config.check().unwrap_err().to_string().contains("tidegate key new"));
+}
+
+#[test]
+fn limits_workspaces_and_tenants_are_read() {
+    let config = check(
+        r#"
+[[organisation]]
+name = "north"
+keys = [{ value = "a" }, { value = "b", workspace = "lab" }, { value = "c", workspace = "desk" }]
+reserves_output = true
+limits = { default = { requests_per_minute = 1000 }, "claude-opus-4" = { output_tokens_per_minute = 8000 } }
+[organisation.workspace.lab.limits.default]
+input_tokens_per_minute = 30000
+
+[[tenant]]
+name = "default"
+weight = 2.5
+requests_per_minute = 60
+concurrent_streams = 4
+band = "background"
+"#,
+    )
+    .unwrap();
+    let north = &config.settings.organisations[0];
+    assert!(north.reserves_output);
+    assert_eq!(north.limits["default"].requests, Some(1000));
+    assert_eq!(north.limits["claude-opus-4"].output_tokens, Some(8000));
+    let names: Vec<_> = north.workspaces.iter().map(|w| w.name.as_str()).collect();
+    assert_eq!(names, ["lab", "desk"]);
+    assert_eq!(north.workspaces[0].limits["default"].input_tokens, Some(30_000));
+    let of_key: Vec<_> = north.lane_workspaces.iter().map(|w| w.map(|w| w.0)).collect();
+    assert_eq!(of_key, [None, Some(0), Some(1)]);
+    let tenant = &config.settings.tenants[0];
+    assert_eq!((tenant.rules.weight, tenant.rules.requests, tenant.rules.tokens), (2.5, Some(60), None));
+    assert_eq!((tenant.rules.concurrent, tenant.band.map(|b| b.name())), (Some(4), Some("background")));
+}
