@@ -139,7 +139,7 @@ fn use_simulator(config: &mut Config, simulator: &Running) -> Result<(), Failed>
             Lane::new(format!("{name}/{}", n + 1), &url, Scheme::ApiKey, Secret::new(key)).map(Arc::new)
         };
         let lanes = keys.iter().enumerate().map(lane).collect::<Result<_, _>>().map_err(Failed::because)?;
-        Ok(Organisation { name: name.clone(), lanes })
+        Ok(Organisation::new(name.clone(), lanes))
     };
     config.settings.organisations = simulator.organisations.iter().map(organisation).collect::<Result<_, Failed>>()?;
     Ok(())

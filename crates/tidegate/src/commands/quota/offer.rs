@@ -85,16 +85,6 @@ pub(super) struct Offer {
     max_tokens: u32,
 }
 
-/// An organisation's limits; `None` where nothing is metered.
-fn limits(scenario: &Scenario, organisation: Option<&tidegate_simulator::Organisation>) -> Option<Limits> {
-    if let Some(limits) = organisation.and_then(|organisation| organisation.limits.get(CLASS)) {
-        return Some(*limits);
-    }
-    let tier = organisation.and_then(|organisation| organisation.tier).unwrap_or(scenario.tier);
-    let limits = tier.limits(CLASS)?;
-    Some(Limits { burst: scenario.burst.unwrap_or(limits.burst), ..limits })
-}
-
 /// Who may be asked under which limits. Where the scenario lists nobody, any key is good.
 fn organisations(scenario: &Scenario) -> Result<Vec<(Metered, Duration)>, Failed> {
     let metered = |name: &str, keys: Vec<String>, limits: Option<Limits>| {
@@ -108,10 +98,10 @@ fn organisations(scenario: &Scenario) -> Result<Vec<(Metered, Duration)>, Failed
     };
     if scenario.organisations.is_empty() {
         let keys = vec!["sk-ant-bench-1".to_owned(), "sk-ant-bench-2".to_owned()];
-        return Ok(vec![metered("bench", keys, limits(scenario, None))?]);
+        return Ok(vec![metered("bench", keys, scenario.limits(None, CLASS))?]);
     }
     let with_keys = scenario.organisations.iter().filter(|organisation| !organisation.keys.is_empty());
-    with_keys.map(|one| metered(&one.name, one.keys.clone(), limits(scenario, Some(one)))).collect()
+    with_keys.map(|one| metered(&one.name, one.keys.clone(), scenario.limits(Some(one), CLASS))).collect()
 }
 
 impl Offer {
