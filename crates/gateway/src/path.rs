@@ -23,7 +23,6 @@ use crate::answer::Trouble;
 use crate::attempt::{Attempt, Stop, attempt, outcome};
 use crate::decode::{DecodeEnd, decode};
 use crate::door::{After, Door};
-use crate::house::House;
 use crate::identify::identify;
 use crate::plan::Plan;
 use crate::plane::Plane;
