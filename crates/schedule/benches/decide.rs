@@ -33,7 +33,8 @@ impl Scene {
         let rules = Rules::default();
         let orgs = [OrgSpec { keys: vec![None], ..OrgSpec::default() }];
         let mut scheduler = Scheduler::new(&orgs, rules);
-        let limits = Limits { requests: Some(600_000), input_tokens: Some(900_000_000), output_tokens: Some(300_000_000) };
+        let limits =
+            Limits { requests: Some(600_000), input_tokens: Some(900_000_000), output_tokens: Some(300_000_000) };
         scheduler.know(Moment::ZERO, OrgId(0), None, ClassId(0), limits);
         let mut scene = Scene { scheduler, now: Moment::ZERO, prng: Prng::new(11), out: VecDeque::new() };
         // A hundred each tick until as many wait as may, less one.
@@ -122,7 +123,10 @@ fn quantiles(scene: &mut Scene) {
     taken.sort_unstable();
     let at = |q: f64| taken[((taken.len() - 1) as f64 * q) as usize];
     let waiting = scene.waiting();
-    println!("{waiting} queued, {TENANTS} tenants, {} leases out: one cycle of ask, advance and settle", scene.out.len());
+    println!(
+        "{waiting} queued, {TENANTS} tenants, {} leases out: one cycle of ask, advance and settle",
+        scene.out.len()
+    );
     println!("p50 {:?}, p99 {:?}, p99.9 {:?}, most {:?}", at(0.5), at(0.99), at(0.999), at(1.0));
 }
 

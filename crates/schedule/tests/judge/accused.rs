@@ -187,10 +187,10 @@ impl Policy for Accused {
         self.scheduler.waiting().iter().sum()
     }
 
-    fn believed(&self, now: Moment, org: usize, which: usize) -> Option<(f64, f64)> {
+    fn believed(&self, now: Moment, org: usize, which: usize) -> Option<[f64; 4]> {
         let views = self.scheduler.domains(now);
         let meter = views.iter().find(|view| view.org.0 as usize == org && view.class.0 == 0)?.meters[which];
-        meter.limit.map(|_| (meter.low, meter.high))
+        meter.limit.map(|_| [meter.low, meter.high, meter.rate, meter.foreign])
     }
 
     fn difference(&self) -> f64 {

@@ -47,8 +47,8 @@ pub(crate) trait Policy {
     fn leased(&self) -> u64;
     /// Requests that wait in it.
     fn waiting(&self) -> usize;
-    /// What it believes is in a limiter of an organisation, at least and at most.
-    fn believed(&self, _now: Moment, _org: usize, _which: usize) -> Option<(f64, f64)> {
+    /// What it believes is in a limiter of an organisation, at least and at most, its rate, what others used.
+    fn believed(&self, _now: Moment, _org: usize, _which: usize) -> Option<[f64; 4]> {
         None
     }
     /// By how much its sums over leases and its counters differ.

@@ -25,15 +25,35 @@ pub(crate) struct Network {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Change {
     /// All limits of an organisation, times this; whether its headers say so.
-    Scale { org: usize, factor: f64, told: bool },
+    Scale {
+        org: usize,
+        factor: f64,
+        told: bool,
+    },
     /// Somebody else takes this share of an organisation's limits.
-    Foreign { org: usize, share: f64 },
-    Revoke { org: usize, key: usize, revoked: bool },
-    SpendCap { org: usize, reached: bool },
+    Foreign {
+        org: usize,
+        share: f64,
+    },
+    Revoke {
+        org: usize,
+        key: usize,
+        revoked: bool,
+    },
+    SpendCap {
+        org: usize,
+        reached: bool,
+    },
     /// The chance that a request meets a 529.
-    Overloaded { org: usize, chance: f64 },
+    Overloaded {
+        org: usize,
+        chance: f64,
+    },
     /// The chance that it meets a 500.
-    Broken { org: usize, chance: f64 },
+    Broken {
+        org: usize,
+        chance: f64,
+    },
 }
 
 /// What has to hold of every seed. That no upstream 429 is shown to a client, that no lease is left
@@ -44,6 +64,8 @@ pub(crate) struct Targets {
     pub(crate) use_min: Option<f64>,
     /// The most upstream 429s.
     pub(crate) throttled_max: Option<u64>,
+    /// The most upstream 429s per 100 requests.
+    pub(crate) per_100_max: Option<f64>,
     /// The most upstream 429s per 100 requests in the minute after the first change.
     pub(crate) after_change_max: Option<f64>,
     pub(crate) jain_min: Option<f64>,
@@ -75,7 +97,10 @@ pub(crate) struct Scenario {
     pub(crate) network: Network,
     pub(crate) script: Vec<(f64, Change)>,
     pub(crate) seconds: f64,
-    pub(crate) binding: Binding,
+    /// What limits each class.
+    pub(crate) binding: Vec<Binding>,
+    /// Seconds of a window in which fairness is looked at.
+    pub(crate) window: f64,
     pub(crate) targets: Targets,
     pub(crate) baselines: Baselines,
 }
