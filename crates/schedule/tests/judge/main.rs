@@ -9,6 +9,7 @@
 //! in full length and prints the table.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot set up its scene should stop")]
+#![allow(clippy::print_stdout, reason = "the table and the trace are what is asked for")]
 
 mod accused;
 mod baseline;
