@@ -28,12 +28,16 @@ const RECOVERY: f64 = 0.002;
 const SLOWEST: f64 = 0.05;
 /// Two heads so far apart tell how much others used in between.
 const DRAIN_SPAN: Duration = Duration::from_secs(3);
+/// And further apart they tell too little of now.
+const DRAIN_SPAN_MAX: Duration = Duration::from_secs(30);
 /// Others are not believed to use more than this part of a limit.
 const DRAIN_MOST: f64 = 0.9;
 /// And so long they are believed to go on when nothing tells.
 const DRAIN_HALF_LIFE_S: f64 = 300.0;
 /// After a ramp limit the rate grows by this part of itself a second: a tenth a minute.
 const RAMP_GROWTH: f64 = 0.1 / 60.0;
+/// Over so long what went is measured.
+const RAMP_SPAN: Duration = Duration::from_secs(10);
 /// However sharply usage had to be cut, so many a second stay.
 const RAMP_LEAST_PER_S: f64 = 0.2;
 /// Half-life of the highest level seen, which says how much can be saved up.
@@ -89,7 +93,7 @@ impl Source {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Told {
     pub(crate) remaining: u64,
-    /// By how much our own count of what was used is off at most.
+    /// By how much a second our own count of what was used may be off.
     pub(crate) unsure: f64,
 }
 
@@ -246,7 +250,8 @@ impl Bucket {
     pub(crate) fn hear(&mut self, now: Moment, sent: Moment, told: &Told, late: Duration, alone: bool) {
         let remaining = told.remaining;
         self.advance(now, 0.0);
-        let (told, err) = (remaining as f64, self.kind.rounding() + told.unsure);
+        let unsure = told.unsure;
+        let (told, err) = (remaining as f64, self.kind.rounding() + unsure * now.since(sent).as_secs_f64());
         self.seen = self.seen.max(told);
         let (low, high) = self.bounds(now, sent.max(now - (MEMORY - late)), told, err, late);
         if high < self.low {
@@ -254,7 +259,7 @@ impl Bucket {
             self.foreign += self.low - high;
             self.low = if remaining > 0 { self.low.min(low) } else { high };
         }
-        self.compare(now, if remaining > 0 { low } else { f64::NEG_INFINITY }, high);
+        self.compare(now, if remaining > 0 { low } else { f64::NEG_INFINITY }, high, unsure);
         self.high = if low > self.high { high } else { self.high.min(high) };
         if remaining > 0 && low > self.low {
             self.low = if alone { low } else { self.low + LIFT * (low - self.low) };
@@ -266,25 +271,29 @@ impl Bucket {
     }
 
     /// What others used since an earlier head lies between what is surely missing and what may be;
-    /// what is believed of them is moved between the two.
-    fn compare(&mut self, now: Moment, low: f64, high: f64) {
+    /// what is believed of them is moved between the two. A bucket that may have been full in
+    /// between lost some of its refill to nobody, and tells nothing; one that is full has no others.
+    fn compare(&mut self, now: Moment, low: f64, high: f64, unsure: f64) {
         let this = Earlier { at: now, low, high, used: self.ledger.total() };
-        let Some(earlier) = self.earlier else {
+        let Some(earlier) = self.earlier.filter(|e| now.since(e.at) < DRAIN_SPAN_MAX) else {
             self.earlier = Some(this);
             return;
         };
-        let span = now.since(earlier.at).as_secs_f64();
         if now.since(earlier.at) < DRAIN_SPAN {
             return;
         }
         self.earlier = Some(this);
-        let change = self.nominal() * span - (this.used - earlier.used);
-        // A bucket takes in no more than it holds.
+        let span = now.since(earlier.at).as_secs_f64();
+        let refill = self.nominal() * span;
         let full = self.capacity();
-        let surely = ((earlier.low + change).min(full) - high) / span;
-        let at_most = ((earlier.high + change).min(full.max(high)) - low) / span;
-        let most = DRAIN_MOST * self.nominal();
-        self.drain = self.drain.min(at_most).max(surely).clamp(0.0, most);
+        if high >= full - self.kind.rounding() {
+            self.drain = 0.0;
+        } else if earlier.high + refill < full {
+            let change = refill - (this.used - earlier.used);
+            let surely = (earlier.low + change - high) / span - unsure;
+            let at_most = (earlier.high + change - low) / span + unsure;
+            self.drain = self.drain.min(at_most).max(surely).clamp(0.0, DRAIN_MOST * self.nominal());
+        }
     }
 
     /// The least and the most that can be there now, by what a head said.
@@ -319,14 +328,15 @@ impl Bucket {
         self.low = self.low.min(0.0).min(-self.rate() * asked.as_secs_f64());
     }
 
-    /// Usage as a whole grew too sharply: slow down to nine tenths of what was used a second since
-    /// `open`, to grow again slowly. What was saved up is not to be spent at once either.
-    pub(crate) fn slow(&mut self, now: Moment, open: Moment) {
+    /// Usage as a whole grew too sharply: slow down to nine tenths of what went in the last ten
+    /// seconds, or, where it was slowed down already, by a third; to grow again slowly. What was
+    /// saved up is not to be spent at once either.
+    pub(crate) fn slow(&mut self, now: Moment) {
         self.advance(now, 0.0);
-        let span = now.since(open).as_secs_f64();
-        let recent = if span < 1.0 { self.rate() } else { self.used_since(open) / span };
+        let recent = self.used_since(now - RAMP_SPAN) / RAMP_SPAN.as_secs_f64();
+        let slower = if self.ramped { self.rate() * 0.7 } else { recent * 0.9 };
         let least = RAMP_LEAST_PER_S * self.kind.grain();
-        self.trust = self.trust.min((0.9 * recent).max(least) / self.nominal().max(f64::MIN_POSITIVE));
+        self.trust = self.trust.min(slower.max(least) / self.nominal().max(f64::MIN_POSITIVE));
         (self.ramped, self.blamed_at) = (true, Some(now));
         self.low = self.low.min(self.capacity());
     }
@@ -336,10 +346,12 @@ impl Bucket {
         self.ledger.total() - self.ledger.by(then)
     }
 
-    /// How long until `amount` is there above the guard; zero if it is now. More than can ever be
-    /// saved up is taken for there once the bucket is as full as it can be.
-    pub(crate) fn wait(&self, amount: f64, jitter: Duration) -> Duration {
-        let missing = self.need(amount, jitter) - self.low;
+    /// How long until `amount` is there above the guard, and above `doubt` as far as the bucket holds
+    /// that at all; zero if it is now. More than can ever be saved up is taken for there once the
+    /// bucket is as full as it can be.
+    pub(crate) fn wait(&self, amount: f64, doubt: f64, jitter: Duration) -> Duration {
+        let doubt = doubt.min(0.3 * self.capacity());
+        let missing = self.need(amount, jitter) + doubt - self.low;
         if missing <= 0.0 {
             return Duration::ZERO;
         }
@@ -400,7 +412,7 @@ mod tests {
         assert_eq!(b.low(), 1_000.0, "a second's refill, since more was never seen");
         b.advance(at(70_000), 5_000.0);
         assert_eq!(b.low(), 5_000.0, "and more for whom it is saved");
-        assert_eq!(b.wait(5_000.0, 100 * MS), Duration::from_secs_f64(0.4), "the guard");
+        assert_eq!(b.wait(5_000.0, 0.0, 100 * MS), Duration::from_secs_f64(0.4), "the guard");
     }
 
     #[test]
@@ -443,7 +455,8 @@ mod tests {
     #[test]
     fn what_others_use_is_believed_to_go_on_and_their_end_is_noticed() {
         let mut b = Bucket::new(Kind::Input, 600_000, Source::Header, at(0));
-        let mut level = 100_000.0;
+        let mut level = 30_000.0;
+        b.hear(at(0), at(0), &told(600_000), 100 * MS, false);
         let mut run = |b: &mut Bucket, from: u64, others: f64| {
             for n in 1..=200 {
                 level += (10_000.0 - others) * 0.1;

@@ -45,8 +45,8 @@ const WINDOW_OPEN: f64 = 4_096.0;
 const SHRINK_PAUSE: Duration = Duration::from_secs(1);
 /// No `retry-after` closes a domain for longer before it is tried again.
 pub(crate) const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
-/// Usage is cut for growing too sharply at most so often, to what it was over so long.
-const SLOW_PAUSE: Duration = Duration::from_secs(10);
+/// So long after an idle time it is kept from leaping.
+const AWAKE: Duration = Duration::from_secs(10);
 /// How lateness fades, for each request sent.
 const LATE_FADES: f64 = 0.99;
 
@@ -78,6 +78,8 @@ pub(crate) struct Domain {
     last_sent: Option<Moment>,
     /// Usage was last cut for growing too sharply.
     slowed_at: Option<Moment>,
+    /// It was idle until then.
+    awake_since: Option<Moment>,
     /// How long a request is under way at most before it counts there, seconds.
     late: f64,
     /// What the request next in turn waits for here.
@@ -112,6 +114,7 @@ impl Domain {
             last_throttle: None,
             last_sent: None,
             slowed_at: None,
+            awake_since: None,
             late: 0.0,
             head: None,
         }
@@ -141,6 +144,9 @@ impl Domain {
     }
 
     pub(crate) fn goes(&mut self, now: Moment) {
+        if self.may_probe(now) {
+            self.awake_since = Some(now);
+        }
         self.in_flight += 1;
         self.last_sent = Some(now);
         self.breaker.goes(now);
@@ -193,7 +199,7 @@ impl Domain {
         if let Some(asked) = asked {
             self.closed_until = self.closed_until.max(now + asked);
         }
-        self.careful |= !blind && by != Throttle::Ramp;
+        self.careful |= !blind;
         let shrinks = blind || by == Throttle::Concurrent;
         if shrinks && (self.window.is_none() || now.since(self.shrunk_at) >= SHRINK_PAUSE) {
             // The one that was refused is over already, and counts.
@@ -203,15 +209,19 @@ impl Domain {
         asked.unwrap_or_default()
     }
 
-    /// A 429 for growing too sharply came for a request that went at `went`: since when what went is
-    /// to be slowed down to, if it is. What went before the last cut says nothing of it, and while
-    /// nothing may go nothing is to be measured. To be asked before [`Domain::throttled`].
-    pub(crate) fn slows(&mut self, now: Moment, went: Moment) -> Option<Moment> {
-        if self.slowed_at.is_some_and(|at| went < at || now.since(at) < SLOW_PAUSE) {
-            return None;
+    /// Whether a 429 for growing too sharply, that came for a request which went at `went`, is to slow
+    /// it down: what went before the last cut says nothing of it.
+    pub(crate) fn slows(&mut self, now: Moment, went: Moment) -> bool {
+        let slows = self.slowed_at.is_none_or(|at| went >= at);
+        if slows {
+            self.slowed_at = Some(now);
         }
-        self.slowed_at = Some(now);
-        Some((now - SLOW_PAUSE).max(self.closed_until.min(now)))
+        slows
+    }
+
+    /// How long ago it began to have something to do again, while that is recent.
+    pub(crate) fn awake_for(&self, now: Moment) -> Option<Duration> {
+        self.awake_since.map(|at| now.since(at)).filter(|span| *span < AWAKE)
     }
 
     /// The name of the breaker's state, and how long it stays open.

@@ -45,8 +45,10 @@ pub(crate) struct Flight {
     pub(crate) metered: bool,
     /// Its head told levels.
     pub(crate) told: bool,
-    /// Uncached input taken, tokens.
+    /// Uncached input taken, tokens: as estimated, or as counted.
     pub(crate) input: f64,
+    /// The upstream has counted it.
+    pub(crate) counted: bool,
     /// Output reserved, tokens; zero where the provider does not.
     pub(crate) reserved: f64,
     pub(crate) output_max: f64,

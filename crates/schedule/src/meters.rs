@@ -19,6 +19,10 @@ pub(crate) const ASSUMED: Limits =
 const IN_FLIGHT_FACTOR: f64 = 2.0;
 /// So many may always be in flight: the law says little of a few.
 const IN_FLIGHT_LEAST: f64 = 8.0;
+/// Times the mean error: two standard deviations, about, of errors spread evenly.
+const DOUBT: f64 = 2.3;
+/// So many may always go in a second.
+const LEAP_LEAST: f64 = 10.0;
 /// How long nothing can be heard of a request, beside the network's jitter.
 const TRANSIT: Duration = Duration::from_millis(50);
 /// What each of those counts, output tokens.
@@ -79,8 +83,10 @@ pub(crate) struct Meters {
     pub(crate) output: Option<Bucket>,
     /// What the answers under way will produce.
     pub(crate) coming: Coming,
-    /// By how much what they are taken to have produced unseen may be off.
+    /// By how much a second what they are taken to produce unseen may be off.
     pub(crate) unsure: f64,
+    /// Squares of the inputs under way that the upstream has not counted yet.
+    pub(crate) uncounted: f64,
     pub(crate) in_flight: u32,
     /// What the request next in turn needs at once, more than was ever seen: requests, input, output.
     room: [f64; 3],
@@ -164,13 +170,24 @@ impl Meters {
     }
 
     /// Why a request cannot go at this level now; `None`: it can.
-    pub(crate) fn blocked(&self, now: Moment, demand: &Demand, pace: &Pace, jitter: Duration) -> Option<Blocked> {
-        let limiter = |bucket: &Option<Bucket>, amount: f64, by: Throttle| {
-            let wait = bucket.as_ref()?.wait(amount, jitter);
+    ///
+    /// `error` is how far estimates of inputs are off on average: the errors of those that the
+    /// upstream has not counted yet add up, like any that know nothing of each other.
+    pub(crate) fn blocked(
+        &self,
+        now: Moment,
+        demand: &Demand,
+        error: f64,
+        pace: &Pace,
+        jitter: Duration,
+    ) -> Option<Blocked> {
+        let doubt = DOUBT * error * (self.uncounted.max(0.0) + demand.input * demand.input).sqrt();
+        let limiter = |bucket: &Option<Bucket>, amount: f64, doubt: f64, by: Throttle| {
+            let wait = bucket.as_ref()?.wait(amount, doubt, jitter);
             (!wait.is_zero()).then_some(Blocked { wait, by: WaitsFor::Limit(by) })
         };
-        let requests = limiter(&self.requests, 1.0, Throttle::Requests);
-        let input = limiter(&self.input, demand.input, Throttle::InputTokens);
+        let requests = limiter(&self.requests, 1.0, 0.0, Throttle::Requests);
+        let input = limiter(&self.input, demand.input, doubt, Throttle::InputTokens);
         let output = self.output_blocked(now, demand, pace, jitter);
         Blocked::max(Blocked::max(requests, input), output)
     }
@@ -179,7 +196,7 @@ impl Meters {
         let bucket = self.output.as_ref()?;
         let by = WaitsFor::Limit(Throttle::OutputTokens);
         if demand.reserved > 0.0 {
-            let wait = bucket.wait(demand.reserved, jitter);
+            let wait = bucket.wait(demand.reserved, 0.0, jitter);
             return (!wait.is_zero()).then_some(Blocked { wait, by });
         }
         // A level that is misjudged should cost a few 429s and not a batch of them: what has just gone
@@ -212,6 +229,7 @@ impl Meters {
         self.in_flight += 1;
         self.no_room();
         self.take(now, 1.0, demand.input, demand.reserved);
+        self.uncounted += demand.input * demand.input;
         self.comes(coming, 1.0);
     }
 
@@ -243,6 +261,7 @@ impl Meters {
             *sum += part * times;
         }
         if self.in_flight == 0 {
+            self.uncounted = 0.0;
             // No rounding error outlives the answers it came from.
             self.coming = Coming::default();
         }
@@ -285,11 +304,19 @@ impl Meters {
         }
     }
 
-    /// Usage grew too sharply: back to nine tenths of what went since `open`. Output follows what is
-    /// let in, so it is left alone.
-    pub(crate) fn slow(&mut self, now: Moment, open: Moment) {
+    /// Usage grew too sharply. Output follows what is let in, so it is left alone.
+    pub(crate) fn slow(&mut self, now: Moment) {
         for bucket in [&mut self.requests, &mut self.input].into_iter().flatten() {
-            bucket.slow(now, open);
+            bucket.slow(now);
         }
+    }
+
+    /// Whether so many have gone in the last second that one more would be a leap: the domain was
+    /// idle until `elapsed` ago, and twice what refills, doubled each second, is the most.
+    pub(crate) fn leaps(&self, now: Moment, output: f64, elapsed: Duration) -> bool {
+        let Some(requests) = &self.requests else { return false };
+        let by_output = self.output.as_ref().map_or(f64::INFINITY, |b| b.rate() / output.max(1.0));
+        let most = (2.0 * requests.rate().min(by_output)).max(LEAP_LEAST) * 2f64.powf(elapsed.as_secs_f64());
+        requests.used_since(now - Duration::from_secs(1)) >= most
     }
 }

@@ -134,6 +134,21 @@ fn what_the_first_answer_tells_of_an_idle_organisation_is_believed_at_once() {
 }
 
 #[test]
+fn a_full_organisation_is_not_leapt_upon() {
+    let mut s = scheduler(&[keys(1)]);
+    let probe = go(&mut s, at(0), ask());
+    (0..1_000).for_each(|_| {
+        wait(&mut s, at(1), ask());
+    });
+    let told = limits(3_000, 6_000_000, 12_000_000);
+    s.heard(at(300), probe.id(), &levels(told, [2_999, 6_000_000, 12_000_000]));
+    let went = pass(&mut s, at(300), at(20_000));
+    let by = |ms: u64| went.iter().filter(|(when, ..)| *when <= at(ms)).count();
+    assert!((90..170).contains(&by(500)), "{} at once, of 50 a second", by(500));
+    assert!(by(1_200) < 500 && by(6_000) == 1_000, "{} {}", by(1_200), by(6_000));
+}
+
+#[test]
 fn known_limits_begin_empty_and_let_through_what_refills() {
     let mut s = scheduler(&[keys(1)]);
     s.know(at(0), OrgId(0), None, CLASS, limits(60, 1_000_000, 1_000_000));

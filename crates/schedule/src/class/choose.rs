@@ -9,6 +9,8 @@ use crate::scheduler::Shared;
 use std::time::Duration;
 use tidegate_base::Moment;
 
+/// How long one waits that would have leapt, until it is looked at again.
+const LEAP_WAIT: Duration = Duration::from_millis(50);
 /// Tokens a second where no limit says what they are worth: the Start tier's.
 const WORTH: Rates = Rates { requests: 1_000.0 / 60.0, input: 2e6 / 60.0, output: 4e5 / 60.0 };
 
@@ -137,7 +139,14 @@ impl Class {
         let jitter = shared.rules.jitter;
         let mut levels = closed;
         for level in &d.meters {
-            levels = Blocked::max(levels, self.meters[*level].blocked(now, demand, &d.pace, jitter));
+            levels =
+                Blocked::max(levels, self.meters[*level].blocked(now, demand, self.estimator.error(), &d.pace, jitter));
+        }
+        if let Some(span) = d.awake_for(now)
+            && d.meters.iter().any(|level| self.meters[*level].leaps(now, demand.output, span))
+        {
+            let leap = Blocked { wait: LEAP_WAIT, by: WaitsFor::Limit(Throttle::Ramp) };
+            levels = Blocked::max(levels, Some(leap));
         }
         if d.knowledge == Knowledge::Unknown {
             levels = levels.map(|b| Blocked { by: WaitsFor::Probe, ..b });

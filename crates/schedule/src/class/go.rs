@@ -45,6 +45,7 @@ impl Class {
             metered,
             told: false,
             input,
+            counted: false,
             reserved: demand.reserved,
             output_max,
             produced: 0.0,

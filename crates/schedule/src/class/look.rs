@@ -15,7 +15,7 @@ use tidegate_base::Moment;
 const LOOKS: usize = 64;
 /// How often what answers will still produce is reckoned anew.
 const REFRESH: Duration = Duration::from_millis(50);
-/// By how much of itself what an answer is taken to have produced unseen may be off.
+/// By what part of it the speed at which an answer is taken to produce unseen may be off.
 const UNSURE: f64 = 0.35;
 /// A request that is next in turn and needs more than was ever seen at once goes when enough time
 /// for it has passed, and so much more.
@@ -50,7 +50,8 @@ impl Class {
             }
             let lengths = self.tenant_lengths.get(&flight.tenant).filter(|l| l.is_known()).unwrap_or(&self.lengths);
             flight.coming = flight.still_coming(lengths, d.pace.speed);
-            let unsure = if flight.seen { 0.0 } else { UNSURE * flight.produced };
+            let unseen = !flight.seen && flight.began.is_some();
+            let unsure = if unseen { UNSURE * d.pace.speed } else { 0.0 };
             for level in &d.meters {
                 self.meters[*level].comes(&flight.coming, 1.0);
                 self.meters[*level].unsure += unsure;
@@ -186,7 +187,8 @@ impl Class {
     /// What the look found: who waits for which domain, and when to look again.
     fn settle_heads(&mut self, now: Moment, shared: &mut Shared, heads: &Heads) {
         let mut wake = self.ends.first().map(|(until, _)| *until);
-        let mut sooner = |at: Moment| wake = Some(wake.map_or(at, |w| w.min(at)));
+        let soon = now + Duration::from_millis(1);
+        let mut sooner = |at: Moment| wake = Some(wake.map_or(at, |w| w.min(at)).max(soon));
         for level in &mut self.meters {
             level.no_room();
         }
@@ -206,7 +208,9 @@ impl Class {
                 waiting.saving_since = None;
             } else {
                 let at = *waiting.saving_since.get_or_insert(now + saving + SAVED_AFTER);
-                sooner(at);
+                if at > now {
+                    sooner(at);
+                }
             }
         }
         for at in [self.fair.next_aged(shared.rules.ageing), self.fair.next_unparked()].into_iter().flatten() {

@@ -190,6 +190,9 @@ impl Class {
             for level in &d.meters {
                 let level = &mut self.meters[*level];
                 level.in_flight = level.in_flight.saturating_sub(1);
+                if !flight.counted {
+                    level.uncounted -= flight.input * flight.input;
+                }
                 level.comes(&flight.coming, -1.0);
             }
         }

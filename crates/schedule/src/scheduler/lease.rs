@@ -62,6 +62,28 @@ impl Scheduler {
         class.touch(now);
     }
 
+    /// The upstream has counted a lease's input: so many tokens of it were not in the cache. A
+    /// stream's first event says so, long before its end.
+    pub fn counted(&mut self, now: Moment, id: LeaseId, uncached: u64) {
+        let Some(flight) = self.shared.flights.get_mut(id).filter(|f| !f.counted) else { return };
+        flight.counted = true;
+        let before = std::mem::replace(&mut flight.input, uncached as f64);
+        flight.tenant_tokens += flight.input - before;
+        let more = flight.input - before;
+        if let Some(tenant) = self.shared.tenants.get_mut(&flight.tenant) {
+            tenant.correct(now, more);
+        }
+        let class = &mut self.classes[flight.class];
+        if flight.metered {
+            for level in &class.domains[flight.domain].meters {
+                let level = &mut class.meters[*level];
+                level.uncounted -= before * before;
+                level.take(now, 0.0, more, 0.0);
+            }
+        }
+        class.touch(now);
+    }
+
     /// So many output tokens of these leases have come since the last time.
     pub fn progressed(&mut self, now: Moment, produced: &[(LeaseId, u32)]) {
         for (id, tokens) in produced {
@@ -235,12 +257,12 @@ impl Scheduler {
             }
             return;
         }
-        let slows = (by == Throttle::Ramp).then(|| d.slows(now, flight.went)).flatten();
+        let slows = by == Throttle::Ramp && d.slows(now, flight.went);
         let asked = d.throttled(now, by, retry_after);
         for level in &class.domains[flight.domain].meters {
             class.meters[*level].blame(now, by, asked, flight.input);
-            if let Some(open) = slows {
-                class.meters[*level].slow(now, open);
+            if slows {
+                class.meters[*level].slow(now);
             }
         }
     }
