@@ -148,6 +148,12 @@ impl Policy for Accused {
         }
     }
 
+    fn counted(&mut self, now: Moment, slot: usize, uncached: u64) {
+        if let Some(id) = self.lease_of(slot) {
+            self.scheduler.counted(now, id, uncached);
+        }
+    }
+
     fn progressed(&mut self, now: Moment, produced: &[(usize, u32)]) {
         self.progress.clear();
         for (slot, tokens) in produced {

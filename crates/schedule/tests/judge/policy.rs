@@ -40,6 +40,8 @@ pub(crate) trait Policy {
     fn sent(&mut self, _now: Moment, _slot: usize) {}
     fn heard(&mut self, _now: Moment, _slot: usize, _levels: &Levels) {}
     fn began(&mut self, _now: Moment, _slot: usize) {}
+    /// The upstream has told how much of its input was not in the cache.
+    fn counted(&mut self, _now: Moment, _slot: usize, _uncached: u64) {}
     fn progressed(&mut self, _now: Moment, _produced: &[(usize, u32)]) {}
     fn settle(&mut self, now: Moment, slot: usize, outcome: Outcome);
     fn retry(&mut self, now: Moment, slot: usize, ask: &Ask, failed: &Failed) -> Next;

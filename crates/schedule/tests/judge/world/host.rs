@@ -175,6 +175,9 @@ impl World<'_> {
         let head = self.requests[slot].head;
         self.policy.heard(self.now, slot, &head);
         self.policy.began(self.now, slot);
+        // A stream's first event tells the input's usage, also where the thinking after it is not shown.
+        let spent = self.requests[slot].spent;
+        self.policy.counted(self.now, slot, spent.input + spent.cache_creation);
     }
 
     /// The whole answer is there.

@@ -2,6 +2,7 @@
 
 use super::{Event, State, TICK, World, seconds};
 use crate::figures::{UNCOUNTED, Window};
+use std::fmt::Write as _;
 
 /// `TIDEGATE_JUDGE_TRACE=240-255`: the seconds in which every look is printed.
 pub(super) fn seconds_to_trace() -> Option<(f64, f64)> {
@@ -73,19 +74,20 @@ impl World<'_> {
         }
     }
 
-    /// Prints what is in the first binding limiter and what the policy believes of it.
+    /// Prints what is in the limiters of the first organisation and what the policy believes of it.
     fn trace(&mut self, now: f64) {
         let Some((from, until)) = self.traced else { return };
         if now < from || now > until {
             return;
         }
-        let which = self.scenario.binding[0] as usize;
-        let level = self.orgs[0].sums(now, 0, which).level;
-        let waiting = self.class_backlog[0];
-        let leased = self.policy.leased();
-        let believed = self.policy.believed(self.now, 0, which).map(|[low, high, rate, foreign]| {
-            format!("low {low:.0} high {high:.0} rate {rate:.0} others {foreign:.0}")
-        });
-        println!("{now:.2} s level {level:.0} {} leased {leased} waiting {waiting}", believed.unwrap_or_default());
+        let mut text = format!("{now:.2} s leased {} waiting {}", self.policy.leased(), self.class_backlog[0]);
+        for (which, name) in ["requests", "input", "output"].into_iter().enumerate() {
+            let level = self.orgs[0].sums(now, 0, which).level;
+            let _ = write!(text, " | {name} {level:.0}");
+            if let Some([low, high, rate, others]) = self.policy.believed(self.now, 0, which) {
+                let _ = write!(text, " low {low:.0} high {high:.0} rate {rate:.1} others {others:.0}");
+            }
+        }
+        println!("{text}");
     }
 }
