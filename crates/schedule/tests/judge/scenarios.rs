@@ -16,6 +16,8 @@ pub(crate) type Make = fn(u64) -> Scenario;
 const WIDE: Targets = Targets { use_min: Some(99.5), throttled_max: Some(0), ..NOTHING };
 /// A burst of one second.
 const NARROW: Targets = Targets { use_min: Some(99.0), ..WIDE };
+/// The same, of a run in which it starts anew.
+const AGAIN: Targets = Targets { use_min: Some(99.0), ..WIDE };
 const NOTHING: Targets = Targets {
     use_min: None,
     throttled_max: None,
@@ -359,6 +361,30 @@ fn reserved(seed: u64) -> Scenario {
     saturated("max_tokens is reserved", plan, closed(450), Binding::Output, targets)
 }
 
+fn output_1_far(seed: u64) -> Scenario {
+    let org = org(seed, BY_OUTPUT, 1.0);
+    let base = saturated("output, burst 1 s, jitter 200 ms", org, closed(450), Binding::Output, NARROW);
+    Scenario { network: FAR, ..base }
+}
+
+/// Prompts of 30,000 tokens on average where a bucket holds 83,000: the largest wait until it is full,
+/// and everybody behind them. Little can be promised here, but everybody is served in the end.
+fn huge_prompts(seed: u64) -> Scenario {
+    let crowd = Crowd { input: 30_000.0, patience: 600.0, band: Band::Background, ..closed(60) };
+    let targets = Targets { answered_min: Some(95.0), ..NOTHING };
+    saturated("huge prompts, burst 5 s", org(seed, BY_INPUT, 5.0), crowd, Binding::Input, targets)
+}
+
+/// A day that begins twice: five minutes of nothing between two crowds. The second time the seconds in
+/// which streams build up are counted.
+fn silence(seed: u64) -> Scenario {
+    let mut base =
+        saturated("two crowds and silence between", org(seed, BY_OUTPUT, 60.0), closed(0), Binding::Output, AGAIN);
+    let first = Crowd { until: 120.0, ..closed(450) };
+    base.crowds = vec![first, Crowd { from: 420.0, ..closed(450) }];
+    base
+}
+
 /// Every scenario, in the order of the table.
 pub(crate) const ALL: &[Make] = &[
     output_60,
@@ -399,4 +425,7 @@ pub(crate) const ALL: &[Make] = &[
     leaving,
     bands,
     reserved,
+    output_1_far,
+    huge_prompts,
+    silence,
 ];
