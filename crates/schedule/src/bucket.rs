@@ -346,22 +346,21 @@ impl Bucket {
         self.ledger.total() - self.ledger.by(then)
     }
 
-    /// How long until `amount` is there above the guard, and above `doubt` as far as the bucket holds
-    /// that at all; zero if it is now. More than can ever be saved up is taken for there once the
-    /// bucket is as full as it can be.
+    /// How long until `amount` is there above the guard and above `doubt`; zero if it is now. More
+    /// than can ever be saved up is taken for there once the bucket is as full as it can be.
     pub(crate) fn wait(&self, amount: f64, doubt: f64, jitter: Duration) -> Duration {
-        let doubt = doubt.min(0.3 * self.capacity());
-        let missing = self.need(amount, jitter) + doubt - self.low;
+        let missing = self.need(amount, doubt, jitter) - self.low;
         if missing <= 0.0 {
             return Duration::ZERO;
         }
         Duration::from_secs_f64((missing / self.rate().max(1e-6)).min(86_400.0))
     }
 
-    /// The level at which `amount` may go.
-    pub(crate) fn need(&self, amount: f64, jitter: Duration) -> f64 {
+    /// The level at which `amount` may go, if it may be off by `doubt`.
+    pub(crate) fn need(&self, amount: f64, doubt: f64, jitter: Duration) -> f64 {
+        let guard = self.guard(jitter) + doubt.min(0.3 * self.capacity());
         let full = 0.999 * (self.limit as f64).max(self.capacity());
-        (amount + self.guard(jitter)).min(full.max(self.guard(jitter)))
+        (amount + guard).min(full.max(guard))
     }
 
     /// What was used by others, as far as it was noticed.

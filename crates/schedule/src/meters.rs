@@ -143,17 +143,24 @@ impl Meters {
 
     /// The request next in turn waits here: what it needs may be saved up. Says how long that takes
     /// if it is more than was ever seen at once; zero if it is not.
-    pub(crate) fn make_room(&mut self, demand: &Demand, jitter: Duration) -> Duration {
+    pub(crate) fn make_room(&mut self, demand: &Demand, error: f64, jitter: Duration) -> Duration {
         let mut longest = Duration::ZERO;
-        let buckets = [(&self.requests, 1.0), (&self.input, demand.input), (&self.output, demand.reserved)];
-        for ((bucket, amount), room) in buckets.into_iter().zip(&mut self.room) {
+        let doubt = self.doubt(demand, error);
+        let buckets =
+            [(&self.requests, 1.0, 0.0), (&self.input, demand.input, doubt), (&self.output, demand.reserved, 0.0)];
+        for ((bucket, amount, doubt), room) in buckets.into_iter().zip(&mut self.room) {
             let Some(bucket) = bucket else { continue };
-            *room = bucket.need(amount, jitter);
+            *room = bucket.need(amount, doubt, jitter);
             if *room > bucket.capacity() {
                 longest = longest.max(Duration::from_secs_f64((*room / bucket.rate().max(1e-6)).min(86_400.0)));
             }
         }
         longest
+    }
+
+    /// By how much the inputs that the upstream has not counted yet, and this one, may be off.
+    fn doubt(&self, demand: &Demand, error: f64) -> f64 {
+        DOUBT * error * (self.uncounted.max(0.0) + demand.input * demand.input).sqrt()
     }
 
     /// Nobody waits here for more than usual.
@@ -181,7 +188,7 @@ impl Meters {
         pace: &Pace,
         jitter: Duration,
     ) -> Option<Blocked> {
-        let doubt = DOUBT * error * (self.uncounted.max(0.0) + demand.input * demand.input).sqrt();
+        let doubt = self.doubt(demand, error);
         let limiter = |bucket: &Option<Bucket>, amount: f64, doubt: f64, by: Throttle| {
             let wait = bucket.as_ref()?.wait(amount, doubt, jitter);
             (!wait.is_zero()).then_some(Blocked { wait, by: WaitsFor::Limit(by) })

@@ -198,10 +198,10 @@ impl Class {
             let Some(head) = head else { continue };
             let depends = matches!(head.blocked.by, WaitsFor::InFlight | WaitsFor::Limit(Throttle::OutputTokens));
             sooner(now + if depends { head.blocked.wait.min(LOOK_AGAIN) } else { head.blocked.wait });
-            let jitter = shared.rules.jitter;
+            let (jitter, error) = (shared.rules.jitter, self.estimator.error());
             let mut saving = Duration::ZERO;
             for level in &d.meters {
-                saving = saving.max(self.meters[*level].make_room(&head.demand, jitter));
+                saving = saving.max(self.meters[*level].make_room(&head.demand, error, jitter));
             }
             let Some(waiting) = shared.queue.get_mut(head.ticket) else { continue };
             if saving.is_zero() {
