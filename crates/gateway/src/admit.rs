@@ -126,6 +126,12 @@ impl Admission {
         self.state().scheduler.retry(now, backoff, failed, prng)
     }
 
+    /// The organisation behind a client's own credential, by its hash.
+    pub(crate) fn credential(&self, hash: u64) -> OrgId {
+        let now = self.0.clock.now();
+        self.state().scheduler.credential(now, hash)
+    }
+
     /// What the configuration says of the limits of a class.
     pub(crate) fn know(&self, org: OrgId, workspace: Option<WorkspaceId>, class: ClassId, limits: Limits) {
         let now = self.0.clock.now();

@@ -43,24 +43,18 @@ pub(crate) struct Request<'a> {
     pub(crate) streams: bool,
     /// Whether it asks for fast mode.
     pub(crate) fast: bool,
+    /// Whether its client's credential is the upstream's, and goes there.
+    pub(crate) own_credential: bool,
 }
 
 impl Request<'_> {
     fn lines(&self, out: &mut HeadWriter<'_>) {
         let headers = &self.head.headers;
-        let dropped = [
-            "host",
-            "content-length",
-            "content-encoding",
-            "authorization",
-            "x-api-key",
-            "cookie",
-            "accept-encoding",
-            "expect",
-        ];
+        let dropped = ["host", "content-length", "content-encoding", "cookie", "accept-encoding", "expect"];
+        let credentials: &[&str] = if self.own_credential { &[] } else { &["authorization", "x-api-key"] };
         for (name, value) in headers.iter() {
             let ours = name.len() > 9 && name[..9].eq_ignore_ascii_case(b"tidegate-");
-            let drops = dropped.iter().any(|d| d.as_bytes().eq_ignore_ascii_case(name));
+            let drops = dropped.iter().chain(credentials).any(|d| d.as_bytes().eq_ignore_ascii_case(name));
             let kept = !ours && !drops && !is_hop_by_hop(name);
             if kept && !headers.lists("connection", name) {
                 out.header(name, value);
@@ -114,7 +108,7 @@ pub(crate) async fn exchange(
     }
     match exchange.head.status {
         200..=299 => answered(request, exchange),
-        _ => refused(house, exchange).await,
+        _ => refused(house, request, exchange).await,
     }
 }
 
@@ -144,7 +138,7 @@ fn answered(request: &Request<'_>, exchange: Exchange) -> Result<Sent, Box<Failu
     Ok(Sent::Answer(Box::new(exchange)))
 }
 
-async fn refused(house: &House, mut exchange: Exchange) -> Result<Sent, Box<Failure>> {
+async fn refused(house: &House, request: &Request<'_>, mut exchange: Exchange) -> Result<Sent, Box<Failure>> {
     let head = exchange.head.clone();
     let reading = exchange.read_body(ERROR_BYTES_MAX);
     let body = match house.clock.within(house.settings.clocks.gap, reading).await {
@@ -160,6 +154,9 @@ async fn refused(house: &House, mut exchange: Exchange) -> Result<Sent, Box<Fail
     let Some(blamed) = blame(head.status, envelope.as_ref()) else {
         return Err(Box::new(Failure::new(Cause::BadStream, format!("unexpected status {}", head.status))));
     };
+    // A key and money that are the client's own are its own business.
+    let told = request.own_credential && matches!(blamed, Blame::Key | Blame::SpendCap);
+    let blamed = if told { Blame::Request } else { blamed };
     let Some(failure) = Failure::blaming(blamed, format!("status {}", head.status)) else {
         return Ok(match envelope {
             Some(_) => Sent::Said { head, body },

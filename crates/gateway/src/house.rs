@@ -5,7 +5,7 @@ use crate::classes::Classes;
 use crate::identify::Keys;
 use crate::references::{Place, References};
 use crate::settings::{Organisation, Settings};
-use crate::tenants::Tenants;
+use crate::tenants::{OWN, Tenants};
 use std::sync::Arc;
 use tidegate_base::{ByteBudget, Prng};
 use tidegate_observe::{Live, Metrics, Records};
@@ -85,7 +85,7 @@ impl House {
 
     /// The name of an organisation.
     pub(crate) fn organisation(&self, org: OrgId) -> &str {
-        self.settings.organisations.get(org.0 as usize).map_or("", |o| &o.name)
+        self.settings.organisations.get(org.0 as usize).map_or(OWN, |o| &o.name)
     }
 
     /// Where a lane's things live.
@@ -94,17 +94,17 @@ impl House {
         Place { org: lane.org, workspace: org.and_then(|o| o.workspace(lane.key)) }
     }
 
-    /// The place of a lane in the pools: organisations' keys one after another.
+    /// The place of a lane in the pools: organisations' keys one after another, then the one way of
+    /// all clients' own credentials.
     pub(crate) fn lane_index(&self, lane: LaneId) -> usize {
-        let OrgId(org) = lane.org;
-        let before: usize = self.settings.organisations.iter().take(org as usize).map(|o| o.lanes.len()).sum();
-        before + usize::from(lane.key)
+        let before = self.settings.organisations.iter().take(lane.org.0 as usize).map(|o| o.lanes.len()).sum();
+        if lane.org.0 as usize >= self.settings.organisations.len() { before } else { before + usize::from(lane.key) }
     }
 
     /// The label of a lane.
     pub(crate) fn lane_label(&self, lane: LaneId) -> &str {
         let org = self.settings.organisations.get(lane.org.0 as usize);
-        org.and_then(|o| o.lanes.get(usize::from(lane.key))).map_or("", |l| &l.label)
+        org.and_then(|o| o.lanes.get(usize::from(lane.key))).map_or(OWN, |l| &l.label)
     }
 
     /// Whether a drain has begun.

@@ -6,7 +6,7 @@
 use crate::answer::Trouble;
 use crate::key::KeyHash;
 use crate::settings::{Clocks, Settings};
-use crate::tenants::{NOBODY, Tenant, Tenants};
+use crate::tenants::{NOBODY, OWN, Tenant, Tenants};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +20,8 @@ pub(crate) struct Keys {
     by_prefix: BTreeMap<[u8; 8], Vec<(KeyHash, Arc<Tenant>)>>,
     /// Who asks where nobody has to say who they are.
     nobody: Option<Arc<Tenant>>,
+    /// Who asks with an upstream credential of their own, if they may.
+    own: Option<Arc<Tenant>>,
     organisations: Vec<String>,
 }
 
@@ -32,7 +34,8 @@ impl Keys {
             }
         }
         let nobody = settings.keys.is_empty().then(|| tenants.named(NOBODY).cloned()).flatten();
-        Keys { by_prefix, nobody, organisations: settings.organisations.iter().map(|o| o.name.clone()).collect() }
+        let own = settings.own_credentials.as_ref().and_then(|_| tenants.named(OWN).cloned());
+        Keys { by_prefix, nobody, own, organisations: settings.organisations.iter().map(|o| o.name.clone()).collect() }
     }
 
     fn tenant(&self, key: &[u8]) -> Option<Arc<Tenant>> {
@@ -41,7 +44,17 @@ impl Keys {
         let (_, found) = candidates.iter().find(|(k, _)| k.is(&hash))?;
         Some(Arc::clone(found))
     }
+
+    /// Whose an upstream's own credential is, and its hash, if it may be used. A key of ours that is
+    /// misspelt does not look like one.
+    fn own(&self, key: &[u8]) -> Option<(Arc<Tenant>, u64)> {
+        let own = self.own.as_ref().filter(|_| key.starts_with(UPSTREAMS))?;
+        Some((Arc::clone(own), u64::from_be_bytes(KeyHash::of(key).prefix())))
+    }
 }
+
+/// How the upstream's credentials begin.
+const UPSTREAMS: &[u8] = b"sk-ant-";
 
 /// Who asks, how urgently, and until when.
 #[derive(Clone, Debug)]
@@ -50,6 +63,8 @@ pub(crate) struct Caller {
     pub(crate) band: Band,
     /// The organisation that has to serve it.
     pub(crate) organisation: Option<OrgId>,
+    /// The hash of the upstream credential it brings.
+    pub(crate) own: Option<u64>,
     /// A deadline the client set for this request; `None` leaves our own.
     pub(crate) deadline: Option<Deadline>,
     /// The SDK's own timeout, which is a deadline for buffered answers only.
@@ -69,7 +84,12 @@ fn credential(headers: &Headers) -> Option<&[u8]> {
 /// The phase.
 pub(crate) fn identify(keys: &Keys, head: &RequestHead, from_loopback: bool, now: Moment) -> Result<Caller, Trouble> {
     let headers = &head.headers;
-    let tenant = if let Some(nobody) = &keys.nobody {
+    let key = credential(headers).filter(|k| !k.is_empty());
+    let own = key.and_then(|k| keys.own(k));
+    let own_hash = own.as_ref().map(|(_, hash)| *hash);
+    let tenant = if let Some((tenant, _)) = own {
+        tenant
+    } else if let Some(nobody) = &keys.nobody {
         if !from_loopback {
             return Err(Trouble::LoopbackOnly);
         }
@@ -79,8 +99,7 @@ pub(crate) fn identify(keys: &Keys, head: &RequestHead, from_loopback: bool, now
         }
         Arc::clone(nobody)
     } else {
-        let key = credential(headers).filter(|k| !k.is_empty()).ok_or(Trouble::KeyMissing)?;
-        keys.tenant(key).ok_or(Trouble::KeyUnknown)?
+        keys.tenant(key.ok_or(Trouble::KeyMissing)?).ok_or(Trouble::KeyUnknown)?
     };
     let (mut band, mut deadline, mut organisation) = (tenant.band, None, None);
     let own = |name: &[u8]| name.len() > 9 && name[..9].eq_ignore_ascii_case(b"tidegate-");
@@ -100,6 +119,9 @@ pub(crate) fn identify(keys: &Keys, head: &RequestHead, from_loopback: bool, now
                     .ok_or_else(|| wrong("a number of milliseconds from 1 to 86400000"))?;
                 deadline = Some(Deadline::of_client(now + Duration::from_millis(ms)));
             }
+            "organisation" if own_hash.is_some() => {
+                return Err(wrong("to be left out with an upstream credential of your own"));
+            }
             "organisation" => {
                 let at = keys.organisations.iter().position(|name| name == value);
                 let at = at.ok_or_else(|| wrong("the name of an organisation that Tidegate is configured with"))?;
@@ -114,7 +136,7 @@ pub(crate) fn identify(keys: &Keys, head: &RequestHead, from_loopback: bool, now
     }
     let sdk_timeout = headers.text("x-stainless-timeout").and_then(|v| v.trim().parse::<f64>().ok());
     let sdk_timeout = sdk_timeout.filter(|s| (0.001..=86_400.0).contains(s)).map(Duration::from_secs_f64);
-    Ok(Caller { tenant, band, organisation, deadline, sdk_timeout })
+    Ok(Caller { tenant, band, organisation, own: own_hash, deadline, sdk_timeout })
 }
 
 impl Caller {
@@ -123,7 +145,7 @@ impl Caller {
     pub(crate) fn anybody() -> Self {
         let tenants = Tenants::new(&Settings::default());
         let tenant = Arc::clone(tenants.named(NOBODY).expect("it is always there"));
-        Caller { tenant, band: Band::default(), organisation: None, deadline: None, sdk_timeout: None }
+        Caller { tenant, band: Band::default(), organisation: None, own: None, deadline: None, sdk_timeout: None }
     }
 
     /// When the answer is no longer wanted.

@@ -23,6 +23,7 @@ use crate::answer::Trouble;
 use crate::attempt::{Attempt, Stop, attempt, outcome};
 use crate::decode::{DecodeEnd, decode};
 use crate::door::{After, Door};
+use crate::failure::Failure;
 use crate::identify::identify;
 use crate::plan::Plan;
 use crate::plane::Plane;
@@ -140,8 +141,10 @@ async fn attempts(
 ) -> Result<End, Stop> {
     let house = &*plane.house;
     let mut backoff = Backoff::new(house.settings.schedule.retry);
+    // What is asked for again until the deadline, and is the answer when that comes.
+    let mut under_load = None;
     loop {
-        let lease = admit(plane, reply, plan, account).await?;
+        let lease = admit(plane, reply, plan, account).await.map_err(|stop| late(stop, reply, under_load.take()))?;
         let lane = lease.lane();
         backoff.begin();
         account.attempts = backoff.attempts();
@@ -153,7 +156,7 @@ async fn attempts(
             // What it refers to is somewhere else; that is no failure to wait for.
             Ok(Attempt::NotThere) => continue,
             Ok(Attempt::Failed(failed)) => failed,
-            Err(stop) => return Err(stop),
+            Err(stop) => return Err(late(stop, reply, under_load.take())),
         };
         let failure = failed.failure;
         if let Some(clock) = failure.clock {
@@ -167,6 +170,11 @@ async fn attempts(
         if !repeatable {
             return Err(Trouble::Upstream(failure).into());
         }
+        // As long as the band may wait, it waits for what the upstream refuses under load.
+        let patience = house.settings.schedule.queue.wait_max[plan.ask.band as usize];
+        if failure.cause.is_refusal_under_load() && account.waited >= patience {
+            return Err(Trouble::Upstream(failure).into());
+        }
         // A domain that is closed for a while is waited for in the queue, not here.
         let asked = if failure.cause == Cause::Throttled { None } else { failure.retry_after };
         let (class, tenant, deadline) = (plan.ask.class, plan.ask.tenant, reply.deadline.at());
@@ -175,8 +183,23 @@ async fn attempts(
         let Retry::At(at) = decision else { return Err(Trouble::Upstream(failure).into()) };
         house.metrics.retry(failure.cause.name());
         reply.live().enter(Phase::Backoff);
-        reply.attend(house.clock.sleep_until(at)).await?;
+        under_load = failure.cause.is_refusal_under_load().then_some(failure);
+        let (began, slept) = (house.clock.now(), reply.attend(house.clock.sleep_until(at)).await);
+        if under_load.is_some() {
+            // It is quota that is waited for here too, and the band's cap is on all of that.
+            account.waited += house.clock.now().since(began);
+        }
+        slept.map_err(|why| late(why.into(), reply, under_load.take()))?;
         plan.ask.avoid = Some(lane);
+    }
+}
+
+/// A deadline that came while the upstream refused under load, and not inside an answer: that is
+/// what the client is told.
+fn late(stop: Stop, reply: &Reply<'_>, under_load: Option<Box<Failure>>) -> Stop {
+    match (stop, under_load) {
+        (Stop::Interrupt(Interrupt::Deadline), Some(failure)) if !reply.content => Trouble::Upstream(failure).into(),
+        (stop, _) => stop,
     }
 }
 

@@ -50,7 +50,12 @@ impl<'a> Plan<'a> {
         let class = house.class(door.name, model, fast);
         let seen = (client_streams || assembles) && !thinks_unseen;
         let ask = Ask { seen, ..ask(house, class, caller, &body.bytes, request, door.can_stream) };
-        let home = request.map(|r| house.references.home(&body.bytes, r, caller)).transpose()?.unwrap_or_default();
+        let home = match (caller.own, request) {
+            // What it refers to lives where its own credential leads.
+            (Some(hash), _) => Home::at(Some(house.admission.credential(hash))),
+            (None, Some(request)) => house.references.home(&body.bytes, request, caller)?,
+            (None, None) => Home::at(caller.organisation),
+        };
         if let Some(request) = request
             && assembles
         {
@@ -62,7 +67,13 @@ impl<'a> Plan<'a> {
         Ok(Plan {
             ask,
             home,
-            request: Request { head, body: door.has_body.then_some(body), streams: client_streams || assembles, fast },
+            request: Request {
+                head,
+                body: door.has_body.then_some(body),
+                streams: client_streams || assembles,
+                fast,
+                own_credential: caller.own.is_some(),
+            },
             thinks_unseen,
             server_tools: request.is_some_and(|r| r.server_tools),
             client_streams,

@@ -62,7 +62,9 @@ impl Plane {
     /// The plane numbered `number`.
     pub(crate) fn new(house: Arc<House>, dial: Arc<dyn Dial>, tasks: Tasks, number: u8) -> Self {
         let settings = &house.settings;
-        let lanes: Vec<_> = settings.organisations.iter().flat_map(|o| o.lanes.iter().cloned()).collect();
+        let lanes = settings.organisations.iter().flat_map(|o| o.lanes.iter().cloned());
+        // Last, the way of those who bring their own credential.
+        let lanes: Vec<_> = lanes.chain(settings.own_credentials.clone()).collect();
         let prng = Prng::new(settings.seed).fork(&format!("plane {number}"));
         Plane {
             pool: Pool::new(PoolParts {

@@ -103,7 +103,7 @@ impl References {
 
     /// Where the request has to go. With one place there is nothing to choose or to learn.
     pub(crate) fn home(&self, body: &[u8], request: &MessagesRequest, caller: &Caller) -> Result<Home, Trouble> {
-        let mut home = Home { pinned: caller.organisation, ..Home::default() };
+        let mut home = Home::at(caller.organisation);
         if self.places.len() < 2 {
             return Ok(home);
         }
@@ -155,6 +155,11 @@ pub(crate) struct Home {
 }
 
 impl Home {
+    /// A request that refers to nothing.
+    pub(crate) fn at(pinned: Option<OrgId>) -> Self {
+        Home { pinned, ..Home::default() }
+    }
+
     /// Where the next attempt has to go.
     pub(crate) fn pin(&self) -> Option<Pin> {
         let place = self.places.get(self.vain).map(|p| p.pin());

@@ -21,6 +21,9 @@ pub struct Settings {
     pub pool: PoolRules,
     /// Where requests go.
     pub organisations: Vec<Organisation>,
+    /// Where requests go whose clients bring an upstream credential of their own: a lane without a
+    /// key. `None`: they may not.
+    pub own_credentials: Option<Arc<Lane>>,
     /// Who may ask. Empty: anybody on this machine, and nobody else.
     pub keys: Vec<ClientKey>,
     /// What tenants may use; one that is not named here has no limits of its own.

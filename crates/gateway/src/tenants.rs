@@ -8,6 +8,9 @@ use tidegate_schedule::{Band, TenantId, TenantRules};
 /// The tenant of whoever asks where no client keys are configured.
 pub(crate) const NOBODY: &str = "default";
 
+/// The tenant of whoever brings an upstream credential of their own.
+pub(crate) const OWN: &str = "own";
+
 /// One tenant.
 #[derive(Debug)]
 pub(crate) struct Tenant {
@@ -25,14 +28,14 @@ impl Tenant {
     }
 }
 
-/// Every tenant there is: those with keys, those with rules, and [`NOBODY`].
+/// Every tenant there is: those with keys, those with rules, [`NOBODY`] and [`OWN`].
 #[derive(Debug, Default)]
 pub(crate) struct Tenants(Vec<Arc<Tenant>>);
 
 impl Tenants {
     pub(crate) fn new(settings: &Settings) -> Self {
         let rules: BTreeMap<&str, _> = settings.tenants.iter().map(|t| (&*t.name, t)).collect();
-        let mut names: Vec<Arc<str>> = vec![NOBODY.into()];
+        let mut names: Vec<Arc<str>> = vec![NOBODY.into(), OWN.into()];
         names.extend(settings.keys.iter().map(|k| Arc::clone(&k.tenant)));
         names.extend(settings.tenants.iter().map(|t| Arc::clone(&t.name)));
         names.sort();

@@ -25,6 +25,9 @@ const MODELS_MAX: usize = 64;
 const TIME_BOUNDS: [f64; 15] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0];
 
+/// How urgent a request can be.
+const BANDS: [&str; 3] = ["interactive", "normal", "background"];
+
 /// The histogram of waits in the queue: from 10 ms on, each bound 1.4 times the one before, so that
 /// a percentile read from it is off by a sixth at most.
 fn waits() -> Histogram {
@@ -208,6 +211,8 @@ pub struct Metrics {
     client_tls_failed: Counter,
     queued: Gauge,
     queue_wait: Family<BandOf, Histogram, fn() -> Histogram>,
+    /// Its members, found by walking: every request comes by.
+    queue_wait_of: Arc<[(&'static str, Histogram); 3]>,
     queue_waited: Family<Queued, Counter>,
     queue_shed: Family<Queued, Counter>,
     upstream_refusals: Family<RefusalOf, Counter>,
@@ -251,6 +256,9 @@ impl Metrics {
     /// All metrics at zero.
     pub fn new() -> Self {
         let mut r = Registry::with_prefix("tidegate");
+        let queue_wait: Family<BandOf, Histogram, fn() -> Histogram> = Family::new_with_constructor(waits);
+        let of = |band| (band, queue_wait.get_or_create_owned(&BandOf { band }));
+        let queue_wait_of = Arc::new(BANDS.map(of));
         let m = Metrics {
             registry: Arc::default(),
             models: Arc::default(),
@@ -270,7 +278,8 @@ impl Metrics {
             client_streams: Gauge::default(),
             client_tls_failed: Counter::default(),
             queued: Gauge::default(),
-            queue_wait: Family::new_with_constructor(waits),
+            queue_wait,
+            queue_wait_of,
             queue_waited: Family::default(),
             queue_shed: Family::default(),
             upstream_refusals: Family::default(),
@@ -468,7 +477,9 @@ impl Metrics {
 
     /// A request that was admitted had waited so long for leases.
     pub fn queue_wait(&self, band: &'static str, wait: Duration) {
-        self.queue_wait.get_or_create(&BandOf { band }).observe(wait.as_secs_f64());
+        if let Some((_, waits)) = self.queue_wait_of.iter().find(|(name, _)| *name == band) {
+            waits.observe(wait.as_secs_f64());
+        }
     }
 
     /// A lease was waited for; `reason` is one of the scheduler's closed list.

@@ -117,6 +117,7 @@ impl Held {
             };
             self.scheduler.heard(now, id, &levels);
             self.scheduler.began(now, id);
+            self.scheduler.counted(now, id, p.between(1, 9_000));
         }
         if how_far > 2 {
             self.scheduler.progressed(now, &[(id, p.between(1, 500) as u32)]);

@@ -59,6 +59,12 @@ fn joins(b: u8) -> bool {
     b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=' | b'-' | b'_')
 }
 
+/// How many bytes at the beginning of `bytes` may stand in base64.
+fn joined(bytes: &[u8]) -> usize {
+    let whole = bytes.chunks_exact(BLOCK).take_while(|part| block(part).joined == BLOCK as i64).count() * BLOCK;
+    bytes[whole..].iter().position(|b| !joins(*b)).map_or(bytes.len(), |n| whole + n)
+}
+
 /// Counts a block of at most [`BLOCK`] bytes.
 fn block(bytes: &[u8]) -> Block {
     debug_assert!(bytes.len() <= BLOCK, "counts have to fit a byte");
@@ -106,7 +112,7 @@ impl Counts {
                 continue;
             }
             let begin = bytes[run_from..at].iter().rposition(|b| !joins(*b)).map_or(run_from, |n| run_from + n + 1);
-            let end = bytes[at..].iter().position(|b| !joins(*b)).map_or(bytes.len(), |n| at + n);
+            let end = at + joined(&bytes[at..]);
             if end - begin >= RUN_BYTES {
                 self.count(&bytes[begin..at], -1);
                 self.encoded += (end - begin) as i64;
@@ -132,7 +138,11 @@ impl Counts {
             };
             let hex = [a, b, c, d];
             if hex.iter().all(u8::is_ascii_hexdigit) {
-                self.count(&bytes[at..at + ESCAPE_BYTES], -1);
+                let digits = hex.iter().filter(|b| b.is_ascii_digit()).count() as i64;
+                self.digits -= digits;
+                // The `u` is a letter too.
+                self.letters -= ESCAPE_BYTES as i64 - 1 - digits;
+                self.all -= ESCAPE_BYTES as i64;
                 let ascii = hex.starts_with(b"00") && c < b'8';
                 let stands_for = if ascii { 1 } else { WIDE_BYTES };
                 self.all += stands_for;

@@ -148,6 +148,12 @@ impl Policy for Accused {
         }
     }
 
+    fn counted(&mut self, now: Moment, slot: usize, uncached: u64) {
+        if let Some(id) = self.lease_of(slot) {
+            self.scheduler.counted(now, id, uncached);
+        }
+    }
+
     fn progressed(&mut self, now: Moment, produced: &[(usize, u32)]) {
         self.progress.clear();
         for (slot, tokens) in produced {
@@ -187,10 +193,10 @@ impl Policy for Accused {
         self.scheduler.waiting().iter().sum()
     }
 
-    fn believed(&self, now: Moment, org: usize, which: usize) -> Option<(f64, f64)> {
+    fn believed(&self, now: Moment, org: usize, which: usize) -> Option<[f64; 4]> {
         let views = self.scheduler.domains(now);
         let meter = views.iter().find(|view| view.org.0 as usize == org && view.class.0 == 0)?.meters[which];
-        meter.limit.map(|_| (meter.low, meter.high))
+        meter.limit.map(|_| [meter.low, meter.high, meter.rate, meter.foreign])
     }
 
     fn difference(&self) -> f64 {

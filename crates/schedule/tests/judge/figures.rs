@@ -1,19 +1,17 @@
 //! What one run showed, and whether it is what was asked.
 
 use crate::meter::Sums;
-use crate::scenario::{Binding, Scenario};
+use crate::scenario::Scenario;
 use std::collections::BTreeMap;
 
 /// The first minute is not counted: it is the longest time in which a limiter that was full at the
 /// start gives away its first capacity, and streams are still building up.
 pub(crate) const UNCOUNTED: f64 = 60.0;
-/// Fairness is looked at in windows of so many seconds.
-pub(crate) const WINDOW: f64 = 10.0;
 /// So many refusals are remembered one by one, and so many of them are told.
 pub(crate) const REFUSALS_KEPT: usize = 4_000;
 const REFUSALS_TOLD: usize = 25;
 
-/// The use of one organisation's binding limit while requests waited.
+/// The use of one binding limit.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Use {
     pub(crate) counted: f64,
@@ -52,7 +50,8 @@ pub(crate) struct Window {
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Figures {
-    pub(crate) uses: Vec<Use>,
+    /// By organisation and class: while somebody waited, and always.
+    pub(crate) uses: Vec<[Use; 2]>,
     /// Requests that reached the upstream and were let in, or refused, by kind of refusal.
     pub(crate) admitted: u64,
     pub(crate) refused: BTreeMap<&'static str, u64>,
@@ -93,9 +92,14 @@ impl Figures {
         self.refused.iter().filter(|(name, _)| !matches!(**name, "overloaded" | "broken" | "key")).map(|(_, n)| n).sum()
     }
 
-    /// The use of the worst organisation.
+    /// The use of the worst organisation and class while somebody waited.
     pub(crate) fn use_percent(&self) -> f64 {
-        self.uses.iter().map(Use::percent).filter(|p| p.is_finite()).fold(f64::NAN, f64::min)
+        self.uses.iter().map(|[waiting, _]| waiting.percent()).filter(|p| p.is_finite()).fold(f64::NAN, f64::min)
+    }
+
+    /// The same of all the time: of a policy that lets everybody go at once, nobody ever waits.
+    pub(crate) fn use_percent_always(&self) -> f64 {
+        self.uses.iter().map(|[_, always]| always.percent()).filter(|p| p.is_finite()).fold(f64::NAN, f64::min)
     }
 
     /// Upstream 429s per 100 requests let in, in the minute after `at`.
@@ -107,9 +111,9 @@ impl Figures {
 
     /// Jain's index of weighted service among the tenants that always had somebody waiting: the
     /// mean over the windows after the first minute.
-    pub(crate) fn jain(&self, weights: &[f64]) -> f64 {
-        let windows = self.windows.iter().skip((UNCOUNTED / WINDOW) as usize);
-        let indices: Vec<f64> = windows.filter_map(|window| window.jain(weights)).collect();
+    pub(crate) fn jain(&self, scenario: &Scenario) -> f64 {
+        let windows = self.windows.iter().skip((UNCOUNTED / scenario.window) as usize);
+        let indices: Vec<f64> = windows.filter_map(|window| window.jain(&scenario.weights)).collect();
         indices.iter().sum::<f64>() / indices.len() as f64
     }
 
@@ -119,8 +123,20 @@ impl Figures {
 
     /// The first refusals after `at`, in words.
     fn refusals(&self, at: f64) -> String {
-        let told = self.first_refused.iter().filter(|(when, ..)| *when >= at).take(REFUSALS_TOLD);
-        told.map(|(when, what, away)| format!("{when:.2} s {what} ({away} s)")).collect::<Vec<_>>().join(", ")
+        let told = self.first_refused.iter().filter(|(when, ..)| *when >= at);
+        // Those of one instant are one event.
+        let mut events: Vec<(f64, String, u32)> = Vec::new();
+        for (when, what, away) in told {
+            if let Some((_, _, times)) = events.last_mut().filter(|(since, ..)| when - *since < 0.1) {
+                *times += 1;
+            } else if events.len() < REFUSALS_TOLD {
+                events.push((*when, format!("{what} ({away} s)"), 1));
+            } else {
+                break;
+            }
+        }
+        let said = events.into_iter().map(|(when, what, times)| format!("{when:.2} s {times} x {what}"));
+        said.collect::<Vec<_>>().join(", ")
     }
 
     /// What was asked and did not come true.
@@ -144,13 +160,17 @@ impl Figures {
             let first = self.refusals(0.0);
             ask(self.throttled() <= most, format!("{} upstream 429s, at most {most} asked: {first}", self.throttled()));
         }
+        if let Some(most) = t.per_100_max {
+            let (rate, first) = (100.0 * self.throttled() as f64 / self.admitted.max(1) as f64, self.refusals(0.0));
+            ask(rate <= most, format!("{rate:.2} upstream 429s per 100 requests, at most {most} asked: {first}"));
+        }
         if let (Some(most), Some((at, _))) = (t.after_change_max, scenario.script.first()) {
             let rate = self.after_change(*at);
             let first = self.refusals(*at);
             ask(rate <= most, format!("{rate:.2} upstream 429s per 100 in the minute after, {most} asked: {first}"));
         }
         if let Some(least) = t.jain_min {
-            let jain = self.jain(&scenario.weights);
+            let jain = self.jain(scenario);
             ask(jain >= least, format!("Jain index {jain:.4}, {least} asked"));
         }
         if let Some(least) = t.answered_min {
@@ -199,11 +219,6 @@ pub(crate) fn quantile(measured: &[f32], q: f64) -> f64 {
 pub(crate) fn cost_weights(scenario: &Scenario) -> [f64; 2] {
     let limits = scenario.orgs[0].limits[0];
     [limits.input_tokens, limits.output_tokens].map(|limit| limit.map_or(0.0, |limit| 1.0 / limit as f64))
-}
-
-/// The place of the binding limiter among an organisation's three.
-pub(crate) fn place(binding: Binding) -> usize {
-    binding as usize
 }
 
 #[test]

@@ -9,6 +9,7 @@
 //! in full length and prints the table.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot set up its scene should stop")]
+#![allow(clippy::print_stdout, reason = "the table and the trace are what is asked for")]
 
 mod accused;
 mod baseline;
@@ -94,8 +95,14 @@ fn judge_all(scenarios: &[Make], seeds: &[u64], shorten: bool) -> Vec<Judged> {
                     if shorten && scenario.script.is_empty() {
                         scenario.seconds = SECONDS_OF_A_SLICE;
                     }
-                    let line = judge(&scenario, seed, Box::new(Accused::new(&scenario, seed)));
-                    judged[which].lock().unwrap().add(seed, &line);
+                    let run = || judge(&scenario, seed, Box::new(Accused::new(&scenario, seed)));
+                    // A panic has told why on the way; what is needed is where.
+                    let line = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
+                    let mut judged = judged[which].lock().unwrap();
+                    match line {
+                        Ok(line) => judged.add(seed, &line),
+                        Err(_) => judged.missed.push((seed, vec!["it panicked, see above".to_owned()])),
+                    }
                 }
             });
         }

@@ -40,6 +40,8 @@ pub(crate) trait Policy {
     fn sent(&mut self, _now: Moment, _slot: usize) {}
     fn heard(&mut self, _now: Moment, _slot: usize, _levels: &Levels) {}
     fn began(&mut self, _now: Moment, _slot: usize) {}
+    /// The upstream has told how much of its input was not in the cache.
+    fn counted(&mut self, _now: Moment, _slot: usize, _uncached: u64) {}
     fn progressed(&mut self, _now: Moment, _produced: &[(usize, u32)]) {}
     fn settle(&mut self, now: Moment, slot: usize, outcome: Outcome);
     fn retry(&mut self, now: Moment, slot: usize, ask: &Ask, failed: &Failed) -> Next;
@@ -47,8 +49,8 @@ pub(crate) trait Policy {
     fn leased(&self) -> u64;
     /// Requests that wait in it.
     fn waiting(&self) -> usize;
-    /// What it believes is in a limiter of an organisation, at least and at most.
-    fn believed(&self, _now: Moment, _org: usize, _which: usize) -> Option<(f64, f64)> {
+    /// What it believes is in a limiter of an organisation, at least and at most, its rate, what others used.
+    fn believed(&self, _now: Moment, _org: usize, _which: usize) -> Option<[f64; 4]> {
         None
     }
     /// By how much its sums over leases and its counters differ.

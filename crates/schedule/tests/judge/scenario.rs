@@ -64,6 +64,8 @@ pub(crate) struct Targets {
     pub(crate) use_min: Option<f64>,
     /// The most upstream 429s.
     pub(crate) throttled_max: Option<u64>,
+    /// The most upstream 429s per 100 requests.
+    pub(crate) per_100_max: Option<f64>,
     /// The most upstream 429s per 100 requests in the minute after the first change.
     pub(crate) after_change_max: Option<f64>,
     pub(crate) jain_min: Option<f64>,
@@ -95,7 +97,10 @@ pub(crate) struct Scenario {
     pub(crate) network: Network,
     pub(crate) script: Vec<(f64, Change)>,
     pub(crate) seconds: f64,
-    pub(crate) binding: Binding,
+    /// What limits each class.
+    pub(crate) binding: Vec<Binding>,
+    /// Seconds of a window in which fairness is looked at.
+    pub(crate) window: f64,
     pub(crate) targets: Targets,
     pub(crate) baselines: Baselines,
 }

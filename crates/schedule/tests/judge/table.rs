@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 #[derive(Clone, Debug)]
 pub(crate) struct Line {
     used: f64,
+    used_always: f64,
     throttled: u64,
     per_10k: f64,
     after_change: Option<f64>,
@@ -37,11 +38,12 @@ impl Line {
         let others = (scenario.weights.len() > 1).then(|| quantile(&figures.others_waits, 0.99));
         Line {
             used: figures.use_percent(),
+            used_always: figures.use_percent_always(),
             throttled: figures.throttled(),
             per_10k: 1e4 * figures.throttled() as f64 / reached.max(1) as f64,
             after_change: change.map(|(at, _)| figures.after_change(*at)),
             shown: figures.shown,
-            jain: figures.jain(&scenario.weights),
+            jain: figures.jain(scenario),
             waits: std::array::from_fn(|band| quantiles(&figures.waits[band])),
             others,
             answered: figures.answered_percent(),
@@ -62,6 +64,7 @@ impl Line {
         let most = |a: Option<f64>, b: Option<f64>| a.zip(b).map(|(a, b)| a.max(b)).or(a).or(b);
         let least = |a: Option<f64>, b: Option<f64>| a.zip(b).map(|(a, b)| a.min(b)).or(a).or(b);
         self.used = self.used.min(other.used);
+        self.used_always = self.used_always.min(other.used_always);
         self.throttled = self.throttled.max(other.throttled);
         self.per_10k = self.per_10k.max(other.per_10k);
         self.after_change = most(self.after_change, other.after_change);

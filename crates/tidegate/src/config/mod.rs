@@ -16,7 +16,7 @@ mod values;
 mod tests;
 
 use contradictions::contradictions;
-use organisation::{OrganisationTable, organisation};
+use organisation::{OrganisationTable, OwnCredentialsTable, organisation};
 use places::Places;
 use std::fmt;
 use std::net::SocketAddr;
@@ -98,6 +98,7 @@ struct File {
     log: LogTable,
     tls: TlsTable,
     organisation: Vec<OrganisationTable>,
+    own_credentials: Option<OwnCredentialsTable>,
     client_key: Vec<ClientKeyTable>,
     tenant: Vec<TenantTable>,
     clocks: ClocksTable,
@@ -151,7 +152,8 @@ impl Config {
         for (n, table) in file.client_key.iter().enumerate() {
             settings.keys.push(client_key(&places, n, table)?);
         }
-        settings.tenants = tenants(&places, &file.tenant, &settings.keys)?;
+        settings.own_credentials = file.own_credentials.map(|table| table.lane(&places)).transpose()?;
+        settings.tenants = tenants(&places, &file.tenant, settings)?;
         contradictions(&places, &config)?;
         Ok(config)
     }
@@ -171,13 +173,14 @@ impl Config {
 
     /// What must hold whatever the sources were: flags can contradict the file too.
     pub fn check(&self) -> Result<(), ConfigError> {
-        if self.settings.keys.is_empty() && !self.listen.ip().is_loopback() {
+        let own = self.settings.own_credentials.is_some();
+        if self.settings.keys.is_empty() && !own && !self.listen.ip().is_loopback() {
             return Err(ConfigError(format!(
                 "listening on {} needs client keys: without any, only clients on this machine are served; make one with `tidegate key new`, or listen on 127.0.0.1",
                 self.listen
             )));
         }
-        if self.settings.organisations.is_empty() {
+        if self.settings.organisations.is_empty() && !own {
             return Err(ConfigError(
                 "there is no upstream: set ANTHROPIC_API_KEY, or name one in a file with --config, or try `tidegate serve --simulate`".to_owned(),
             ));

@@ -84,6 +84,25 @@ pub(super) struct OrganisationTable {
     workspace: BTreeMap<String, WorkspaceTable>,
 }
 
+/// Where requests go whose clients bring an upstream credential of their own.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OwnCredentialsTable {
+    url: Option<String>,
+    #[serde(default)]
+    http: Http,
+}
+
+impl OwnCredentialsTable {
+    /// The way there: a lane without a key.
+    pub(super) fn lane(&self, places: &Places<'_>) -> Result<Arc<Lane>, ConfigError> {
+        let url = self.url.as_deref().unwrap_or(API_URL);
+        let lane = Lane::new("own", url, Scheme::ApiKey, Secret::new(""));
+        let lane = lane.map_err(|e| places.wrong("own_credentials", 0, "url", &e.0))?;
+        Ok(Arc::new(lane.offering(self.http.offer())))
+    }
+}
+
 /// Reads variables of the environment.
 pub(super) type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 

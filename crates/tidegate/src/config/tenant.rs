@@ -3,7 +3,7 @@
 use super::ConfigError;
 use super::places::Places;
 use std::collections::BTreeSet;
-use tidegate_gateway::{ClientKey, KeyHashError, TenantSettings};
+use tidegate_gateway::{ClientKey, KeyHashError, Settings, TenantSettings};
 use tidegate_schedule::{Band, TenantRules};
 
 #[derive(serde::Deserialize)]
@@ -38,13 +38,16 @@ pub(super) struct TenantTable {
 pub(super) fn tenants(
     places: &Places<'_>,
     tables: &[TenantTable],
-    keys: &[ClientKey],
+    settings: &Settings,
 ) -> Result<Vec<TenantSettings>, ConfigError> {
     let mut names = BTreeSet::new();
-    let mut known: BTreeSet<&str> = keys.iter().map(|key| &*key.tenant).collect();
+    let mut known: BTreeSet<&str> = settings.keys.iter().map(|key| &*key.tenant).collect();
     if known.is_empty() {
         // Whoever asks without a key.
         known.insert("default");
+    }
+    if settings.own_credentials.is_some() {
+        known.insert("own");
     }
     let mut tenants = Vec::new();
     for (n, table) in tables.iter().enumerate() {

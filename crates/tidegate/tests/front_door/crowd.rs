@@ -1,13 +1,16 @@
 //! Many at once, and one who does not read: the rest is served as if they were not there, and
 //! afterwards nothing is left of any of them.
 
-use crate::process::{Tidegate, eventually};
+use crate::process::{Folder, Tidegate, eventually};
 use crate::wire::{QUICK, Wire, events, message, post};
 use std::time::{Duration, Instant};
 
 #[test]
 fn two_thousand_streams_at_once_all_end_whole_and_leave_nothing() {
-    let tidegate = Tidegate::simulated_with("", &["--log-level", "warn"]);
+    // This is about streams and not about quota, which lets 2,000 go one after another.
+    let folder = Folder::new();
+    let scenario = folder.write("unlimited.toml", "[quota]\ntier = \"unlimited\"\n");
+    let tidegate = Tidegate::simulated_with("", &["--log-level", "warn", "--scenario", &scenario]);
     // Three seconds each: all of them are open together once the last has begun.
     let slow = ("simulate", "output_tokens=20-20, head_ms=0, first_ms=3000, event_ms=100");
     let request = post(&[slow], message(true, 100, "x"));

@@ -139,6 +139,40 @@ fn a_tenants_own_limits_are_told_in_the_apis_headers() {
     assert_eq!(tidegate.truth("/truth")["requests"], 3, "the upstream never saw it");
 }
 
+#[test]
+fn a_credential_of_the_clients_own_goes_upstream_and_nobody_elses_does() {
+    let wrong = r#"{"type":"error","error":{"type":"authentication_error","message":"invalid x-api-key"},"request_id":"req_1"}"#;
+    let wrong = plain(401, "content-type: application/json\r\nrequest-id: req_1\r\n", wrong);
+    let upstream = Upstream::playing(move |_, seen, socket| {
+        let said = if seen.all("x-api-key") == ["sk-ant-bad-OWNMARK"] { wrong.clone() } else { good() };
+        drop(std::io::Write::write_all(socket, said.as_bytes()));
+    });
+    let own = format!("[own_credentials]\nurl = \"http://{}\"\n", upstream.at);
+    let tidegate = before(&[("ours", &upstream)], &own);
+    let ask = |lines: &[(&str, &str)]| tidegate.ask(post(lines, message(false, 50, "hello")));
+    assert_eq!(ask(&[("x-api-key", "sk-ant-theirs-OWNMARK")]).status, 200);
+    assert_eq!(ask(&[("authorization", "Bearer sk-ant-other-OWNMARK")]).status, 200);
+    assert_eq!(ask(&[("x-api-key", "tg_whatever")]).status, 200, "no keys are configured");
+    let answer = ask(&[("x-api-key", "sk-ant-bad-OWNMARK")]);
+    assert_eq!((answer.status, answer.code().as_str()), (401, ""), "its own key is its own business");
+    let sent: Vec<_> =
+        upstream.seen().iter().map(|s| (s.all("x-api-key").join(","), s.all("authorization").join(","))).collect();
+    let want = [
+        ("sk-ant-theirs-OWNMARK", ""),
+        ("", "Bearer sk-ant-other-OWNMARK"),
+        ("sk-ant-ours", ""),
+        ("sk-ant-bad-OWNMARK", ""),
+    ];
+    assert_eq!(sent, want.map(|(a, b)| (a.to_owned(), b.to_owned())));
+    let domains = tidegate.admin("/domains").json()["domains"].as_array().unwrap().clone();
+    assert_eq!(domains.iter().filter(|d| d["organisation"] == "own").count(), 3, "a domain for each credential");
+    assert_eq!(tidegate.metric("tidegate_upstream_keys_aside{organisation=\"ours\"}"), 0.0);
+    let pinned = ask(&[("x-api-key", "sk-ant-theirs-OWNMARK"), ("tidegate-organisation", "ours")]);
+    assert_eq!((pinned.status, pinned.code().as_str()), (400, "invalid_header"));
+    tidegate.comes_to_rest();
+    assert_eq!(tidegate.logged("OWNMARK"), 0, "{}", tidegate.output());
+}
+
 /// A gateway in front of these upstreams, each an organisation of its own.
 fn before(upstreams: &[(&str, &Upstream)], config: &str) -> Tidegate {
     let tables: String = upstreams

@@ -322,7 +322,7 @@ fn documented_statuses(case: &Case<'_>) -> Verdict {
         // An answer to HEAD cannot say why.
         None if case.request.what == What::RootHead => status == 529 && is_crowded(case) && case.request.http2,
         // Of an answer that was not read to its end only the status is known.
-        None => matches!(status, 500 | 529) && case.seen.end != End::Answered,
+        None => (matches!(status, 500 | 529) || status == 400 && is_too_large(case)) && case.seen.end != End::Answered,
         _ => false,
     };
     if told_by_us {
@@ -636,6 +636,13 @@ fn nobody_gives_up_early(case: &Case<'_>) -> Verdict {
     let rich = rules.budget as usize >= 14 * case.over.records.len();
     let took = case.seen.ended.since(case.seen.began);
     let in_time = case.request.deadline.is_none() && took + rules.cap < scene.settings.clocks.whole;
+    // What is refused under load is asked for as long as its band may wait.
+    let band = case.request.lines.iter().find(|(name, _)| *name == "tidegate-priority");
+    let band = band.and_then(|(_, value)| tidegate_schedule::Band::of_name(value)).unwrap_or_default();
+    let waited_out = took >= scene.settings.schedule.queue.wait_max[band as usize];
+    if case.error_code() == Some("upstream_overloaded") && waited_out {
+        return Ok(());
+    }
     let attempts = case.records.len();
     if gave_up && !content && known && rich && in_time && attempts < rules.attempts_max as usize {
         return Err(format!("after {attempts} attempts of {}", rules.attempts_max));
