@@ -114,6 +114,8 @@ pub(crate) struct Bucket {
     blamed_at: Option<Moment>,
     /// `trust` was cut for growing too sharply, and recovers as slowly as growth is allowed.
     ramped: bool,
+    /// A head told its level.
+    heard_at: Option<Moment>,
     ledger: Ledger,
     /// How much was found missing that we did not use: another consumer, or a limit that was cut
     /// and not told, in all.
@@ -146,6 +148,7 @@ impl Bucket {
             trust: 1.0,
             blamed_at: None,
             ramped: false,
+            heard_at: None,
             ledger: Ledger::default(),
             foreign: 0.0,
             drain: 0.0,
@@ -225,6 +228,24 @@ impl Bucket {
         self.ledger.add(now, amount);
     }
 
+    /// `amount` more was used at `then` than was taken for it; fewer if negative. It is put where it
+    /// belongs, or heads of answers from before now would see it come and go a second time.
+    pub(crate) fn amend(&mut self, then: Moment, amount: f64) {
+        self.low -= amount;
+        self.high -= amount;
+        self.ledger.amend(then, amount);
+    }
+
+    /// The same of what was used bit by bit since `then`, unseen: what heads have told since has it
+    /// already.
+    pub(crate) fn amend_unseen(&mut self, then: Moment, amount: f64) {
+        if self.heard_at.is_some_and(|at| at > then) {
+            self.ledger.amend(then, amount);
+        } else {
+            self.amend(then, amount);
+        }
+    }
+
     /// `amount` that was taken may have been given back, or not.
     pub(crate) fn maybe_back(&mut self, amount: f64) {
         self.high += amount;
@@ -253,6 +274,7 @@ impl Bucket {
         let unsure = told.unsure;
         let (told, err) = (remaining as f64, self.kind.rounding() + unsure * now.since(sent).as_secs_f64());
         self.seen = self.seen.max(told);
+        self.heard_at = Some(now);
         let (low, high) = self.bounds(now, sent.max(now - (MEMORY - late)), told, err, late);
         if high < self.low {
             // Nothing of what was believed is left to believe: the head's own bounds hold.

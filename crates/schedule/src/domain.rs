@@ -45,6 +45,8 @@ const WINDOW_OPEN: f64 = 4_096.0;
 const SHRINK_PAUSE: Duration = Duration::from_secs(1);
 /// No `retry-after` closes a domain for longer before it is tried again.
 pub(crate) const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
+/// Growth is judged over so long (an assumption: the API does not say).
+const RAMP_LOOKS_AT: Duration = Duration::from_secs(10);
 /// So long after an idle time it is kept from leaping.
 const AWAKE: Duration = Duration::from_secs(10);
 /// How lateness fades, for each request sent.
@@ -210,9 +212,10 @@ impl Domain {
     }
 
     /// Whether a 429 for growing too sharply, that came for a request which went at `went`, is to slow
-    /// it down: what went before the last cut says nothing of it.
+    /// it down: what went before the last cut says nothing of it, nor what comes while the upstream
+    /// still looks at the time before.
     pub(crate) fn slows(&mut self, now: Moment, went: Moment) -> bool {
-        let slows = self.slowed_at.is_none_or(|at| went >= at);
+        let slows = self.slowed_at.is_none_or(|at| went >= at && now.since(at) >= RAMP_LOOKS_AT);
         if slows {
             self.slowed_at = Some(now);
         }

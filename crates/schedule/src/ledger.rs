@@ -48,6 +48,17 @@ impl Ledger {
         }
     }
 
+    /// `amount` more was used at `then` than was noted; less if negative.
+    pub(crate) fn amend(&mut self, then: Moment, amount: f64) {
+        self.total += amount;
+        let this = slot(then);
+        let from = self.slots.partition_point(|(n, _)| *n < this);
+        if from == 0 && self.slots.front().is_none_or(|(n, _)| *n > this) {
+            self.before += amount;
+        }
+        self.slots.iter_mut().skip(from).for_each(|(_, total)| *total += amount);
+    }
+
     /// Everything so far.
     pub(crate) fn total(&self) -> f64 {
         self.total
@@ -89,6 +100,18 @@ mod tests {
         assert_eq!((l.by(at(130)), l.with(at(130)), l.total()), (5.0, 15.0, 15.0));
         l.add(at(130), -10.0);
         assert_eq!(l.with(at(130)), 5.0);
+    }
+
+    #[test]
+    fn what_becomes_known_later_is_noted_where_it_was() {
+        let mut l = Ledger::default();
+        l.add(at(0), 10.0);
+        l.add(at(500), 5.0);
+        l.amend(at(10), -4.0);
+        assert_eq!((l.by(at(0)), l.with(at(0)), l.by(at(500)), l.total()), (0.0, 6.0, 6.0, 11.0));
+        l.add(at(200_000), 1.0);
+        l.amend(at(100), 2.0);
+        assert_eq!((l.by(at(199_000)), l.total()), (13.0, 14.0), "older than it remembers");
     }
 
     #[test]

@@ -240,6 +240,22 @@ impl Meters {
         self.comes(coming, 1.0);
     }
 
+    /// A request that went at `then` used so much more than was taken for it; less if negative.
+    pub(crate) fn amend(&mut self, then: Moment, requests: f64, input: f64) {
+        for (bucket, amount) in [(&mut self.requests, requests), (&mut self.input, input)] {
+            if let (Some(bucket), true) = (bucket, amount != 0.0) {
+                bucket.amend(then, amount);
+            }
+        }
+    }
+
+    /// An answer that began at `then` produced so much more, unseen, than was taken for it.
+    pub(crate) fn amend_unseen(&mut self, then: Moment, output: f64) {
+        if let Some(bucket) = &mut self.output {
+            bucket.amend_unseen(then, output);
+        }
+    }
+
     /// Takes from the buckets; negative amounts give back.
     pub(crate) fn take(&mut self, now: Moment, requests: f64, input: f64, output: f64) {
         let take = |bucket: &mut Option<Bucket>, amount: f64| {
@@ -311,9 +327,10 @@ impl Meters {
         }
     }
 
-    /// Usage grew too sharply. Output follows what is let in, so it is left alone.
+    /// Usage grew too sharply. Tokens follow requests, so where these are metered they alone are cut:
+    /// a second's worth of a small rate is less than one long input.
     pub(crate) fn slow(&mut self, now: Moment) {
-        for bucket in [&mut self.requests, &mut self.input].into_iter().flatten() {
+        if let Some(bucket) = self.requests.as_mut().or(self.input.as_mut()) {
             bucket.slow(now);
         }
     }

@@ -68,6 +68,7 @@ impl Scheduler {
         let Some(flight) = self.shared.flights.get_mut(id).filter(|f| !f.counted) else { return };
         flight.counted = true;
         let before = std::mem::replace(&mut flight.input, uncached as f64);
+        let went = flight.went;
         flight.tenant_tokens += flight.input - before;
         let more = flight.input - before;
         if let Some(tenant) = self.shared.tenants.get_mut(&flight.tenant) {
@@ -78,7 +79,7 @@ impl Scheduler {
             for level in &class.domains[flight.domain].meters {
                 let level = &mut class.meters[*level];
                 level.uncounted -= before * before;
-                level.take(now, 0.0, more, 0.0);
+                level.amend(went, 0.0, more);
             }
         }
         class.touch(now);
@@ -197,7 +198,7 @@ impl Scheduler {
         if flight.metered {
             let more = uncached - flight.input;
             for level in &class.domains[flight.domain].meters {
-                class.meters[*level].take(now, 0.0, more, 0.0);
+                class.meters[*level].amend(flight.went, 0.0, more);
             }
         }
         let more = class.cost(uncached, spent.output as f64) - flight.cost;
@@ -225,8 +226,12 @@ impl Scheduler {
         }
         let taken = if flight.reserved > 0.0 { flight.reserved } else { flight.produced };
         let class = &mut self.classes[flight.class];
+        let unseen = flight.began.filter(|_| !flight.seen && flight.reserved == 0.0);
         for level in &class.domains[flight.domain].meters {
-            class.meters[*level].take(now, 0.0, 0.0, output - taken);
+            match unseen {
+                Some(began) => class.meters[*level].amend_unseen(began, output - taken),
+                None => class.meters[*level].take(now, 0.0, 0.0, output - taken),
+            }
         }
     }
 
@@ -239,7 +244,8 @@ impl Scheduler {
         class.fair.correct(flight.band, flight.tenant, self.shared.weight(flight.tenant), -flight.cost);
         if flight.metered {
             for level in &class.domains[flight.domain].meters {
-                class.meters[*level].take(now, -1.0, -flight.input, -flight.reserved.max(flight.produced));
+                class.meters[*level].amend(flight.went, -1.0, -flight.input);
+                class.meters[*level].take(now, 0.0, 0.0, -flight.reserved.max(flight.produced));
             }
         }
     }
