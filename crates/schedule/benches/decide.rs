@@ -19,6 +19,9 @@ use tidegate_schedule::{
 const QUEUED: usize = 10_000;
 const TENANTS: u64 = 1_000;
 const CYCLES: usize = 100_000;
+/// Answers under way, at least, while the regular look is timed, and how often it is.
+const RUNNING: usize = 5_000;
+const LOOKS: usize = 100;
 
 struct Scene {
     scheduler: Scheduler,
@@ -132,9 +135,34 @@ fn quantiles(scene: &mut Scene) {
     println!("p50 {:?}, p99 {:?}, p99.9 {:?}, most {:?}", at(0.5), at(0.99), at(0.999), at(1.0));
 }
 
+/// What is reckoned anew every 50 ms: the answers under way, and how much is still to come of each.
+fn regular_look(scene: &mut Scene) {
+    let mut taken: Vec<Duration> = Vec::with_capacity(LOOKS);
+    while scene.out.len() < RUNNING {
+        scene.now = scene.now + Duration::from_millis(1);
+        scene.goes_on();
+        scene.advance();
+    }
+    for _ in 0..LOOKS {
+        scene.now = scene.now + Duration::from_millis(50);
+        let start = Instant::now();
+        scene.advance();
+        taken.push(start.elapsed());
+        scene.goes_on();
+    }
+    taken.sort_unstable();
+    println!(
+        "{} leases out: the look of every 50 ms: p50 {:?}, most {:?}",
+        scene.out.len(),
+        taken[LOOKS / 2],
+        taken[LOOKS - 1]
+    );
+}
+
 fn decide(criterion: &mut Criterion) {
     let mut scene = Scene::new();
     quantiles(&mut scene);
+    regular_look(&mut Scene::new());
     criterion.bench_function("ask and settle with 10,000 queued", |bencher| {
         bencher.iter_custom(|times| {
             let mut total = Duration::ZERO;

@@ -233,14 +233,21 @@ impl Bucket {
     pub(crate) fn amend(&mut self, then: Moment, amount: f64) {
         self.low -= amount;
         self.high -= amount;
+        self.note(then, amount);
+    }
+
+    fn note(&mut self, then: Moment, amount: f64) {
         self.ledger.amend(then, amount);
+        if let Some(earlier) = self.earlier.as_mut().filter(|e| e.at >= then) {
+            earlier.used += amount;
+        }
     }
 
     /// The same of what was used bit by bit since `then`, unseen: what heads have told since has it
     /// already.
     pub(crate) fn amend_unseen(&mut self, then: Moment, amount: f64) {
         if self.heard_at.is_some_and(|at| at > then) {
-            self.ledger.amend(then, amount);
+            self.note(then, amount);
         } else {
             self.amend(then, amount);
         }
@@ -283,13 +290,11 @@ impl Bucket {
         }
         self.compare(now, if remaining > 0 { low } else { f64::NEG_INFINITY }, high, unsure);
         self.high = if low > self.high { high } else { self.high.min(high) };
-        if remaining > 0 && low > self.low {
+        // Where growth is limited the level says nothing of what may go.
+        if remaining > 0 && low > self.low && !self.ramped {
             self.low = if alone { low } else { self.low + LIFT * (low - self.low) };
         }
         self.low = self.low.min(self.high);
-        if self.ramped {
-            self.low = self.low.min(self.capacity());
-        }
     }
 
     /// What others used since an earlier head lies between what is surely missing and what may be;

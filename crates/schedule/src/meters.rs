@@ -249,6 +249,15 @@ impl Meters {
         }
     }
 
+    /// So much of what was reserved is given back. The upstream did so up to `late` ago, and a head may
+    /// have told of it before it is known here: what is noted as long ago as that cannot be counted
+    /// twice.
+    pub(crate) fn unreserve(&mut self, now: Moment, output: f64, late: Duration) {
+        if let Some(bucket) = &mut self.output {
+            bucket.amend(now - late * 2, -output);
+        }
+    }
+
     /// An answer that began at `then` produced so much more, unseen, than was taken for it.
     pub(crate) fn amend_unseen(&mut self, then: Moment, output: f64) {
         if let Some(bucket) = &mut self.output {

@@ -187,7 +187,7 @@ impl Class {
     /// What the look found: who waits for which domain, and when to look again.
     fn settle_heads(&mut self, now: Moment, shared: &mut Shared, heads: &Heads) {
         let mut wake = self.ends.first().map(|(until, _)| *until);
-        let soon = now + Duration::from_millis(1);
+        let soon = now + Duration::from_millis(2);
         let mut sooner = |at: Moment| wake = Some(wake.map_or(at, |w| w.min(at)).max(soon));
         for level in &mut self.meters {
             level.no_room();

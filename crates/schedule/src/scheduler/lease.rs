@@ -226,11 +226,14 @@ impl Scheduler {
         }
         let taken = if flight.reserved > 0.0 { flight.reserved } else { flight.produced };
         let class = &mut self.classes[flight.class];
-        let unseen = flight.began.filter(|_| !flight.seen && flight.reserved == 0.0);
-        for level in &class.domains[flight.domain].meters {
-            match unseen {
-                Some(began) => class.meters[*level].amend_unseen(began, output - taken),
-                None => class.meters[*level].take(now, 0.0, 0.0, output - taken),
+        let d = &class.domains[flight.domain];
+        let late = d.late(self.shared.rules.jitter);
+        for level in &d.meters {
+            let level = &mut class.meters[*level];
+            match flight.began {
+                _ if flight.reserved > 0.0 => level.unreserve(now, taken - output, late),
+                Some(began) if !flight.seen => level.amend_unseen(began, output - taken),
+                _ => level.take(now, 0.0, 0.0, output - taken),
             }
         }
     }

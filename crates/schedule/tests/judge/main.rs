@@ -27,7 +27,7 @@ mod world;
 use accused::Accused;
 use baseline::{FireAndRetry, MinuteWindow};
 use policy::Policy;
-use scenario::{Baselines, Scenario};
+use scenario::{Baselines, Binding, Scenario};
 use scenarios::Make;
 use std::fmt::Write as _;
 use std::sync::Mutex;
@@ -92,7 +92,10 @@ fn judge_all(scenarios: &[Make], seeds: &[u64], shorten: bool) -> Vec<Judged> {
                     }
                     let (which, seed) = (job % scenarios.len(), seeds[job / scenarios.len()]);
                     let mut scenario = scenarios[which](seed);
-                    if shorten && scenario.script.is_empty() {
+                    // Changes come late, and a short run that ends while a long prompt is saved for seems to
+                    // have wasted what it saved.
+                    let whole = !scenario.script.is_empty() || scenario.binding.contains(&Binding::Input);
+                    if shorten && !whole {
                         scenario.seconds = SECONDS_OF_A_SLICE;
                     }
                     let run = || judge(&scenario, seed, Box::new(Accused::new(&scenario, seed)));
