@@ -19,6 +19,7 @@ use tidegate_schedule::{
     Retry, Scheduler, TenantId, TenantLevels, Ticket, Verdict, WaitView, WaitsFor, WorkspaceId,
 };
 use tidegate_transport::Clock;
+use tidegate_wire::usage::Usage;
 use tokio::sync::{Notify, oneshot};
 
 /// How often the sum of the leases is compared with the scheduler's counters, and breakers are
@@ -95,20 +96,20 @@ impl Admission {
 
     /// Asks for a lease and waits for it; `stream` is whose.
     pub(crate) async fn lease(&self, ask: Ask, stream: StreamId) -> Result<LeaseGuard, Refusal> {
-        let now = self.0.clock.now();
-        let (ticket, answer) = {
-            let mut state = self.state();
-            match state.scheduler.ask(now, ask) {
-                Verdict::Go(lease) => return Ok(LeaseGuard::new(self, lease)),
-                Verdict::Refuse(refusal) => return Err(refusal),
-                Verdict::Wait(ticket) => {
-                    let (send, answer) = oneshot::channel();
-                    state.waiting.insert(ticket, Waiting { stream, answer: send });
-                    (ticket, answer)
-                }
+        // Others may get their turn by this asking, so it is a change like any.
+        let asked = self.change(|state, now| match state.scheduler.ask(now, ask) {
+            Verdict::Go(lease) => Ok(Ok(lease)),
+            Verdict::Refuse(refusal) => Ok(Err(refusal)),
+            Verdict::Wait(ticket) => {
+                let (send, answer) = oneshot::channel();
+                state.waiting.insert(ticket, Waiting { stream, answer: send });
+                Err((ticket, answer))
             }
+        });
+        let (ticket, answer) = match asked {
+            Ok(answered) => return answered.map(|lease| LeaseGuard::new(self, lease)),
+            Err(waits) => waits,
         };
-        self.0.changed.notify_one();
         let mut waiter = Waiter { admission: self, ticket, answer, is_answered: false };
         let answer = (&mut waiter.answer).await;
         waiter.is_answered = true;
@@ -288,9 +289,16 @@ impl LeaseGuard {
         });
     }
 
-    /// The answer's first event came.
-    pub(crate) fn began(&self) {
-        self.admission.change(|state, now| state.scheduler.began(now, self.id));
+    /// The answer's first event came, and told this of its input; nothing if all is zero.
+    pub(crate) fn began(&self, usage: &Usage) {
+        let uncached = usage.input.saturating_add(usage.cache_creation);
+        let told = uncached > 0 || usage.cache_read > 0;
+        self.admission.change(|state, now| {
+            state.scheduler.began(now, self.id);
+            if told {
+                state.scheduler.counted(now, self.id, uncached);
+            }
+        });
     }
 
     /// Gives the lease back with what it led to.

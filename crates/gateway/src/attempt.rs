@@ -177,7 +177,7 @@ async fn pass_whole(
     let house = &*plane.house;
     let limit = house.settings.limits.answer_bytes;
     let (mut body, mut bytes) = (BytesMut::new(), house.backlogs.empty_lease());
-    lease.began();
+    lease.began(&Usage::default());
     loop {
         let read = reply.attend(poll_fn(|cx| answer.poll_body(cx, &mut |piece| body.extend_from_slice(piece)))).await?;
         if body.len() as u64 > limit {

@@ -234,7 +234,7 @@ impl<'a> Relay<'a> {
             _ => {}
         }
         if self.tap.events == 1 {
-            self.lease.began();
+            self.lease.began(&self.tap.usage);
         }
         if kind.is_progress() {
             self.last_progress = self.last_byte;
