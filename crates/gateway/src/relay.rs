@@ -233,7 +233,7 @@ impl<'a> Relay<'a> {
             }
             _ => {}
         }
-        if self.tap.events == 1 {
+        if self.tap.events == 1 || kind == Kind::MessageStart {
             self.lease.began(&self.tap.usage);
         }
         if kind.is_progress() {

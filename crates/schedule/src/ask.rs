@@ -354,6 +354,20 @@ pub struct Spent {
     pub output: u64,
 }
 
+impl Spent {
+    /// The numbers are the upstream's word, and may be absurd: none is larger than any model's window
+    /// ten times over.
+    pub(crate) fn within_reason(self) -> Self {
+        const MOST: u64 = 10_000_000;
+        Spent {
+            input: self.input.min(MOST),
+            cache_creation: self.cache_creation.min(MOST),
+            cache_read: self.cache_read.min(MOST),
+            output: self.output.min(MOST),
+        }
+    }
+}
+
 /// How an exchange ended, as far as quota is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {

@@ -67,8 +67,8 @@ pub(crate) struct Domain {
     pub(crate) closed_until: Moment,
     /// A limiter refused: after `closed_until` one goes alone, until one is let through.
     careful: bool,
-    /// That one is under way.
-    trying: bool,
+    /// That one is under way, and went then.
+    trying: Option<Moment>,
     /// Requests at once, where a 429 told of such a limit or nothing else is known.
     pub(crate) window: Option<f64>,
     shrunk_at: Moment,
@@ -106,7 +106,7 @@ impl Domain {
             in_flight: 0,
             closed_until: Moment::ZERO,
             careful: false,
-            trying: false,
+            trying: None,
             window: None,
             shrunk_at: Moment::ZERO,
             breaker: Breaker::default(),
@@ -125,7 +125,7 @@ impl Domain {
     /// What keeps every request away, whatever its size.
     pub(crate) fn closed(&self, now: Moment) -> Option<Blocked> {
         let span = |wait: Duration, by| (!wait.is_zero()).then_some(Blocked { wait, by });
-        let closed = if self.trying { crate::meters::LOOK_AGAIN } else { Duration::ZERO };
+        let closed = if self.trying.is_some() { crate::meters::LOOK_AGAIN } else { Duration::ZERO };
         let closed = span(now.until(self.closed_until).max(closed), WaitsFor::RetryAfter);
         let broken = span(self.breaker.wait(now), WaitsFor::Breaker);
         let full = self.window.is_some_and(|w| f64::from(self.in_flight) >= w.max(1.0));
@@ -153,7 +153,7 @@ impl Domain {
         self.in_flight += 1;
         self.last_sent = Some(now);
         self.breaker.goes(now);
-        self.trying = self.careful;
+        self.trying = self.careful.then_some(now);
         self.head = None;
     }
 
@@ -183,11 +183,11 @@ impl Domain {
         self.window = self.window.map(|w| w + 1.0).filter(|w| *w < WINDOW_OPEN);
     }
 
-    /// A request that went at `went` was let `through`, or is over without having been. Only one that
-    /// went after the last refusal says anything.
+    /// A request that went at `went` was let `through`, or is over without having been. Only the one
+    /// that was tried says anything; nothing went after it.
     pub(crate) fn tried(&mut self, went: Moment, through: bool) {
-        if self.trying && went >= self.closed_until {
-            self.trying = false;
+        if self.trying.is_some_and(|at| went >= at) {
+            self.trying = None;
             self.careful &= !through;
         }
     }

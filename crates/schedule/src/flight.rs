@@ -47,6 +47,8 @@ pub(crate) struct Flight {
     pub(crate) told: bool,
     /// Uncached input taken, tokens: as estimated, or as counted.
     pub(crate) input: f64,
+    /// It had been saved for: the bucket was as full as it gets.
+    pub(crate) saved: bool,
     /// The upstream has counted it.
     pub(crate) counted: bool,
     /// Output reserved, tokens; zero where the provider does not.

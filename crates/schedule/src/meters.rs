@@ -170,7 +170,8 @@ impl Meters {
 
     /// Whether an input of so many tokens can never go, and what the limit is.
     pub(crate) fn never(&self, now: Moment, input: f64) -> Option<u64> {
-        let limit = self.input.as_ref().map(|b| b.limit())?;
+        // What is only assumed refuses nobody.
+        let limit = self.input.as_ref().filter(|b| b.source() != Source::Assumed).map(|b| b.limit())?;
         let refused = self.too_large.filter(|(_, at)| now.since(*at) < TOO_LARGE_FOR).map(|(tokens, _)| tokens);
         // An estimate may be a third too high.
         (input > limit as f64 * 1.5 || refused.is_some_and(|tokens| input >= tokens * 0.95)).then_some(limit)
@@ -317,7 +318,8 @@ impl Meters {
         hear(&mut self.output, &levels.output_tokens, self.unsure);
     }
 
-    /// A 429 named a limiter and asked to wait; `tokens` is the input it refused.
+    /// A 429 named a limiter and asked to wait; `tokens` is the input it refused although it had been
+    /// saved for, else 0.
     pub(crate) fn blame(&mut self, now: Moment, by: Throttle, asked: Duration, tokens: f64) {
         match by {
             Throttle::Requests => self.requests.iter_mut().for_each(|b| b.blame(now, asked)),

@@ -197,6 +197,85 @@ fn after_a_limiter_refused_one_goes_alone_until_it_is_let_through() {
 }
 
 #[test]
+fn a_second_429_while_one_is_tried_does_not_shut_the_domain_for_ever() {
+    let mut s = scheduler(&[keys(1)]);
+    let told = limits(6_000, 6_000_000, 600_000);
+    s.know(at(0), OrgId(0), None, CLASS, told);
+    let first = go(&mut s, at(0), ask());
+    s.heard(at(50), first.id(), &levels(told, [6_000, 6_000_000, 600_000]));
+    let slow = go(&mut s, at(60), ask());
+    s.settle(at(100), first, throttled(Throttle::OutputTokens, 1_000));
+    wait(&mut s, at(200), ask());
+    let Some((when, _, Verdict::Go(tried))) = pass(&mut s, at(200), at(9_000)).pop() else { panic!() };
+    s.settle(when, slow, throttled(Throttle::OutputTokens, 2_000));
+    s.began(when + S, tried.id());
+    s.settle(when + 2 * S, tried, spent(100, 10));
+    let next = wait(&mut s, when + S, ask());
+    assert_eq!(pass(&mut s, when + S, when + 20 * S)[0].1, next);
+}
+
+#[test]
+fn a_large_first_request_is_not_refused_by_limits_that_are_only_assumed() {
+    let mut s = scheduler(&[keys(1)]);
+    go(&mut s, at(0), Ask { input: Mix { words: 1_000_000, ..Mix::default() }, ..ask() });
+}
+
+#[test]
+fn a_leader_that_hangs_holds_nobody_for_long_and_what_is_not_cached_has_none() {
+    let mut s = unmetered(&[keys(1)]);
+    let prefix = Some(Prefix { key: 7, share: 0.9, ttl: 300 * S });
+    let long = Ask { prefix, input: Mix { words: 43_500, ..Mix::default() }, ..ask() };
+    let leader = go(&mut s, at(0), long);
+    (0..3).for_each(|_| {
+        wait(&mut s, at(1), long);
+    });
+    let went = pass(&mut s, at(1), at(10_000));
+    assert_eq!(went.len(), 3, "{went:?}");
+    assert!((at(2_000)..at(4_000)).contains(&went[0].0), "{:?}", went[0].0);
+    // It was answered, and nothing of it was cached: the next ones go side by side.
+    s.began(at(11_000), leader.id());
+    s.settle(at(12_000), leader, spent(10_000, 10));
+    (0..3).for_each(|_| {
+        go(&mut s, at(12_001), long);
+    });
+}
+
+#[test]
+fn those_bound_to_a_busy_place_hide_nobody() {
+    let mut s = unmetered(&[keys(1), keys(1)]);
+    let there = Ask { pin: Some(Pin { org: OrgId(0), workspace: None }), ..ask() };
+    let one = go(&mut s, at(0), there);
+    s.settle(at(0), one, throttled(Throttle::Unnamed, 50_000));
+    (0..300).for_each(|_| {
+        wait(&mut s, at(1), there);
+    });
+    go(&mut s, at(2), Ask { tenant: TenantId(1), ..ask() });
+    go(&mut s, at(2), ask());
+}
+
+#[test]
+fn a_slot_that_is_free_in_one_class_serves_the_tenant_in_another() {
+    let mut s = scheduler(&[keys(1)]);
+    s.tenant(at(0), TenantId(1), &TenantRules { concurrent: Some(1), ..TenantRules::default() });
+    let one = Ask { tenant: TenantId(1), ..ask() };
+    let first = go(&mut s, at(0), one);
+    let second = wait(&mut s, at(0), Ask { class: ClassId(1), band: Band::Interactive, ..one });
+    assert!(s.advance(at(1)).is_empty());
+    s.settle(at(10), first, Outcome::Answered(None));
+    assert_eq!(s.advance(at(10))[0].0, second);
+}
+
+#[test]
+fn the_upstreams_failures_are_not_charged_to_the_tenant() {
+    let mut s = unmetered(&[keys(1)]);
+    s.tenant(at(0), TenantId(1), &TenantRules { requests: Some(3), ..TenantRules::default() });
+    for n in 0..20 {
+        let lease = go(&mut s, at(n), Ask { tenant: TenantId(1), ..ask() });
+        s.settle(at(n), lease, Outcome::Overloaded { retry_after: None });
+    }
+}
+
+#[test]
 fn a_huge_retry_after_is_tried_again_within_five_minutes() {
     let mut s = unmetered(&[keys(1)]);
     let a = go(&mut s, at(0), ask());
@@ -503,7 +582,6 @@ fn a_workspace_is_held_to_its_own_limits_and_its_organisations() {
     s.know(at(0), OrgId(0), Some(WorkspaceId(0)), CLASS, limits(60, 10_000_000, 10_000_000));
     let there = Pin { org: OrgId(0), workspace: Some(Some(WorkspaceId(0))) };
     go(&mut s, at(0), ask());
-    go(&mut s, at(0), Ask { pin: Some(there), ..ask() });
     for _ in 0..40 {
         wait(&mut s, at(0), Ask { pin: Some(there), ..ask() });
         wait(&mut s, at(0), Ask { pin: Some(Pin { workspace: Some(None), ..there }), ..ask() });

@@ -154,11 +154,16 @@ impl Scheduler {
 
     /// The domains seen so far.
     pub fn domains(&self, now: Moment) -> Vec<DomainView> {
-        let one = |(id, class)| (0..Class::len(class)).map(move |n| (id, class, n));
-        self.numbered().flat_map(one).map(|(id, class, n)| self.view(now, id, class, n)).collect()
+        let mut queued = vec![[0; 3]; self.classes.len()];
+        for waiting in self.shared.queue.values() {
+            queued[waiting.class][waiting.ask.band as usize] += 1;
+        }
+        let one = |(id, class): (ClassId, usize)| (0..self.classes[class].len()).map(move |n| (id, class, n));
+        let view = |(id, class, n): (ClassId, usize, usize)| self.view(now, id, &self.classes[class], n, queued[class]);
+        self.numbered().flat_map(one).map(view).collect()
     }
 
-    fn view(&self, now: Moment, id: ClassId, class: &Class, n: usize) -> DomainView {
+    fn view(&self, now: Moment, id: ClassId, class: &Class, n: usize, queued: [usize; 3]) -> DomainView {
         let d: &Domain = &class.domains[n];
         let level = |k: usize| d.meters.get(k).and_then(|n| class.meters.get(*n));
         let (breaker, breaker_for) = d.breaker_shown(now);
@@ -168,10 +173,6 @@ impl Scheduler {
             let lane = org.and_then(|o| o.lanes.get(usize::from(*key))).copied().unwrap_or_default();
             KeyView { key: *key, in_flight: lane.in_flight, rejected_for: now.until(lane.rejected_until) }
         });
-        let mut queued = [0; 3];
-        for waiting in self.shared.queue.values().filter(|w| std::ptr::eq(&self.classes[w.class], class)) {
-            queued[waiting.ask.band as usize] += 1;
-        }
         DomainView {
             org: d.org,
             workspace: d.workspace,

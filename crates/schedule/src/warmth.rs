@@ -35,6 +35,11 @@ impl Warmth {
         warm.filter(|w| w.until > now).map_or(0.0, |w| w.tokens)
     }
 
+    /// Whether it is known, of the time since, what the cache there holds of `prefix`, be it nothing.
+    pub(crate) fn knows(&self, now: Moment, org: OrgId, workspace: Option<WorkspaceId>, prefix: u64) -> bool {
+        self.entries.get(&(org, workspace, prefix)).is_some_and(|w| w.until > now)
+    }
+
     /// An answer read or wrote `tokens` of it; the time to live runs from the request's `start`.
     pub(crate) fn learn(
         &mut self,

@@ -48,7 +48,7 @@ pub fn blame(status: u16, said: Option<&ErrorBody>) -> Option<Blame> {
     let message = || said.map(|s| s.message.to_ascii_lowercase()).unwrap_or_default();
     Some(match status {
         _ if matches!(code, "enforced_spend_limit_reached" | "contract_spend_limit_reached") => Blame::SpendCap,
-        400 if code == "organization_on_hold" => Blame::Key,
+        400 if code == "organization_on_hold" || is_shut(&message()) => Blame::Key,
         400 if is_spent(&message()) => Blame::SpendCap,
         // A page in a browser was refused, not the key.
         401 if message().contains("cors") => Blame::Request,
@@ -67,8 +67,9 @@ pub fn blame(status: u16, said: Option<&ErrorBody>) -> Option<Blame> {
 /// "You have reached your specified API usage limits", "... workspace API usage limits", "Your
 /// credit balance is too low".
 fn is_spent(message: &str) -> bool {
-    message.contains("you have reached your specified") && message.contains("usage limit")
-        || message.contains("credit balance is too low")
+    // Beginnings only: what a client wrote may stand anywhere further on, and must not stop others.
+    message.starts_with("you have reached your specified") && message.contains("usage limit")
+        || message.starts_with("your credit balance is too low")
 }
 
 /// Whether a 403 speaks of a key or an organisation that may do nothing any more. One that names a
@@ -76,7 +77,15 @@ fn is_spent(message: &str) -> bool {
 fn is_shut(message: &str) -> bool {
     let whose = ["organization", "organisation", "api key", "workspace", "account"];
     let what = ["disabled", "suspended", "on hold", "deactivated", "revoked", "expired", "archived", "not active"];
-    whose.iter().any(|w| message.contains(w)) && what.iter().any(|w| message.contains(w))
+    let sentence = message.split(['.', ',']).next().unwrap_or_default();
+    // A sentence that quotes something, or begins with the place of a field, may be a client's words.
+    let plain = !sentence.contains(['"', '\'', '`', ':', '<', '(']);
+    let begins = ["this ", "your ", "the ", "organization ", "api key "].iter().any(|w| sentence.starts_with(w));
+    plain
+        && begins
+        && sentence.len() < 120
+        && whose.iter().any(|w| sentence.contains(w))
+        && what.iter().any(|w| sentence.contains(w))
 }
 
 /// The limiter that a 429's message names.
@@ -103,6 +112,19 @@ mod tests {
         let code = (!code.is_empty()).then(|| code.to_owned().into());
         let said = ErrorBody { kind: "x_error".into(), message: message.to_owned().into(), code };
         assert_eq!(blame(status, Some(&said)), Some(want), "{status} {message}");
+    }
+
+    #[test]
+    fn what_a_client_wrote_stops_nobody_else() {
+        for message in [
+            "tools.0: Input tag 'your credit balance is too low' found using 'type' does not match",
+            "tools.0.name: this organization has been disabled",
+            "messages.0.content: you have reached your specified usage limits",
+        ] {
+            check(400, "", message, Blame::Request);
+        }
+        check(403, "", "model: `your api key has expired` is not available to this account", Blame::Request);
+        check(400, "", "This organization has been disabled.", Blame::Key);
     }
 
     #[test]

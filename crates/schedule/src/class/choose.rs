@@ -48,7 +48,7 @@ impl Class {
             |prefix: Option<Prefix>| prefix.map_or(0.0, |p| shared.warmth.tokens(now, d.org, d.workspace, p.key));
         let mut cached = warm(ask.conversation).max(warm(ask.prefix));
         if let Some(prefix) = ask.prefix
-            && self.leaders.contains(&(domain, prefix.key))
+            && self.holds_until(domain, prefix.key).is_some_and(|until| now < until)
         {
             cached = cached.max(tokens * f64::from(prefix.share));
         }
@@ -121,6 +121,20 @@ impl Class {
         1e9 * (input / worth(rates.input, WORTH.input) + output / worth(rates.output, WORTH.output))
     }
 
+    /// Whether one request may go whatever the buckets are believed to hold.
+    fn may_probe(&self, now: Moment, domain: usize) -> bool {
+        let d = &self.domains[domain];
+        d.may_probe(now) && d.meters.iter().all(|level| self.meters[*level].in_flight == 0)
+    }
+
+    /// Whether nothing can go to a domain for long: no key of its is accepted, or it has spent what
+    /// it may.
+    pub(super) fn is_out(&self, now: Moment, shared: &Shared, domain: usize) -> bool {
+        let d = &self.domains[domain];
+        let spent = shared.orgs.get(&d.org).is_some_and(|o| o.spend_until > now);
+        spent || d.keys.iter().all(|key| shared.lane_opens(d.org, *key) > now)
+    }
+
     /// Why a domain takes no request of this size now, and for how long; `None`: it does.
     pub(super) fn blocked(&self, now: Moment, shared: &Shared, domain: usize, demand: &Demand) -> Option<Blocked> {
         let d = &self.domains[domain];
@@ -133,7 +147,7 @@ impl Class {
             return Some(lasting);
         }
         let closed = d.closed(now);
-        if d.knowledge == Knowledge::Unmetered || closed.is_none() && d.may_probe(now) {
+        if d.knowledge == Knowledge::Unmetered || closed.is_none() && self.may_probe(now, domain) {
             return closed;
         }
         let jitter = shared.rules.jitter;
@@ -217,16 +231,19 @@ impl Class {
             });
         };
         if let Some(blocked) = blocked
-            && !(saved && matches!(blocked.by, WaitsFor::Limit(_)))
+            && !(saved && matches!(blocked.by, WaitsFor::Limit(_)) && self.domains[n].closed(now).is_none())
         {
             return Choice::Wait(n, blocked);
         }
         if work[n] > 0.0 {
-            return Choice::Wait(n, Blocked { wait: Duration::from_secs_f64(work[n]), by: WaitsFor::Turn });
+            return Choice::Wait(
+                n,
+                Blocked { wait: Duration::from_secs_f64(work[n].min(86_400.0)), by: WaitsFor::Turn },
+            );
         }
         if let Some(prefix) = ask.prefix
             && tokens * f64::from(prefix.share) >= PREFIX_TOKENS_MIN
-            && self.leaders.contains(&(n, prefix.key))
+            && self.holds_until(n, prefix.key).is_some_and(|until| now < until)
         {
             return Choice::Hold(n, prefix.key);
         }

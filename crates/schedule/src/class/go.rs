@@ -22,12 +22,13 @@ impl Class {
         domain: usize,
         waited_for: Option<WaitsFor>,
     ) -> Lease {
+        // Known not to be cached is known too: nobody need go ahead for it.
         let warm = ask.prefix.is_none_or(|p| {
             let d = &self.domains[domain];
-            shared.warmth.tokens(now, d.org, d.workspace, p.key) > 0.0
+            shared.warmth.knows(now, d.org, d.workspace, p.key)
         });
         let demand = self.demand(now, shared, domain, ask, tokens);
-        let leads = self.leads(domain, ask.prefix, tokens, warm);
+        let leads = self.leads(now, domain, ask.prefix, tokens, warm);
         let cost = self.cost(demand.input, demand.output);
         let (weight, band_weight) = (shared.weight(ask.tenant), f64::from(shared.rules.band_weights[band as usize]));
         let d = &mut self.domains[domain];
@@ -45,6 +46,7 @@ impl Class {
             metered,
             told: false,
             input,
+            saved: false,
             counted: false,
             reserved: demand.reserved,
             output_max,

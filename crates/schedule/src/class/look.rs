@@ -13,6 +13,8 @@ use tidegate_base::Moment;
 /// Requests looked at in one look: domains are few, and behind so many that all prefer a busy one
 /// nobody is likely to want an idle one.
 const LOOKS: usize = 64;
+/// And passed over, since where they are bound to go others wait before them.
+const SKIPS: usize = 1_024;
 /// How often what answers will still produce is reckoned anew.
 const REFRESH: Duration = Duration::from_millis(50);
 /// By what part of it the speed at which an answer is taken to produce unseen may be off.
@@ -65,6 +67,7 @@ impl Class {
         self.freshen(now, shared);
         self.give_up(now, shared, out);
         self.fair.unpark(now);
+        self.let_late_followers_go(now, shared);
         self.age(now, shared);
         let mut heads = Heads::default();
         // Each turn takes one from the order, so there are no more turns than there were waiting.
@@ -72,6 +75,7 @@ impl Class {
             match self.look(now, shared, &mut heads) {
                 Step::Go(ticket, domain) => {
                     let Some(waiting) = self.take(ticket, shared) else { continue };
+                    let saved = waiting.saving_since.is_some_and(|at| now >= at);
                     let lease = self.go(
                         number,
                         now,
@@ -82,6 +86,7 @@ impl Class {
                         domain,
                         Some(waiting.reason),
                     );
+                    shared.flights.get_mut(lease.id).into_iter().for_each(|f| f.saved = saved);
                     out.push((ticket, Verdict::Go(lease)));
                 }
                 Step::Refuse(ticket, refusal) => {
@@ -103,6 +108,15 @@ impl Class {
             }
         }
         self.settle_heads(now, shared, &heads);
+    }
+
+    /// A leader that takes much longer than usual holds nobody up.
+    fn let_late_followers_go(&mut self, now: Moment, shared: &mut Shared) {
+        let late = |(domain, key): &(usize, u64)| self.holds_until(*domain, *key).is_none_or(|until| until <= now);
+        let late: Vec<_> = self.held.keys().copied().filter(late).collect();
+        for (domain, key) in late {
+            self.release(now, domain, key, shared);
+        }
     }
 
     fn take(&mut self, ticket: Ticket, shared: &mut Shared) -> Option<Waiting> {
@@ -152,8 +166,25 @@ impl Class {
     /// The next thing to do.
     fn look(&self, now: Moment, shared: &mut Shared, heads: &mut Heads) -> Step {
         heads.clear(self.domains.len());
-        for ticket in self.fair.order().take(LOOKS) {
+        for n in (0..self.domains.len()).filter(|n| self.is_out(now, shared, *n)) {
+            heads.out[n] = true;
+        }
+        let mut looks = 0;
+        for ticket in self.fair.order().take(SKIPS) {
             let Some(waiting) = shared.queue.get(ticket) else { continue };
+            // One that may only go where others wait before it costs no look, or those who are bound
+            // to one place would hide all the others.
+            let bound = waiting.ask.pin.is_some()
+                && (0..self.domains.len())
+                    .filter(|n| self.eligible(*n, &waiting.ask))
+                    .all(|n| heads.heads[n].is_some());
+            if bound {
+                continue;
+            }
+            looks += 1;
+            if looks > LOOKS {
+                break;
+            }
             let Place { tenant, input, output, .. } = waiting.place;
             let (ask, tokens) = (waiting.ask, waiting.tokens);
             let limited = shared.tenants.get(&tenant).and_then(|t| t.wait(now, input + output));
@@ -213,6 +244,9 @@ impl Class {
                 }
             }
         }
+        for at in self.held.keys().filter_map(|(domain, key)| self.holds_until(*domain, *key)) {
+            sooner(at);
+        }
         for at in [self.fair.next_aged(shared.rules.ageing), self.fair.next_unparked()].into_iter().flatten() {
             sooner(at);
         }
@@ -235,6 +269,8 @@ struct Heads {
     heads: Vec<Option<Head>>,
     /// What is spoken for, seconds.
     work: Vec<f64>,
+    /// Nothing can go there for long.
+    out: Vec<bool>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -250,6 +286,8 @@ impl Heads {
         self.heads.resize(domains, None);
         self.work.clear();
         self.work.resize(domains, 0.0);
+        self.out.clear();
+        self.out.resize(domains, false);
     }
 
     fn speak_for(&mut self, domain: usize, ticket: Ticket, blocked: Blocked, demand: Demand, rates: Rates) {
@@ -260,6 +298,6 @@ impl Heads {
     }
 
     fn all_spoken_for(&self) -> bool {
-        self.heads.iter().all(Option::is_some)
+        self.heads.iter().zip(&self.out).all(|(head, out)| head.is_some() || *out)
     }
 }

@@ -29,8 +29,11 @@ use crate::meters::{ASSUMED, Meters};
 use crate::retry::RetryBudget;
 use crate::scheduler::Shared;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 use tidegate_base::Moment;
 
+/// So long, or three times the usual, followers wait for the one that fills the cache.
+const HOLD_LEAST: Duration = Duration::from_secs(2);
 /// Tenants whose own lengths of answers are kept; the others share the class'.
 const TENANTS_MAX: usize = 1_024;
 /// Beginnings shorter than this are not cached by any model (protocol page, 5.6).
@@ -48,7 +51,7 @@ pub(crate) struct Class {
     /// When the time of each that waits ends.
     ends: BTreeSet<(Moment, Ticket)>,
     /// Who leads with a beginning, and who waits for it.
-    leaders: BTreeSet<(usize, u64)>,
+    leaders: BTreeMap<(usize, u64), Moment>,
     held: BTreeMap<(usize, u64), Vec<Ticket>>,
     /// Metered requests under way.
     pub(crate) running: BTreeSet<LeaseId>,
@@ -86,6 +89,9 @@ impl Class {
                 self.meters[level].forget_assumed();
                 self.meters[level].limit(limits, Source::Config, now);
             } else if self.domains[n].meters.len() == 1 {
+                // Nothing is known of the organisation's own limits, but that they are metered.
+                let level = self.domains[n].meters[0];
+                self.meters[level].forget_assumed();
                 self.domains[n].meters.push(self.meters.len());
                 self.meters.push(Meters::new(limits, Source::Config, now));
             }
@@ -135,18 +141,38 @@ impl Class {
     }
 
     /// The first request with a beginning goes to a domain: others wait for it.
-    pub(crate) fn leads(&mut self, domain: usize, prefix: Option<Prefix>, tokens: f64, warm: bool) -> bool {
+    pub(crate) fn leads(
+        &mut self,
+        now: Moment,
+        domain: usize,
+        prefix: Option<Prefix>,
+        tokens: f64,
+        warm: bool,
+    ) -> bool {
         match prefix {
             Some(p) if !warm && tokens * f64::from(p.share) >= PREFIX_TOKENS_MIN => {
-                self.leaders.insert((domain, p.key))
+                !self.leaders.contains_key(&(domain, p.key)) && self.leaders.insert((domain, p.key), now).is_none()
             }
             _ => false,
         }
     }
 
+    /// Until when followers wait for the leader with a beginning, if they do at all: one that takes
+    /// much longer than usual holds nobody up.
+    pub(crate) fn holds_until(&self, domain: usize, key: u64) -> Option<Moment> {
+        let went = self.leaders.get(&(domain, key))?;
+        let usual = Duration::from_secs_f64(self.domains[domain].pace.first.clamp(0.0, 60.0));
+        Some(*went + (usual * 3).max(HOLD_LEAST))
+    }
+
     /// The leader with a beginning has been answered, or will not be: its followers are let go.
     pub(crate) fn led(&mut self, now: Moment, domain: usize, key: u64, shared: &mut Shared) {
         self.leaders.remove(&(domain, key));
+        self.release(now, domain, key, shared);
+    }
+
+    /// Those who wait for a leader are back in the order.
+    pub(crate) fn release(&mut self, now: Moment, domain: usize, key: u64, shared: &mut Shared) {
         for ticket in self.held.remove(&(domain, key)).unwrap_or_default() {
             let weight = shared.queue.get(ticket).map_or(1.0, |w| shared.weight(w.place.tenant));
             if let Some(waiting) = shared.queue.get_mut(ticket) {

@@ -65,6 +65,7 @@ impl Scheduler {
     /// The upstream has counted a lease's input: so many tokens of it were not in the cache. A
     /// stream's first event says so, long before its end.
     pub fn counted(&mut self, now: Moment, id: LeaseId, uncached: u64) {
+        let uncached = Spent { input: uncached, ..Spent::default() }.within_reason().input;
         let Some(flight) = self.shared.flights.get_mut(id).filter(|f| !f.counted) else { return };
         flight.counted = true;
         let before = std::mem::replace(&mut flight.input, uncached as f64);
@@ -114,7 +115,7 @@ impl Scheduler {
         if let Some(tenant) = self.shared.tenants.get_mut(&flight.tenant) {
             tenant.in_flight = tenant.in_flight.saturating_sub(1);
         }
-        self.let_back(flight.tenant);
+        self.let_back(now, flight.tenant);
         self.classes[flight.class].domains[flight.domain].tried(flight.went, false);
         self.close(now, &flight, outcome);
         let class = &mut self.classes[flight.class];
@@ -126,11 +127,12 @@ impl Scheduler {
     }
 
     /// A tenant that may have waited for one of its own requests to end.
-    fn let_back(&mut self, tenant: TenantId) {
+    fn let_back(&mut self, now: Moment, tenant: TenantId) {
         let parked = self.shared.tenants.get_mut(&tenant).is_some_and(|t| std::mem::take(&mut t.parked));
         if parked {
             for class in &mut self.classes {
                 class.fair.release(tenant);
+                class.touch(now);
             }
         }
     }
@@ -153,7 +155,9 @@ impl Scheduler {
                 let may = (open + 1) * 2 <= class.domains.len();
                 class.domains[flight.domain].breaker.failed(now, may);
                 class.maybe_back(flight);
-                self.charge_output(now, flight, flight.produced);
+                // The upstream's failure is not the tenant's use.
+                self.forgive(now, flight);
+                self.charge_output_only(now, flight, flight.produced);
             }
             Outcome::Throttled { by, retry_after } => self.throttled(now, flight, by, retry_after),
             Outcome::KeyRejected { retry_after } => {
@@ -179,6 +183,7 @@ impl Scheduler {
             tenant.retries.succeeded();
         }
         let Some(spent) = spent else { return self.charge_output(now, flight, flight.produced) };
+        let spent = spent.within_reason();
         let d = &mut class.domains[flight.domain];
         if let Some(began) = flight.began {
             d.paced(spent.output as f64, now.since(began));
@@ -238,13 +243,19 @@ impl Scheduler {
         }
     }
 
-    /// Nothing of it counts.
-    fn refund(&mut self, now: Moment, flight: &Flight) {
+    /// Its tenant is charged nothing for it.
+    fn forgive(&mut self, now: Moment, flight: &Flight) {
         if let Some(tenant) = self.shared.tenants.get_mut(&flight.tenant) {
             tenant.give_back(now, flight.tenant_tokens);
         }
+        let weight = self.shared.weight(flight.tenant);
+        self.classes[flight.class].fair.correct(flight.band, flight.tenant, weight, -flight.cost);
+    }
+
+    /// Nothing of it counts.
+    fn refund(&mut self, now: Moment, flight: &Flight) {
+        self.forgive(now, flight);
         let class = &mut self.classes[flight.class];
-        class.fair.correct(flight.band, flight.tenant, self.shared.weight(flight.tenant), -flight.cost);
         if flight.metered {
             for level in &class.domains[flight.domain].meters {
                 class.meters[*level].amend(flight.went, -1.0, -flight.input);
@@ -269,7 +280,7 @@ impl Scheduler {
         let slows = by == Throttle::Ramp && d.slows(now, flight.went);
         let asked = d.throttled(now, by, retry_after);
         for level in &class.domains[flight.domain].meters {
-            class.meters[*level].blame(now, by, asked, flight.input);
+            class.meters[*level].blame(now, by, asked, if flight.saved { flight.input } else { 0.0 });
             if slows {
                 class.meters[*level].slow(now);
             }

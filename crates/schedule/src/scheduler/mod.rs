@@ -24,7 +24,9 @@ use std::time::Duration;
 use tidegate_base::{Moment, Prng};
 
 /// Organisations behind clients' own credentials that are remembered; the one longest idle goes.
-const CREDENTIALS_MAX: usize = 4_096;
+const CREDENTIALS_MAX: usize = 1_024;
+/// Classes of models that one of them has apart; the others share one.
+const CREDENTIAL_CLASSES_MAX: usize = 8;
 /// The first of their numbers.
 const CREDENTIALS_FROM: u32 = 1 << 24;
 /// How often what has ended is swept out of the prompt caches' memory.
@@ -176,12 +178,10 @@ impl Scheduler {
 
     /// Forgets the credential that was idle longest and has nothing under way or waiting.
     fn forget_credential(&mut self) {
-        let busy = |id: OrgId| {
-            let of = |(key, n): (&(ClassId, Option<OrgId>), &usize)| key.1 == Some(id) && self.classes[*n].is_busy();
-            self.numbers.iter().any(of)
-        };
+        let busy = self.numbers.iter().filter(|(_, n)| self.classes[**n].is_busy());
+        let busy: std::collections::BTreeSet<OrgId> = busy.filter_map(|(key, _)| key.1).collect();
         let used = |id: &OrgId| self.shared.orgs.get(id).and_then(|o| o.credential).map(|(_, at)| at);
-        let oldest = self.by_hash.values().copied().filter(|id| !busy(*id)).min_by_key(used);
+        let oldest = self.by_hash.values().copied().filter(|id| !busy.contains(id)).min_by_key(used);
         let Some(id) = oldest else { return };
         if let Some((hash, _)) = self.shared.orgs.remove(&id).and_then(|o| o.credential) {
             self.by_hash.remove(&hash);
@@ -196,6 +196,12 @@ impl Scheduler {
 
     /// The place of a class, made when it is first asked for.
     fn class(&mut self, now: Moment, class: ClassId, private: Option<OrgId>) -> usize {
+        if let Some(n) = self.numbers.get(&(class, private)) {
+            return *n;
+        }
+        let of_it = |key: &&(ClassId, Option<OrgId>)| private.is_some() && key.1 == private;
+        let many = self.numbers.keys().filter(of_it).count() >= CREDENTIAL_CLASSES_MAX;
+        let class = if many { ClassId(u32::MAX) } else { class };
         if let Some(n) = self.numbers.get(&(class, private)) {
             return *n;
         }
@@ -231,7 +237,12 @@ impl Scheduler {
 
     /// Asks for a lease.
     pub fn ask(&mut self, now: Moment, ask: Ask) -> Verdict {
-        let number = self.class(now, ask.class, self.private(&ask));
+        let private = self.private(&ask);
+        if private.is_some_and(|org| !self.shared.orgs.contains_key(&org)) {
+            // Forgotten meanwhile; the next request makes it known again.
+            return Verdict::Refuse(Refusal::QueueFull { retry_after: Duration::from_secs(1) });
+        }
+        let number = self.class(now, ask.class, private);
         if !self.shared.tenants.contains_key(&ask.tenant) {
             self.tenant(now, ask.tenant, &TenantRules::default());
         }
@@ -321,6 +332,9 @@ impl Scheduler {
     /// Decides about a failed attempt.
     pub fn retry(&mut self, now: Moment, backoff: &mut Backoff, failed: &FailedAttempt, prng: &mut Prng) -> Retry {
         let private = (failed.lane.org.0 >= CREDENTIALS_FROM).then_some(failed.lane.org);
+        if private.is_some_and(|org| !self.shared.orgs.contains_key(&org)) {
+            return Retry::GiveUp(GiveUp::Budget);
+        }
         let number = self.class(now, failed.class, private);
         let class = &mut self.classes[number];
         let lane = failed.lane;
@@ -349,8 +363,8 @@ impl Scheduler {
     }
 
     /// The classes with their numbers, those of clients' own credentials included.
-    pub(crate) fn numbered(&self) -> impl Iterator<Item = (ClassId, &Class)> {
-        self.numbers.iter().map(|((class, _), n)| (*class, &self.classes[*n]))
+    pub(crate) fn numbered(&self) -> impl Iterator<Item = (ClassId, usize)> {
+        self.numbers.iter().map(|((class, _), n)| (*class, *n))
     }
 }
 
