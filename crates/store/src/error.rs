@@ -125,6 +125,17 @@ impl From<rusqlite::Error> for StoreError {
             Some(Code::DatabaseCorrupt | Code::NotADatabase | Code::ConstraintViolation | Code::TypeMismatch) => {
                 StoreError::Corrupt(text())
             }
+            // A column holds what this room never writes there. The text names column and type.
+            None if matches!(
+                error,
+                rusqlite::Error::FromSqlConversionFailure(..)
+                    | rusqlite::Error::IntegralValueOutOfRange(..)
+                    | rusqlite::Error::InvalidColumnType(..)
+                    | rusqlite::Error::Utf8Error(..)
+            ) =>
+            {
+                StoreError::Corrupt(error.to_string())
+            }
             _ => StoreError::Failed(text()),
         }
     }
@@ -167,7 +178,9 @@ impl fmt::Display for StoreError {
             StoreError::DiskFull => {
                 f.write_str("no room for the conversation log; nothing was lost that was acknowledged")
             }
-            StoreError::ReadOnly => f.write_str("the conversation log cannot be written: read-only, or no permission"),
+            StoreError::ReadOnly => f.write_str(
+                "the conversation log cannot be written: read-only, no permission, or no more files may be opened",
+            ),
             StoreError::Busy => f.write_str("another program holds the conversation log's lock"),
             StoreError::Corrupt(why) => write!(f, "the conversation log is damaged: {why}"),
             StoreError::Failed(why) => write!(f, "the conversation log's disk failed: {why}"),

@@ -57,7 +57,7 @@ impl Default for Settings {
     }
 }
 
-/// An open conversation log. Dropping it finishes what was asked for and closes the file.
+/// An open conversation log. Dropping it finishes what was asked for and closes the file; that blocks.
 pub struct Store {
     changes: Changes,
     reads: Reads,
@@ -104,7 +104,8 @@ impl Store {
     }
 
     /// Appends a turn; its conversation is made by the first. [`StoreError::Conflict`] if the next
-    /// number is not the expected one.
+    /// number is not the expected one. Two appends of which neither waits for the other may be made in
+    /// either order.
     pub fn append(&self, turn: NewTurn) -> Pending<Appended> {
         let window_bytes = turn.window.as_ref().map_or(0, |state| state.len() as u64);
         if let Err(error) = turn.content.check().and_then(|()| check_window(window_bytes)) {

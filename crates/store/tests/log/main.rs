@@ -11,6 +11,7 @@ mod full;
 mod killed;
 mod model;
 mod operations;
+mod others;
 mod power;
 mod privacy;
 mod story;

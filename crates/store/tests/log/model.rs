@@ -195,7 +195,7 @@ fn compare(store: &Store, model: &Model) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn whatever_is_done_the_log_is_what_the_model_is(operations in proptest::collection::vec(operation(), 1..60)) {
         let folder = Folder::new();
