@@ -45,6 +45,19 @@ fn appends(criterion: &mut Criterion) {
             });
         });
     }
+    // The closed loop of a gateway's clients: each asks again when it was answered.
+    let store = Store::open(&file("loop.db"), Settings::default()).unwrap();
+    group.throughput(Throughput::Elements(16 * 8));
+    group.bench_function("16 writers, each waits for its own", |bencher| {
+        bencher.iter(|| {
+            std::thread::scope(|scope| {
+                for writer in 0..16 {
+                    let store = &store;
+                    scope.spawn(move || (0..8).for_each(|_| assert!(store.append(turn(writer)).wait().is_ok())));
+                }
+            });
+        });
+    });
     group.finish();
 }
 
