@@ -138,12 +138,21 @@ pub(crate) fn bring_up(connection: &mut Connection, path: &Path, steps: &[&str])
 mod tests {
     use super::*;
 
-    /// A file of its own for a test.
-    fn file(name: &str) -> std::path::PathBuf {
-        let folder = std::env::temp_dir().join(format!("tidegate-schema-{}-{name}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&folder);
-        std::fs::create_dir_all(&folder).unwrap();
-        folder.join("x.db")
+    /// A folder of a test's own, removed at its end.
+    struct Folder(std::path::PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let folder = std::env::temp_dir().join(format!("tidegate-schema-{}-{name}", std::process::id()));
+            std::fs::create_dir_all(&folder).unwrap();
+            Folder(folder)
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
     }
 
     fn version(connection: &Connection) -> i64 {
@@ -152,7 +161,8 @@ mod tests {
 
     #[test]
     fn a_step_that_fails_leaves_the_older_version_whole() {
-        let path = file("step");
+        let folder = Folder::new("step");
+        let path = folder.0.join("x.db");
         let mut connection = Connection::open(&path).unwrap();
         bring_up(&mut connection, &path, &STEPS).unwrap();
         let half = "ALTER TABLE turns ADD COLUMN colour TEXT; INSERT INTO no_such_table VALUES (1);";
@@ -172,7 +182,8 @@ mod tests {
 
     #[test]
     fn another_programs_database_is_not_touched() {
-        let path = file("other");
+        let folder = Folder::new("other");
+        let path = folder.0.join("x.db");
         let mut connection = Connection::open(&path).unwrap();
         connection.execute_batch("CREATE TABLE theirs (x);").unwrap();
         let before = std::fs::read(&path).unwrap();
