@@ -89,6 +89,10 @@ fn rust() -> Result<(), String> {
     heading("rust: lints");
     process::run(&mut process::cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))?;
     heading("rust: tests, the World's thousand seeds among them");
+    // One room's test reads a trace of system calls. Where strace cannot be had, it says so itself.
+    if let Err(why) = process::need("strace", "strace") {
+        println!("{why}");
+    }
     let mut test = process::cargo(&["test", "--workspace"]);
     if std::env::var_os(world::SEEDS).is_none() {
         test.env(world::SEEDS, world::SEEDS_OF_A_TEST);

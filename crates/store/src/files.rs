@@ -1,0 +1,121 @@
+//! The file and who may open it: one process, by a lock beside it.
+//!
+//! SQLite's WAL would let many processes write in turns; but the gateway holds conversations in
+//! memory, and two of them would each believe to be the only one. So the lock is held for as long as
+//! the store is open. The kernel drops it with the process, however that ends. The lock file is never
+//! deleted: between a deletion and a new file two processes could both hold "the" lock.
+
+use crate::schema;
+use crate::{Durability, Settings, StoreError};
+use rusqlite::{Connection, OpenFlags};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long another program's lock is waited for: longer than any honest write.
+pub(crate) const OTHERS_WAIT: Duration = Duration::from_secs(5);
+/// Prepared statements a connection keeps: more than this room has.
+const STATEMENTS_MAX: usize = 64;
+
+/// The right to write the file.
+#[derive(Debug)]
+pub(crate) struct FileLock {
+    path: PathBuf,
+    /// The lock lives as long as this is open.
+    held: File,
+}
+
+impl FileLock {
+    /// Takes the lock of the database at `path`; also makes sure that the database's file is there,
+    /// readable by its owner only.
+    pub(crate) fn take(path: &Path) -> Result<Self, StoreError> {
+        let of_file = |error| StoreError::of_file(path, &error);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        drop(options.open(path).map_err(of_file)?);
+        // Two names of one file (a link, a relative path) must meet at one lock.
+        let path = path.canonicalize().map_err(of_file)?;
+        let mut beside = path.clone().into_os_string();
+        beside.push(".lock");
+        let of_lock = |error| StoreError::of_file(Path::new(&beside), &error);
+        let mut held = options.open(&beside).map_err(of_lock)?;
+        match held.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                // A holder that has not said yet who it is stays unnamed.
+                let _ = held.take(32).read_to_string(&mut holder);
+                return Err(StoreError::Held { path, pid: holder.trim().parse().ok() });
+            }
+            Err(TryLockError::Error(error)) => return Err(of_lock(error)),
+        }
+        held.set_len(0).and_then(|()| writeln!(held, "{}", std::process::id())).map_err(of_lock)?;
+        Ok(FileLock { path, held })
+    }
+
+    /// The database's file, every link resolved.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes the names of new files durable.
+    fn sync_folder(&self) -> Result<(), StoreError> {
+        let folder = self.path.parent().unwrap_or(Path::new("/"));
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| StoreError::of_file(folder, &error))
+    }
+}
+
+impl Drop for FileLock {
+    fn drop(&mut self) {
+        // Not left to the closing: a process that is being started at this moment still shares the
+        // file, and with it the lock, until it is the other program. Closing drops the lock anyway.
+        let _ = self.held.unlock();
+    }
+}
+
+fn connect(path: &Path) -> Result<Connection, StoreError> {
+    let connection =
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.busy_timeout(OTHERS_WAIT)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    connection.execute_batch("PRAGMA foreign_keys = ON; PRAGMA mmap_size = 0; PRAGMA trusted_schema = OFF;")?;
+    Ok(connection)
+}
+
+/// The writer's connection, the schema brought up to date.
+pub(crate) fn open_writer(lock: &FileLock, settings: &Settings) -> Result<Connection, StoreError> {
+    let mut connection = connect(lock.path())?;
+    schema::bring_up(&mut connection, lock.path(), &schema::STEPS)?;
+    let synchronous = match settings.durability {
+        Durability::PowerLoss => "FULL",
+        Durability::None => "OFF",
+    };
+    connection.pragma_update(None, "synchronous", synchronous)?;
+    connection.pragma_update_and_check(None, "secure_delete", "ON", |_| Ok(()))?;
+    // What a savepoint may have to undo stays in memory: it is somebody's conversation.
+    connection.execute_batch("PRAGMA temp_store = MEMORY")?;
+    connection.pragma_update_and_check(None, "wal_autocheckpoint", 0, |_| Ok(()))?;
+    connection.pragma_update_and_check(None, "journal_size_limit", 64 << 20, |_| Ok(()))?;
+    if let Some(bytes) = settings.file_bytes_max {
+        let page: i64 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
+        let pages = i64::try_from(bytes).unwrap_or(i64::MAX) / page.max(1);
+        connection.pragma_update_and_check(None, "max_page_count", pages.clamp(1, 0xffff_fffe), |_| Ok(()))?;
+    }
+    // What a killed process left in the WAL comes into the database, deletions among it.
+    match connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(StoreError::from) {
+        // A full disk, or somebody's long read: the WAL stays as it is, and is whole.
+        Ok(()) | Err(StoreError::DiskFull | StoreError::Busy) => {}
+        Err(error) => return Err(error),
+    }
+    lock.sync_folder()?;
+    Ok(connection)
+}
+
+/// A connection that only reads.
+pub(crate) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
+    let connection = connect(path)?;
+    connection.pragma_update(None, "query_only", "ON")?;
+    Ok(connection)
+}

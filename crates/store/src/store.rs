@@ -1,0 +1,258 @@
+//! The store: one value in front of the writer and the readers.
+//!
+//! Every operation returns at once with a [`Pending`]; the work is done on the store's own threads.
+//! What is answered is durable. Small messages are cut and hashed where they are asked for, large
+//! ones on a reading thread, so no asynchronous task is held up by them.
+
+use crate::StoreError;
+use crate::append::{self, Prepared, Row};
+use crate::delete::{self, Deleted, Retention, Scope};
+use crate::files::{self, FileLock};
+use crate::history::{self, Page, PageCursor};
+use crate::pending::{Pending, Reply};
+use crate::readers::Reads;
+use crate::stats::{self, Stats};
+use crate::transfer::{self, Chunk, Export, ExportCursor, Imported};
+use crate::turn::{Address, Appended, BESIDE_BYTES_MAX, History, NewTurn, Summary, check_tenant};
+use crate::writer::{Changes, Writer};
+use std::path::Path;
+use std::thread::JoinHandle;
+
+/// Messages up to this are cut where they are asked for: it takes less than a hand-over.
+const CUT_AT_ONCE_BYTES: u64 = 16 << 10;
+/// Most threads that read.
+const READERS_MAX: usize = 16;
+
+/// What an acknowledged change survives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// The loss of power: it is synchronised to the disk.
+    #[default]
+    PowerLoss,
+    /// The death of the process only. For tests and scratch files.
+    None,
+}
+
+/// The numbers a store runs under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Threads that read, 1 to 16.
+    pub readers: usize,
+    /// Most bytes of one conversation: what a fork copies at most, blobs apart.
+    pub conversation_bytes_max: u64,
+    /// Most bytes of the database's file, the log beside it apart; `None` for as many as the disk has.
+    pub file_bytes_max: Option<u64>,
+    /// What an acknowledged change survives.
+    pub durability: Durability,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            readers: 2,
+            conversation_bytes_max: 1 << 30,
+            file_bytes_max: None,
+            durability: Durability::PowerLoss,
+        }
+    }
+}
+
+/// An open conversation log. Dropping it finishes what was asked for and closes the file; that blocks.
+pub struct Store {
+    changes: Changes,
+    reads: Reads,
+    settings: Settings,
+    /// Reading threads first: a deletion they lead needs the writer.
+    threads: Vec<JoinHandle<()>>,
+    /// Held until the last thread has ended.
+    lock: FileLock,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("path", &self.lock.path()).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens the log at `path`, or makes it; its folder must be there. Blocks for the time of a few
+    /// disk accesses, or of a migration.
+    pub fn open(path: &Path, settings: Settings) -> Result<Self, StoreError> {
+        let lock = FileLock::take(path)?;
+        let writing = files::open_writer(&lock, &settings)?;
+        let readers = settings.readers.clamp(1, READERS_MAX);
+        let reading: Vec<_> = (0..readers).map(|_| files::open_reader(lock.path())).collect::<Result<_, _>>()?;
+        let mut store = Store { changes: Changes::new(), reads: Reads::new(), settings, threads: Vec::new(), lock };
+        for connection in reading {
+            let reads = store.reads.clone();
+            store.start("store-reader", move || reads.run(&connection))?;
+        }
+        let writer = Writer::new(writing, store.changes.clone());
+        store.start("store-writer", move || writer.run())?;
+        Ok(store)
+    }
+
+    fn start(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), StoreError> {
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);
+        self.threads.push(thread.map_err(|error| StoreError::Failed(format!("no thread for the store: {error}")))?);
+        Ok(())
+    }
+
+    /// The database's file.
+    pub fn path(&self) -> &Path {
+        self.lock.path()
+    }
+
+    /// Appends a turn; its conversation is made by the first. [`StoreError::Conflict`] if the next
+    /// number is not the expected one. Two appends of which neither waits for the other may be made in
+    /// either order.
+    pub fn append(&self, turn: NewTurn) -> Pending<Appended> {
+        let window_bytes = turn.window.as_ref().map_or(0, |state| state.len() as u64);
+        if let Err(error) = turn.content.check().and_then(|()| check_window(window_bytes)) {
+            return Pending::failed(error);
+        }
+        let bytes = turn.content.bytes();
+        let bytes_max = self.settings.conversation_bytes_max;
+        let changes = self.changes.clone();
+        let work = move |reply: Reply<Appended>| match Prepared::new(turn) {
+            Ok(turn) => changes.ask_for(turn.held(), move |db| append::append(db, &turn, bytes_max), reply),
+            // Who does not listen any more does not want to know.
+            Err(error) => drop(reply.send(Err(error))),
+        };
+        self.prepare(bytes, work)
+    }
+
+    /// Runs `work` here if it is small, or on a reading thread.
+    fn prepare<T: Send + 'static>(&self, bytes: u64, work: impl FnOnce(Reply<T>) + Send + 'static) -> Pending<T> {
+        if bytes > CUT_AT_ONCE_BYTES {
+            let held = usize::try_from(bytes).unwrap_or(usize::MAX);
+            return self.reads.ask_with(held, move |_, reply| work(reply));
+        }
+        let (reply, pending) = Pending::new();
+        work(reply);
+        pending
+    }
+
+    /// A conversation with its turns from number `from` on, as many as 64 MiB hold.
+    pub fn read(&self, address: Address, from: u32) -> Pending<History> {
+        self.reads.ask(move |db| history::read(db, &address, from))
+    }
+
+    /// The number of the turn that came of a request whose body has this SHA-256, if it is one of the
+    /// last eight: a retry of it need not be asked again.
+    pub fn find_request(&self, address: Address, hash: [u8; 32]) -> Pending<Option<u32>> {
+        self.reads.ask(move |db| history::find_request(db, &address, &hash))
+    }
+
+    /// A page of at most `rows` (1 to 1,000) conversations of `tenant`, those that changed last first.
+    pub fn list(&self, tenant: &str, cursor: Option<PageCursor>, rows: u32) -> Pending<Page> {
+        let tenant = tenant.to_owned();
+        self.reads.ask(move |db| history::list(db, &tenant, cursor, rows))
+    }
+
+    /// Adds a summary beside the turns it stands for.
+    pub fn add_summary(&self, address: Address, summary: Summary) -> Pending<()> {
+        if let Err(error) = summary.check() {
+            return Pending::failed(error);
+        }
+        let bytes_max = self.settings.conversation_bytes_max;
+        self.changes.ask(summary.body.len(), move |db| append::add_summary(db, &address, &summary, bytes_max))
+    }
+
+    /// Keeps a window's state in place of the one before; it was made when there were `turns` turns.
+    pub fn put_window(&self, address: Address, turns: u32, state: Vec<u8>) -> Pending<()> {
+        if let Err(error) = check_window(state.len() as u64) {
+            return Pending::failed(error);
+        }
+        self.changes.ask(state.len(), move |db| {
+            let row = Row::of(db, &address)?;
+            append::put_window(db, row.conversation, turns, &state)
+        })
+    }
+
+    /// Makes the conversation `name` of the turns 1 to `turn` of `from`. [`StoreError::Exists`] if
+    /// there is one of that name.
+    pub fn fork(&self, from: Address, turn: u32, name: &str, now_ms: u64) -> Pending<()> {
+        let name = name.to_owned();
+        self.changes.ask(0, move |db| append::fork(db, &from, turn, &name, now_ms))
+    }
+
+    /// Deletes a conversation for good.
+    pub fn delete(&self, address: Address) -> Pending<Deleted> {
+        self.changes.ask_clearing(move |db| delete::delete_one(db, &address), delete::note_cleared)
+    }
+
+    /// Deletes for good every conversation in which the end user took part, up to 1,024 a call.
+    pub fn erase_end_user(&self, tenant: &str, end_user: &str) -> Pending<Deleted> {
+        self.delete_all(Scope::EndUser { tenant: tenant.to_owned(), end_user: end_user.to_owned() })
+    }
+
+    /// Deletes for good what `tenant` no longer keeps, what changed longest ago first, up to 1,024
+    /// conversations a call.
+    pub fn retain(&self, tenant: &str, keep: Retention, now_ms: u64) -> Pending<Deleted> {
+        self.delete_all(Scope::Retention { tenant: tenant.to_owned(), keep, now_ms })
+    }
+
+    fn delete_all(&self, scope: Scope) -> Pending<Deleted> {
+        let changes = self.changes.clone();
+        self.reads.ask_with(0, move |db, reply| delete::run(db, &changes, &scope, reply))
+    }
+
+    /// Rewrites the file without what is unused: the second half of deleting for good. SQLite moves rows
+    /// between pages, and a copy may stay behind in a page's unused space after the row was deleted.
+    /// Takes as long as reading and writing the whole file twice; appends wait meanwhile, reads do not.
+    /// [`StoreError::Busy`] if a long read kept the write-ahead log from being cut: call again.
+    pub fn compact(&self) -> Pending<()> {
+        self.changes.ask_compaction()
+    }
+
+    /// The lines of an export after `cursor`, some 8 MiB.
+    pub fn export(&self, what: Export, cursor: Option<ExportCursor>) -> Pending<Chunk> {
+        self.reads.ask(move |db| transfer::export(db, &what, cursor))
+    }
+
+    /// Imports whole lines for `tenant`, up to 160 MiB at once: all of them, or none. Lines of one
+    /// conversation must come in their order.
+    pub fn import(&self, tenant: &str, lines: Vec<u8>) -> Pending<Imported> {
+        if let Err(error) = check_tenant(tenant) {
+            return Pending::failed(error);
+        }
+        let (tenant, bytes_max) = (tenant.to_owned(), self.settings.conversation_bytes_max);
+        let changes = self.changes.clone();
+        let held = lines.len();
+        self.reads.ask_with(held, move |_, reply| match transfer::prepare(&tenant, &lines) {
+            Ok(lines) => changes.ask_for(held, move |db| transfer::import(db, &lines, bytes_max), reply),
+            // Who does not listen any more does not want to know.
+            Err(error) => drop(reply.send(Err(error))),
+        })
+    }
+
+    /// What there is, in numbers.
+    pub fn stats(&self) -> Pending<Stats> {
+        self.reads.ask(stats::stats)
+    }
+
+    /// Looks at every page and every rule; what is wrong, in words. Reads the whole file.
+    pub fn check(&self) -> Pending<Vec<String>> {
+        self.reads.ask(stats::check)
+    }
+}
+
+fn check_window(size: u64) -> Result<(), StoreError> {
+    if size > BESIDE_BYTES_MAX {
+        return Err(StoreError::TooLarge { what: "bytes of a window's state", size, max: BESIDE_BYTES_MAX });
+    }
+    Ok(())
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // Readers first: what they lead still needs the writer. The last connection to close copies
+        // the WAL into the database and deletes it.
+        self.reads.close();
+        let writer = self.threads.pop();
+        self.threads.drain(..).for_each(|reader| drop(reader.join()));
+        self.changes.close();
+        writer.map(JoinHandle::join).map(drop).unwrap_or_default();
+    }
+}

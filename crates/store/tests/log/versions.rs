@@ -1,0 +1,89 @@
+//! Files of other versions: each released one opens, a newer one is refused and left alone.
+//!
+//! `tests/fixtures/version-1.db` was written by `write_the_fixture`, and is never written again.
+
+use crate::story::{self, TENANT};
+use crate::{Folder, open};
+use std::path::{Path, PathBuf};
+use tidegate_store::{Address, Settings, Store, StoreError, Summary};
+
+fn fixture() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/version-1.db")
+}
+
+fn summary() -> Summary {
+    let body = b"{\"goals\":[]}".to_vec();
+    Summary { first_turn: 1, last_turn: 2, created_ms: 77, model: "claude-haiku-4-5".to_owned(), body }
+}
+
+#[test]
+#[ignore = "writes the file that the others read; only for a new version"]
+fn write_the_fixture() {
+    let store = open(&fixture());
+    (0..6).for_each(|conversation| story::tell(&store, conversation, 3));
+    store.add_summary(story::address(5), summary()).wait().unwrap();
+    store.put_window(story::address(5), 3, b"state".to_vec()).wait().unwrap();
+    store.fork(story::address(5), 2, "fork", 99).wait().unwrap();
+}
+
+#[test]
+fn a_file_of_version_1_is_read_whole_and_goes_on() {
+    let folder = Folder::new();
+    std::fs::copy(fixture(), folder.log()).unwrap();
+    let store = open(&folder.log());
+    assert_eq!(story::verify(&store, 6), [3; 6]);
+    let fork = store.read(Address::new(TENANT, "fork").unwrap(), 1).wait().unwrap();
+    assert_eq!((fork.turns.len(), fork.summaries, fork.conversation.updated_ms), (2, vec![summary()], 99));
+    assert_eq!(fork.window, None, "it was made of a later turn");
+    let window = store.read(story::address(5), 1).wait().unwrap().window.unwrap();
+    assert_eq!((window.turns, window.state), (3, b"state".to_vec()));
+    assert!(store.stats().wait().unwrap().blobs > 0, "the fixture has documents");
+    assert_eq!(store.append(story::turn(5, 4)).wait().unwrap().number, 4);
+}
+
+#[test]
+fn a_newer_file_is_refused_and_not_touched() {
+    let folder = Folder::new();
+    std::fs::copy(fixture(), folder.log()).unwrap();
+    let other = rusqlite::Connection::open(folder.log()).unwrap();
+    other.pragma_update(None, "user_version", 2).unwrap();
+    drop(other);
+    let before = std::fs::read(folder.log()).unwrap();
+    let refused = Store::open(&folder.log(), Settings::default()).unwrap_err();
+    let path = folder.log().canonicalize().unwrap();
+    assert_eq!(refused, StoreError::NewerSchema { path, found: 2, known: 1 });
+    assert!(std::fs::read(folder.log()).unwrap() == before);
+}
+
+#[test]
+fn a_file_of_something_else_is_refused_and_not_touched() {
+    let folder = Folder::new();
+    let text = "A diary, and no database at all. ".repeat(400);
+    std::fs::write(folder.log(), &text).unwrap();
+    let refused = Store::open(&folder.log(), Settings::default()).unwrap_err();
+    assert!(matches!(refused, StoreError::NotOurs { .. }), "{refused}");
+    assert_eq!(std::fs::read_to_string(folder.log()).unwrap(), text);
+    let gone = Store::open(&folder.0.join("no/such/folder.db"), Settings::default()).unwrap_err();
+    assert!(matches!(gone, StoreError::Failed(_)), "{gone}");
+}
+
+#[test]
+fn a_damaged_page_is_told_and_other_conversations_are_read() {
+    let folder = Folder::new();
+    let store = open(&folder.log());
+    (0..50).for_each(|conversation| story::tell(&store, conversation, 4));
+    drop(store);
+    let mut bytes = std::fs::read(folder.log()).unwrap();
+    let pages = bytes.len() / 4096;
+    assert!(pages > 100, "{pages}");
+    // Pages in the middle are turns' and documents'.
+    bytes[(pages / 2) * 4096..(pages / 2 + 3) * 4096].fill(0xa5);
+    std::fs::write(folder.log(), &bytes).unwrap();
+    let store = open(&folder.log());
+    let read = (0..50).map(|conversation| store.read(story::address(conversation), 1).wait());
+    let (whole, damaged): (Vec<_>, Vec<_>) = read.partition(Result::is_ok);
+    assert!(whole.len() > 25, "{}", whole.len());
+    assert!(damaged.iter().all(|read| matches!(read, Err(StoreError::Corrupt(_)))), "{damaged:?}");
+    let findings = store.check().wait();
+    assert!(findings.as_ref().map_or(true, |findings| !findings.is_empty()), "{findings:?}");
+}
