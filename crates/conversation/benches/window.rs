@@ -27,7 +27,7 @@ fn texts() -> Vec<String> {
         let mut text = String::new();
         while text.len() < bytes {
             text.push_str(prng.pick(&words).copied().unwrap_or("x"));
-            text.push_str(&format!("{} ", prng.below(1_000)));
+            text.push_str(&format!(" {} ", prng.below(1_000)));
         }
         text
     };

@@ -15,7 +15,8 @@
 //! it says something else from some message on. What counts as the same message is said in
 //! `same.rs`.
 
-use crate::message::{Kind, MESSAGES_MAX, Message, Role};
+use crate::block::Kind;
+use crate::message::{MESSAGES_MAX, Message, Role};
 use crate::same::{Difference, difference};
 use std::collections::BTreeSet;
 use std::ops::Range;

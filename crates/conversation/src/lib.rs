@@ -2,9 +2,10 @@
 //!
 //! | part | what it knows |
 //! |---|---|
-//! | `message`, `media` | one message: its bytes, its blocks, what images and documents cost |
+//! | `message`, `block`, `media` | one message: its bytes, its blocks, what images and documents cost |
 //! | `history`, `same` | messages in order, atomic groups, and where a body belongs |
 //! | `budget`, `window` | what fits, what goes first, and the messages to send |
+//! | `valid` | what the API refuses, looked at once more before messages go out |
 //! | `compress` | when to summarise what, and what of a summary is believed |
 //! | `recall` | the history, searchable, and excerpts of it as data |
 //!
@@ -12,6 +13,7 @@
 //! Everything is a function of values: no clock, no file, no socket. Tokens are estimated by a
 //! function the caller brings, which may learn.
 
+pub mod block;
 pub mod budget;
 pub mod compress;
 pub mod history;
@@ -19,6 +21,7 @@ pub mod media;
 pub mod message;
 pub mod recall;
 pub mod same;
+pub mod valid;
 pub mod window;
 
 /// A caller's estimate: tokens of a piece of JSON text. It should be monotone: more text, no fewer

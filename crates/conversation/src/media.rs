@@ -8,7 +8,7 @@
 //! file id) has no size here and gets a fixed guess. The estimates lean to the dear side: a window
 //! that is too small by a page is better than one that is refused.
 
-use crate::message::{Kind, inner_blocks, place_in};
+use crate::block::{Kind, inner_blocks, place};
 use serde_json::value::RawValue;
 use std::ops::Range;
 use tidegate_wire::raw::RawObject;
@@ -72,7 +72,7 @@ fn one(raw: &[u8], kind: Kind, block: &RawObject<'_>) -> Vec<Media> {
     let media = |data, tokens, pages| Media { kind, data, tokens, pages };
     match (form.as_str(), source.get("data")) {
         ("base64", Some(data)) => {
-            let at = place_in(raw, data);
+            let at = place(raw, data);
             // Inside the quotes; base64 has no escapes.
             let at = if at.len() >= 2 { at.start + 1..at.end - 1 } else { at };
             let base64 = &raw[at.clone()];

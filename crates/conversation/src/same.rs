@@ -14,7 +14,8 @@
 //! A tool's `input` and schemas inside it are the caller's data: there, `cache_control` and `null`
 //! count like anything else. Every other field counts, on the message too.
 
-use crate::message::{Kind, Message, Role};
+use crate::block::Kind;
+use crate::message::{Message, Role};
 use serde_json::{Map, Number, Value};
 
 /// In what two messages differ; kinds and places, no text.

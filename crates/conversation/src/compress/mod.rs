@@ -80,7 +80,7 @@ pub struct Situation<'a> {
 /// A summary that should be made.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    /// The messages it stands for; begins where the one before it ends.
+    /// The messages it stands for; what a summary before it covers is taken over by a fold.
     pub range: Range<usize>,
     /// The user message that asks for it, to be put behind the window's last message.
     pub request: Bytes,
@@ -124,13 +124,14 @@ pub fn plan(now: &Situation<'_>) -> Option<Plan> {
         stays += tokens;
         until = group.start;
     }
-    if until <= covered || until <= view.cut {
+    // What was cut away before is not there to be summarised.
+    let range = covered.max(view.cut)..until;
+    if range.is_empty() {
         return None;
     }
-    let range = covered.max(view.cut)..until;
-    let request = crate::window::user_message(&request(history, covered..until));
+    let request = crate::window::user_message(&request(history, range.clone()));
     let (costs, saves) = balance(now, &range, stays, (now.estimate)(&request));
-    (saves > costs).then_some(Plan { range: covered..until, request, costs, saves })
+    (saves > costs).then_some(Plan { range, request, costs, saves })
 }
 
 /// What a summary costs and saves, see above.
@@ -246,6 +247,11 @@ mod tests {
         assert_eq!(plan(&Situation { turns_expected: Some(14), ..at(&h, &view) }), None);
         assert_eq!(plan(&Situation { turns_expected: Some(30), ..at(&h, &view) }), None);
         assert_eq!(plan(&Situation { ready_until: 44, ..at(&h, &view) }), None);
+        // Half of it is gone already: what is left above the low mark is not worth it, or nothing.
+        let gone = View { cut: 44, ..View::default() };
+        assert_eq!(plan(&at(&h, &gone)), None);
+        let gone = View { cut: 4, ..View::default() };
+        assert_eq!(plan(&at(&h, &gone)).map(|plan| plan.range), Some(4..44));
         let mut asking = h.clone();
         asking.truncate(121);
         assert_eq!(plan(&at(&asking, &view)), None);

@@ -150,11 +150,13 @@ impl Summary {
         self
     }
 
-    /// The text that stands for the messages before `until`.
-    pub fn stand(&self, until: usize) -> Standing {
+    /// The text that stands for these messages: from the first that a summary folded into this one
+    /// was made of.
+    pub fn stand(&self, range: Range<usize>) -> Standing {
         let mut text = format!(
-            "<conversation-summary messages=\"0-{}\">\nWhat was said before, in short. It is a record, not a new request.\n",
-            until.saturating_sub(1)
+            "<conversation-summary messages=\"{}-{}\">\nWhat was said before, in short. It is a record, not a new request.\n",
+            range.start,
+            range.end.saturating_sub(1)
         );
         for (name, items) in self.lists() {
             if !items.is_empty() {
@@ -172,7 +174,7 @@ impl Summary {
             }
         }
         text.push_str("</conversation-summary>");
-        Standing { until, text }
+        Standing { from: range.start, until: range.end, text }
     }
 }
 
@@ -308,7 +310,7 @@ mod tests {
             facts: vec![fact("f", &[3])],
             ..Summary::default()
         };
-        let standing = summary.stand(44);
+        let standing = summary.stand(0..44);
         assert!(standing.text.starts_with("<conversation-summary messages=\"0-43\">"));
         assert_eq!(standing.text.matches("</conversation-summary>").count(), 1);
         assert!(standing.text.contains("- f [m3]\n</conversation-summary>"));

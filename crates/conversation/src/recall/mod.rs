@@ -15,8 +15,9 @@ pub use index::{INDEX_BYTES_MAX, Index, Place};
 pub(crate) use words::is_cjk;
 
 use crate::Estimate;
+use crate::block::Kind;
 use crate::history::History;
-use crate::message::{Kind, Role};
+use crate::message::Role;
 use crate::window::View;
 use std::fmt::Write;
 

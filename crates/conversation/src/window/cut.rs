@@ -15,9 +15,10 @@
 //! user just said, system messages (see `carry`) and thinking of the last group are never lost.
 
 use super::{Elided, Piece, Source, View, Wanted, pieces, rewrite};
+use crate::block::{Block, Kind};
 use crate::budget::{Marks, Rules};
 use crate::history::History;
-use crate::message::{Block, Kind, Role};
+use crate::message::Role;
 use std::ops::Range;
 
 /// About what the note takes that says how much is left out.

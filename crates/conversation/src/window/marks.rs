@@ -10,7 +10,8 @@
 //! the next one before stands in. A string that is marked becomes the text block it stands for.
 
 use super::{Piece, Source};
-use crate::message::{Role, inner_blocks, place_in};
+use crate::block::{inner_blocks, place};
+use crate::message::Role;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 use std::ops::Range;
@@ -80,12 +81,12 @@ fn marked(text: &[u8], from: usize, least: usize) -> Option<Bytes> {
     };
     if content.get().starts_with('"') {
         let block = format!("[{{\"type\":\"text\",\"text\":{},{MARK}}}]", content.get());
-        return if content.get() == "\"\"" { None } else { splice(place_in(text, content), &block) };
+        return if content.get() == "\"\"" { None } else { splice(place(text, content), &block) };
     }
     let blocks = inner_blocks(content);
     let block =
         blocks.get(least..=from.min(blocks.len().checked_sub(1)?))?.iter().rfind(|block| takes_a_mark(block))?;
-    let end = place_in(text, block).end - 1;
+    let end = place(text, block).end - 1;
     splice(end..end, &format!(",{MARK}"))
 }
 
@@ -123,7 +124,7 @@ fn look(text: &[u8], value: &RawValue, depth: usize, found: &mut Vec<Range<usize
     let Ok(object) = RawObject::read(value.get().as_bytes()) else { return };
     for (key, value) in object.iter() {
         match key {
-            "cache_control" if value.get() != "null" => found.push(with_comma(text, place_in(text, value))),
+            "cache_control" if value.get() != "null" => found.push(with_comma(text, place(text, value))),
             // The caller's data.
             "input" | "input_schema" => {}
             _ if value.get().starts_with(['{', '[']) => look(text, value, depth - 1, found),
@@ -238,7 +239,7 @@ mod tests {
     fn a_tools_input_is_not_looked_into() {
         let text =
             r#"{"role":"assistant","content":[{"type":"tool_use","id":"t","name":"f","input":{"cache_control":1}}]}"#;
-        assert_eq!(found(text.as_bytes()), []);
-        assert_eq!(found(br#"{"role":"user","content":[{"type":"text","text":"x","cache_control":null}]}"#), []);
+        assert!(found(text.as_bytes()).is_empty());
+        assert!(found(br#"{"role":"user","content":[{"type":"text","text":"x","cache_control":null}]}"#).is_empty());
     }
 }

@@ -30,14 +30,17 @@ pub use part::{Fate, Part, What, Why};
 pub use rewrite::user_text as user_message;
 
 use crate::Estimate;
+use crate::block::Kind;
 use crate::budget::{Budget, Marks, Rules};
 use crate::history::History;
-use crate::message::{Kind, Message, Role};
+use crate::message::{Message, Role};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-/// What a conversation's window leaves out; kept by the caller from one window to the next.
+/// What a conversation's window leaves out; kept by the caller from one window to the next, and
+/// with the conversation if its cached prefix is to outlive a restart.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct View {
     /// Messages before this one are out, unless their group is pinned. Always where a group begins.
@@ -63,10 +66,13 @@ pub struct Elided {
     pub tokens: u64,
 }
 
-/// A summary that can stand for the messages before `until`.
+/// A summary that can stand for the messages from `from` to `until`. What is before was gone when
+/// it was made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standing {
-    /// The first message it does not cover; where a group begins.
+    /// The first message it covers.
+    pub from: usize,
+    /// The first message it does not cover any more; where a group begins.
     pub until: usize,
     /// Its text.
     pub text: String,
@@ -181,6 +187,17 @@ impl View {
         self.shows(history, id) && self.elided_in(id).is_empty()
     }
 
+    /// This view where it suits the history. One that does not, because the conversation was forked
+    /// or rolled back behind its cut, is of no use: the prefix it would keep is gone.
+    fn suited(&self, history: &History) -> Cow<'_, View> {
+        let begins = |id: usize| history.group(history.group_of(id)).start == id;
+        let suits = (self.cut == 0 || (self.cut < history.len() && begins(self.cut)))
+            && self.thinking_before <= history.len()
+            && self.pinned.iter().all(|start| *start < history.len() && begins(*start))
+            && self.elided.last().is_none_or(|elided| elided.message < history.len());
+        if suits { Cow::Borrowed(self) } else { Cow::Owned(View::default()) }
+    }
+
     fn is_pinned(&self, history: &History, id: usize) -> bool {
         !self.pinned.is_empty() && self.pinned.contains(&history.group(history.group_of(id)).start)
     }
@@ -204,6 +221,8 @@ impl Piece {
 
 /// Makes a window.
 pub fn build(wanted: &Wanted<'_>) -> Result<Window, TooLarge> {
+    let suited = wanted.view.suited(wanted.history);
+    let wanted = &Wanted { view: &suited, ..*wanted };
     let Wanted { history, view, estimate, .. } = *wanted;
     let marks = wanted.rules.marks(wanted.budget.room(), wanted.conversation);
     let now = pieces(history, view, estimate);

@@ -148,11 +148,11 @@ fn in_a_loop(history: &History, group: &Range<usize>) -> bool {
 
 /// Runs of messages that are out.
 fn out(history: &History, view: &View) -> Vec<Part> {
-    let covered = view.summary.as_ref().map_or(0, |summary| summary.until);
+    let covered = view.summary.as_ref().map_or(0..0, |summary| summary.from..summary.until);
     let mut parts: Vec<Part> = Vec::new();
     let groups = (0..history.group_count()).map(|nth| history.group(nth)).take_while(|group| group.start < view.cut);
     for group in groups.filter(|group| !view.pinned.contains(&group.start)) {
-        let why = if group.start < covered { Why::Summarised } else { Why::Oldest };
+        let why = if covered.contains(&group.start) { Why::Summarised } else { Why::Oldest };
         let entries = &history.entries()[group.clone()];
         let tokens = entries.iter().map(|entry| entry.tokens).sum::<u64>();
         let media = entries.iter().map(|entry| entry.message.media().count()).sum::<usize>();

@@ -3,8 +3,9 @@
 
 use super::{Elided, View};
 use crate::Estimate;
+use crate::block::Kind;
 use crate::history::History;
-use crate::message::{Kind, Message};
+use crate::message::Message;
 use bytes::Bytes;
 use std::ops::Range;
 
@@ -99,12 +100,13 @@ fn text_block(text: &str) -> String {
 /// The message that stands where the conversation begins no more, and its number of blocks: the
 /// summary, and how much was left out without one.
 pub(super) fn head(history: &History, view: &View) -> Option<(Bytes, usize)> {
-    let covered = view.summary.as_ref().map_or(0, |summary| summary.until.min(view.cut));
+    let covered = view.summary.as_ref().map_or(0..0, |summary| summary.from..summary.until.min(view.cut));
     let shown = |range: Range<usize>| -> usize {
         let pinned = view.pinned.range(range).map(|start| history.group(history.group_of(*start)).len());
         pinned.sum()
     };
-    let out = view.cut - covered - shown(covered..view.cut);
+    let out = |range: Range<usize>| range.len() - shown(range);
+    let out = out(0..covered.start) + out(covered.end..view.cut);
     let mut blocks = Vec::new();
     if let Some(summary) = &view.summary {
         blocks.push(text_block(&summary.text));

@@ -158,13 +158,18 @@ fn pinned_groups_and_system_messages_survive_a_cut() {
 #[test]
 fn a_summary_that_is_ready_takes_the_place_of_what_it_covers() {
     let h = history(&[talk(9), vec![user("now")]].concat());
-    let ready = Standing { until: 12, text: "<conversation-summary/>".into() };
+    let ready = Standing { from: 0, until: 12, text: "<conversation-summary/>".into() };
     let window = build(&Wanted { summary: Some(&ready), ..wanted(&h, &View::default(), 2_000) }).unwrap();
     assert_eq!((window.view.cut, window.view.summary.as_ref()), (12, Some(&ready)));
     assert_eq!(window.parts[1].fate, Fate::Out(Why::Summarised));
     assert!(
         text(&window).starts_with(r#"[{"role":"user","content":[{"type":"text","text":"<conversation-summary/>"}]},"#)
     );
+    // What was gone before it was made is told apart from what it covers.
+    let late = Standing { from: 4, ..ready.clone() };
+    let window = build(&Wanted { summary: Some(&late), ..wanted(&h, &View::default(), 2_000) }).unwrap();
+    assert_eq!([1, 2].map(|nth| window.parts[nth].fate.clone()), [Fate::Out(Why::Oldest), Fate::Out(Why::Summarised)]);
+    assert!(text(&window).contains(r#"{"type":"text","text":"[4 earlier messages of this"#));
     // Not at a group's border, or reaching into what stays: not used.
     for until in [11, 18] {
         let wrong = Standing { until, ..ready.clone() };
@@ -190,4 +195,16 @@ fn excerpts_stand_at_the_end_and_never_push_anything_out() {
     let answered = history(&talk(2));
     let window = build(&Wanted { recalled: Some("found"), ..wanted(&answered, &view, 10_000) }).unwrap();
     assert_eq!(window.parts.last().map(|part| part.fate.clone()), Some(Fate::Out(Why::NoPlace)));
+}
+
+#[test]
+fn a_view_of_what_was_rolled_back_is_forgotten() {
+    let mut h = history(&[talk(9), vec![user("now")]].concat());
+    let view = build(&wanted(&h, &View::default(), 2_000)).unwrap().view;
+    assert!(view.cut > 4);
+    h.truncate(5);
+    let window = build(&wanted(&h, &view, 2_000)).unwrap();
+    assert_eq!((window.messages.len(), window.view), (5, View::default()));
+    let stored: View = serde_json::from_str(&serde_json::to_string(&view).unwrap()).unwrap();
+    assert_eq!(stored, view);
 }

@@ -109,7 +109,8 @@ pub(crate) fn well_formed(messages: &[Value]) -> Verdict {
 pub(crate) fn marked(messages: &[Value], elsewhere: usize, ours: bool) -> Verdict {
     let mut at = Vec::new();
     let mut total = 0;
-    for message in messages {
+    // System messages take no mark; a run of them too long to be looked across cannot be helped.
+    for message in messages.iter().filter(|message| role(message) != "system") {
         match &message["content"] {
             Value::Array(blocks) => {
                 for block in blocks {

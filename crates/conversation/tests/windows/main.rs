@@ -20,6 +20,7 @@ use tidegate_conversation::budget::{Budget, Rules};
 use tidegate_conversation::history::History;
 use tidegate_conversation::message::Message;
 use tidegate_conversation::recall::{self, Index};
+use tidegate_conversation::valid::{self, End};
 use tidegate_conversation::window::{Fate, Standing, TooLarge, View, Wanted, What, Window, build};
 use tidegate_simulator::{Action, Opening, RequestFacts, Scenario, Simulator};
 
@@ -131,7 +132,7 @@ fn run(seed: u64, payloads: &[Payload; 2], judge: &mut Judge, tally: &mut Tally)
         let summary = prng.chance(0.3).then(|| case.summary(&mut prng));
         match case.window(seed, summary.as_ref(), prng.chance(0.5)) {
             Ok(window) => {
-                let sent = case.check(&window, new, judge, tally);
+                let sent = case.check(&window, new, judge, &mut prng, tally);
                 case.sent_before = sent.map_err(|why| format!("{} messages: {why}", case.texts.len()))?;
                 case.view = window.view.clone();
                 case.before = Some(window);
@@ -185,7 +186,8 @@ impl Case<'_> {
         let until = prng.below(self.texts.len() as u64 + 1) as usize;
         let group = checker::groups(&self.said).into_iter().find(|group| group.contains(&until));
         let until = if prng.chance(0.8) { group.map_or(until, |group| group.start) } else { until };
-        Standing { until, text: "<conversation-summary>short</conversation-summary>".into() }
+        let from = if prng.chance(0.5) { 0 } else { self.view.cut.min(until) };
+        Standing { from, until, text: "<conversation-summary>short</conversation-summary>".into() }
     }
 
     fn window(&self, seed: u64, summary: Option<&Standing>, recalling: bool) -> Result<Window, TooLarge> {
@@ -207,7 +209,14 @@ impl Case<'_> {
         })
     }
 
-    fn check(&self, window: &Window, new: u64, judge: &mut Judge, tally: &mut Tally) -> Result<Vec<Value>, String> {
+    fn check(
+        &self,
+        window: &Window,
+        new: u64,
+        judge: &mut Judge,
+        prng: &mut Prng,
+        tally: &mut Tally,
+    ) -> Result<Vec<Value>, String> {
         let body: Value = serde_json::from_slice(&window.body).map_err(|error| error.to_string())?;
         let raw = body.as_array().ok_or("no list")?;
         let clients = self.texts.iter().any(|text| text.contains(MARK));
@@ -218,6 +227,8 @@ impl Case<'_> {
         let pinned = if window.is_cut { &self.pins } else { &window.view.pinned };
         let account = checker::faithful(&sent, &self.said, pinned)?;
         judge.accepts(&window.body)?;
+        valid::check(&window.body, End::User, self.elsewhere).map_err(|broken| broken.to_string())?;
+        self.notices(raw, judge, prng, tally)?;
 
         let tokens: u64 = window.messages.iter().map(|text| self.cost(&String::from_utf8_lossy(text))).sum();
         // A client's marks that were too many are counted and not sent.
@@ -242,6 +253,41 @@ impl Case<'_> {
         count("recalled", sent.iter().any(checker::is_recalled));
         *tally.entry("messages").or_default() += account.from.len() as u64;
         Ok(sent)
+    }
+
+    /// Breaks a window and sees whether the room's last look notices whatever the rules here or the
+    /// simulator do, and nothing else.
+    fn notices(&self, sent: &[Value], judge: &mut Judge, prng: &mut Prng, tally: &mut Tally) -> Verdict {
+        let mut broken = sent.to_vec();
+        let at = prng.below(sent.len() as u64) as usize;
+        let other = prng.below(sent.len() as u64) as usize;
+        match prng.below(4) {
+            0 => drop(broken.remove(at)),
+            1 => broken.insert(other, sent[at].clone()),
+            2 => broken.swap(at, other),
+            _ => {
+                let Some(blocks) = broken[at]["content"].as_array_mut().filter(|blocks| blocks.len() > 1) else {
+                    return Ok(());
+                };
+                blocks.remove(prng.below(blocks.len() as u64) as usize);
+            }
+        }
+        let plain: Vec<Value> = broken.iter().cloned().map(checker::plain).collect();
+        let rules = checker::well_formed(&plain).and(checker::marked(&broken, self.elsewhere, false));
+        let text = Value::Array(broken).to_string();
+        let look = valid::check(text.as_bytes(), End::User, self.elsewhere);
+        if rules.is_ok() != look.is_ok() {
+            return Err(format!(
+                "broken on purpose: the rules say {rules:?}, the last look says {look:?}: {text:.3000}"
+            ));
+        }
+        if look.is_ok()
+            && let Err(why) = judge.accepts(text.as_bytes())
+        {
+            return Err(format!("broken on purpose and not noticed: {why}"));
+        }
+        *tally.entry("broken and noticed").or_default() += u64::from(look.is_err());
+        Ok(())
     }
 
     fn cost(&self, text: &str) -> u64 {
