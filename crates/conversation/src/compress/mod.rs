@@ -16,7 +16,7 @@
 //! it, o of output:
 //! ```text
 //! costs   r·T + w·q + o·s + (w - r)·A     one summary: the window T is read, the request q written,
-//!                                         the summary s produced; what stays (A) is written anew
+//!                                         the summary s produced; what stays (A, the low mark) is written anew
 //! saves   r·(R - s)·b                     in each of b later turns, s is read and not the range R
 //! b     = min(m - u, n),  u = (H - T)/g   turns after the cut and before the next: of the m that
 //! n     = (H - A)/g                       are expected, those to the cut do not count
@@ -92,6 +92,8 @@ pub struct Plan {
 
 /// What a summary is expected to take, tokens; also the `max_tokens` to ask with.
 pub const SUMMARY_TOKENS: u64 = 2_000;
+/// Turns by which a window passes its high mark before it is cut.
+const TURNS_LATE: u64 = 2;
 /// Places that are named in the request. More would only be paid for.
 const PLACES_MAX: usize = 100;
 /// Characters of a place's first words.
@@ -112,13 +114,16 @@ pub fn plan(now: &Situation<'_>) -> Option<Plan> {
         return None;
     }
     let covered = standing.max(now.ready_until);
-    // What stays after the cut: the last groups that fit under the low mark beside the summary.
+    // By the time of the cut the window has grown to its high mark, and a turn or two beyond. What
+    // stays is what will then fit under the low mark, beside what is still to come and the summary.
+    let to_come = marks.high.saturating_sub(now.tokens) + TURNS_LATE * growth(history);
+    let keep = marks.low.saturating_sub(to_come);
     let mut stays = SUMMARY_TOKENS;
     let mut until = history.len();
     for nth in (0..history.group_count()).rev() {
         let group = history.group(nth);
         let tokens: u64 = history.entries()[group.clone()].iter().map(|entry| entry.tokens).sum();
-        if until < history.len() && stays + tokens > marks.low {
+        if until < history.len() && stays + tokens > keep {
             break;
         }
         stays += tokens;
@@ -130,17 +135,21 @@ pub fn plan(now: &Situation<'_>) -> Option<Plan> {
         return None;
     }
     let request = crate::window::user_message(&request(history, range.clone()));
-    let (costs, saves) = balance(now, &range, stays, (now.estimate)(&request));
+    let (costs, saves) = balance(now, &range, (now.estimate)(&request));
     (saves > costs).then_some(Plan { range, request, costs, saves })
 }
 
+/// What a turn has added on average.
+fn growth(history: &History) -> u64 {
+    let all: u64 = history.entries().iter().map(|entry| entry.tokens).sum();
+    (all / history.group_count().max(1) as u64).max(1)
+}
+
 /// What a summary costs and saves, see above.
-fn balance(now: &Situation<'_>, range: &Range<usize>, stays: u64, request: u64) -> (f64, f64) {
+fn balance(now: &Situation<'_>, range: &Range<usize>, request: u64) -> (f64, f64) {
     let Prices { read, write, output } = now.prices;
     let history = now.history;
-    let turns = history.group_count().max(1) as u64;
-    let all: u64 = history.entries().iter().map(|entry| entry.tokens).sum();
-    let growth = (all / turns).max(1);
+    let (turns, growth, stays) = (history.group_count() as u64, growth(history), now.marks.low);
     let replaced: u64 = history.entries()[range.clone()].iter().map(|entry| entry.tokens).sum();
     let until_cut = now.marks.high.saturating_sub(now.tokens) / growth;
     let until_next = now.marks.high.saturating_sub(stays) / growth;
@@ -221,11 +230,11 @@ mod tests {
         assert_eq!(plan(&at(&history(59, 2_000), &view)), None);
         let h = history(61, 2_000);
         let plan = plan(&at(&h, &view)).unwrap();
-        // 40 % of 200,000 less the summary is 39 groups.
-        assert_eq!(plan.range, 0..44);
+        // 80,000 less 28,000 to the high mark, two turns and the summary: 23 groups stay.
+        assert_eq!(plan.range, 0..76);
         let request = String::from_utf8(plan.request.to_vec()).unwrap();
-        assert!(request.contains("\\n0: question 0\\n2: question 1\\n") && request.contains("42: question 21"));
-        assert!(!request.contains("44: question 22"));
+        assert!(request.contains("\\n0: question 0\\n2: question 1\\n") && request.contains("74: question 37"));
+        assert!(!request.contains("76: question 38"));
     }
 
     #[test]
@@ -236,7 +245,7 @@ mod tests {
         let asked = plan.request.len() as u64 / 4;
         let costs = 0.1 * 122_000.0 + 1.25 * asked as f64 + 5.0 * 2_000.0 + 1.15 * 80_000.0;
         // 14 turns to the high mark, then min(61 - 14, 70_000 / 2_000) = 35 better ones.
-        let saves = 0.1 * (44_000.0 - 2_000.0) * 35.0;
+        let saves = 0.1 * (76_000.0 - 2_000.0) * 35.0;
         assert!((plan.costs - costs).abs() < 0.01, "{} {costs}", plan.costs);
         assert!((plan.saves - saves).abs() < 0.01, "{} {saves}", plan.saves);
     }
@@ -245,13 +254,13 @@ mod tests {
     fn no_summary_that_costs_more_than_it_saves_or_cannot_be_asked_for() {
         let (h, view) = (history(61, 2_000), View::default());
         assert_eq!(plan(&Situation { turns_expected: Some(14), ..at(&h, &view) }), None);
-        assert_eq!(plan(&Situation { turns_expected: Some(30), ..at(&h, &view) }), None);
+        assert_eq!(plan(&Situation { turns_expected: Some(28), ..at(&h, &view) }), None);
         assert_eq!(plan(&Situation { ready_until: 44, ..at(&h, &view) }), None);
         // Half of it is gone already: what is left above the low mark is not worth it, or nothing.
         let gone = View { cut: 44, ..View::default() };
         assert_eq!(plan(&at(&h, &gone)), None);
         let gone = View { cut: 4, ..View::default() };
-        assert_eq!(plan(&at(&h, &gone)).map(|plan| plan.range), Some(4..44));
+        assert_eq!(plan(&at(&h, &gone)).map(|plan| plan.range), Some(4..76));
         let mut asking = h.clone();
         asking.truncate(121);
         assert_eq!(plan(&at(&asking, &view)), None);
