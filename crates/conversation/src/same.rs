@@ -1,7 +1,7 @@
 //! When two messages are the same: what one client sent, what was stored, and what the client's SDK
 //! made of it when it sent the history again.
 //!
-//! Equal bytes are equal. Otherwise the two are compared as JSON, with these allowances and no
+//! Equal bytes are equal; so is each block. Otherwise the two are compared as JSON, with these allowances and no
 //! others:
 //!
 //! - content given as a string is the same as one text block with that text;
@@ -16,7 +16,9 @@
 
 use crate::block::Kind;
 use crate::message::{Message, Role};
+use serde_json::value::RawValue;
 use serde_json::{Map, Number, Value};
+use tidegate_wire::raw::RawObject;
 
 /// In what two messages differ; kinds and places, no text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,11 +89,16 @@ pub fn difference(stored: &Message, sent: &Message) -> Option<Difference> {
     for (nth, (a, b)) in ours.iter().zip(&theirs).enumerate() {
         let kinds = (stored.blocks()[*a].kind, sent.blocks()[*b].kind);
         let same = stored.block_bytes(*a) == sent.block_bytes(*b) && stored.is_shorthand() == sent.is_shorthand();
-        if !same && block(stored, *a) != block(sent, *b) {
+        if !same && !equal(block(stored, *a), block(sent, *b)) {
             return Some(Difference::Block { nth, stored: kinds.0, sent: kinds.1 });
         }
     }
-    (rest(stored) != rest(sent)).then_some(Difference::Field)
+    (!equal(rest(stored), rest(sent))).then_some(Difference::Field)
+}
+
+/// What cannot be read (it is nested too deep) is equal to nothing.
+fn equal(stored: Option<Value>, sent: Option<Value>) -> bool {
+    stored.is_some() && stored == sent
 }
 
 /// A block in the form in which it is compared.
@@ -109,8 +116,10 @@ fn block(message: &Message, nth: usize) -> Option<Value> {
 
 /// The message's fields besides its content.
 fn rest(message: &Message) -> Option<Value> {
-    let mut fields: Map<String, Value> = serde_json::from_slice(message.raw()).ok()?;
-    fields.remove("content");
+    let object = RawObject::read(message.raw()).ok()?;
+    let fields = object.iter().filter(|(key, _)| *key != "content");
+    let read = |(key, value): (&str, &RawValue)| Some((key.to_owned(), serde_json::from_str(value.get()).ok()?));
+    let fields: Map<String, Value> = fields.map(read).collect::<Option<_>>()?;
     Some(plain(Value::Object(fields), true))
 }
 
@@ -200,6 +209,9 @@ mod tests {
         };
         assert_eq!(compared(&thought("a"), &thought("b")), block(0, Kind::Thinking, Kind::Thinking));
         assert_eq!(compared(&text("x"), &thought("b")), Some(Difference::Blocks { stored: 1, sent: 2 }));
+        let deep = |n: usize| call(&format!(r#"{{"x":{}{n}{}}}"#, "[".repeat(200), "]".repeat(200)));
+        assert_eq!(compared(&deep(1), &deep(2)), block(0, Kind::ToolUse, Kind::ToolUse));
+        assert_eq!(compared(&deep(1), &deep(1)), None);
         let passing = r#"{"role":"user","content":"x","clear_at":"never"}"#;
         assert_eq!(compared(user, passing), Some(Difference::Field));
     }
