@@ -21,6 +21,8 @@ use crate::history::History;
 use crate::message::Role;
 use std::ops::Range;
 
+/// About what stands for an elided result.
+const REFERENCE_BYTES: usize = 50;
 /// About what the note takes that says how much is left out.
 const NOTE_BYTES: usize = 150;
 
@@ -87,30 +89,37 @@ impl<'a> Draft<'a> {
 
     fn elide(&mut self, groups: Range<usize>, before: usize, target: u64) {
         for group in self.groups(groups) {
-            let users = (group.start..group.end.min(before))
-                .filter(|id| self.history.entries()[*id].message.role() == Role::User)
-                .collect::<Vec<_>>();
-            for id in users {
-                for nth in 0..self.history.entries()[id].message.blocks().len() {
-                    if self.sum <= target {
-                        return;
-                    }
-                    self.elide_one(id, nth);
+            for id in group.start..group.end.min(before) {
+                if self.sum <= target {
+                    return;
+                }
+                if self.history.entries()[id].message.role() == Role::User {
+                    self.elide_in(id, target);
                 }
             }
         }
     }
 
-    fn elide_one(&mut self, message: usize, block: usize) {
-        let entry = &self.history.entries()[message];
-        let Some(content) = worth_eliding(&entry.message.blocks()[block], self.rules.elide_bytes_min) else { return };
-        let place = self.view.elided.partition_point(|e| (e.message, e.block) < (message, block));
-        if self.view.elided.get(place).is_some_and(|e| (e.message, e.block) == (message, block)) {
-            return;
+    /// Elides results of one message. It is written anew once and not for each of them: there may be
+    /// thousands.
+    fn elide_in(&mut self, id: usize, target: u64) {
+        let message = &self.history.entries()[id].message;
+        let stands = (self.estimate)(&[b'0'; REFERENCE_BYTES]);
+        let mut about = self.sum;
+        for (nth, block) in message.blocks().iter().enumerate() {
+            if about <= target {
+                break;
+            }
+            let Some(content) = worth_eliding(block, self.rules.elide_bytes_min) else { continue };
+            let place = self.view.elided.partition_point(|e| (e.message, e.block) < (id, nth));
+            if self.view.elided.get(place).is_some_and(|e| (e.message, e.block) == (id, nth)) {
+                continue;
+            }
+            let tokens = rewrite::tokens_between(message, nth, content, self.estimate);
+            self.view.elided.insert(place, Elided { message: id, block: nth, tokens });
+            about = about.saturating_sub(tokens.saturating_sub(stands));
         }
-        let tokens = rewrite::tokens_between(&entry.message, block, content, self.estimate);
-        self.view.elided.insert(place, Elided { message, block, tokens });
-        self.count(message);
+        self.count(id);
     }
 
     fn forget_thinking(&mut self, groups_before: usize, target: u64) {

@@ -208,3 +208,30 @@ fn a_view_of_what_was_rolled_back_is_forgotten() {
     let stored: View = serde_json::from_str(&serde_json::to_string(&view).unwrap()).unwrap();
     assert_eq!(stored, view);
 }
+
+#[test]
+fn ten_thousand_results_in_one_message_are_elided_in_one_go() {
+    let ids: Vec<String> = (0..crate::block::BLOCKS_MAX).map(|n| format!("t{n}")).collect();
+    let calls: Vec<String> =
+        ids.iter().map(|id| format!(r#"{{"type":"tool_use","id":"{id}","name":"f","input":{{}}}}"#)).collect();
+    let long = "x".repeat(400);
+    let results: Vec<String> =
+        ids.iter().map(|id| format!(r#"{{"type":"tool_result","tool_use_id":"{id}","content":"{long}"}}"#)).collect();
+    let texts = [
+        vec![user("go")],
+        vec![format!(r#"{{"role":"assistant","content":[{}]}}"#, calls.join(","))],
+        vec![format!(r#"{{"role":"user","content":[{}]}}"#, results.join(","))],
+        vec![assistant("done")],
+        talk(2),
+        vec![user("now")],
+    ]
+    .concat();
+    let h = history(&texts);
+    let tenth = |text: &[u8]| text.len() as u64 / 10;
+    let view = View::default();
+    let window = build(&Wanted { estimate: &tenth, ..wanted(&h, &view, 650_000) }).unwrap();
+    // Most of it, and no more than that: what is sent ends just below the mark of 260,000.
+    assert_eq!((window.view.cut, window.is_cut), (0, true));
+    let elided = window.view.elided.len();
+    assert!((5_000..9_000).contains(&elided) && window.tokens.abs_diff(260_000) < 20_000, "{elided} {}", window.tokens);
+}
