@@ -51,7 +51,12 @@ impl Request<'_> {
     fn lines(&self, out: &mut HeadWriter<'_>) {
         let headers = &self.head.headers;
         let dropped = ["host", "content-length", "content-encoding", "cookie", "accept-encoding", "expect"];
-        let credentials: &[&str] = if self.own_credential { &[] } else { &["authorization", "x-api-key"] };
+        // Of a client's own credentials the one that was chosen goes on, and no other.
+        let credentials: &[&str] = match (self.own_credential, headers.has("x-api-key")) {
+            (false, _) => &["authorization", "x-api-key"],
+            (true, true) => &["authorization"],
+            (true, false) => &[],
+        };
         for (name, value) in headers.iter() {
             let ours = name.len() > 9 && name[..9].eq_ignore_ascii_case(b"tidegate-");
             let drops = dropped.iter().chain(credentials).any(|d| d.as_bytes().eq_ignore_ascii_case(name));

@@ -63,7 +63,7 @@ impl Judge {
         self.0.ended(Moment::ZERO, exchange.ordinal, exchange.playback.progress());
         self.1 += 1;
         if self.1.is_multiple_of(1_000) {
-            self.0.reset_truth();
+            self.0.reset_truth(Moment::ZERO);
         }
         let Opening::Head(head) = &exchange.opening else { return Err("no answer".into()) };
         if head.status == 200 {
