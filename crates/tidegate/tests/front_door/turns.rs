@@ -371,3 +371,67 @@ fn a_client_that_leaves_in_mid_stream_leaves_what_it_was_given() {
     assert_eq!((next.status, next.header("tidegate-turn")), (200, Some("2")), "{}", next.text());
     tidegate.comes_to_rest();
 }
+
+/// Answers turns in a word, and whoever asks for a summary with one; `believable` is in what was said.
+fn summarising() -> Upstream {
+    Upstream::playing(|nth, seen: &Seen, socket| {
+        let asked: Value = serde_json::from_slice(&seen.body).unwrap();
+        let last = asked["messages"].as_array().unwrap().last().unwrap().to_string();
+        let summary = json!({"goals": [], "decisions": [], "facts": [
+            {"text": "The order is 7741-X.", "messages": [0]}, {"text": "The price is 99321.", "messages": [0]}
+        ], "open_items": [], "artefacts": []});
+        let text =
+            if last.contains("Summarise this conversation") { summary.to_string() } else { format!("fine {nth}") };
+        let tokens = seen.body.len() / 4;
+        let data = |value: Value| format!("event: {}\ndata: {value}\n\n", value["type"].as_str().unwrap());
+        let start = json!({"type": "message_start", "message": {"id": "msg", "type": "message", "role": "assistant", "model": "m", "content": [], "stop_reason": null, "stop_sequence": null, "usage": {"input_tokens": tokens, "output_tokens": 1}}});
+        let block = json!({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}});
+        let delta = json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}});
+        let answer = stream_head("") + &chunk(&(data(start) + &data(block) + &data(delta) + REST)) + END;
+        drop(socket.write_all(answer.as_bytes()));
+    })
+}
+
+#[test]
+fn a_summary_is_made_ahead_of_the_cut_believed_as_far_as_it_is_true_and_outlives_the_process() {
+    let upstream = summarising();
+    let folder = Folder::new();
+    let config = format!("[conversations]\nfile = \"{}\"\nwindow = 200000\nrecall = false\n", folder.path("c.db"));
+    let start = || Tidegate::before(upstream.at, "k", &config);
+    let mut tidegate = start();
+    // A summary pays only where much is read again and again.
+    let long = "All work and no play makes a dull day. ".repeat(200);
+    let ask = |tidegate: &Tidegate, nth: usize| {
+        let words = if nth == 0 { "My order is 7741-X.".to_owned() } else { format!("{nth}: {long}") };
+        let answer = turn(tidegate, &[], &body(true, &[user(&words)]));
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    };
+    let mut nth = 0;
+    while tidegate.metric("tidegate_summaries_total{end=\"made\"}") == 0.0 {
+        assert!(nth < 100, "no summary: {}", tidegate.admin("/metrics").text());
+        ask(&tidegate, nth);
+        nth += 1;
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(tidegate.metric("tidegate_windows_cut_total"), 0.0, "ahead of the cut");
+    assert_eq!(tidegate.metric("tidegate_summary_items_dropped_total"), 1.0);
+    let errands: Vec<Seen> = upstream.seen().into_iter().filter(|s| s.all("tidegate-priority").is_empty()).collect();
+    assert_eq!(errands.len(), upstream.seen().len(), "our own headers stay here");
+    tidegate.signal("KILL");
+    tidegate.exit(Duration::from_secs(10));
+    let tidegate = start();
+    for _ in 0..100 {
+        ask(&tidegate, nth);
+        nth += 1;
+        if tidegate.metric("tidegate_windows_cut_total") > 0.0 {
+            break;
+        }
+    }
+    let seen = upstream.seen();
+    let cut = seen
+        .iter()
+        .map(|s| String::from_utf8_lossy(&s.body))
+        .find(|b| b.contains("<conversation-summary"))
+        .expect("the cut has it");
+    assert!(cut.contains("7741-X") && !cut.contains("99321"), "{cut}");
+}
