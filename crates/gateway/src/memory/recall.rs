@@ -145,8 +145,12 @@ pub(crate) async fn recall(
 
 /// Most tokens of a request of this caller.
 pub(super) fn window_of(house: &House, caller: &Caller) -> u64 {
-    let tenant = caller.tenant.window;
-    caller.wish.budget.or(tenant).unwrap_or(house.settings.conversations.window)
+    match (caller.wish.budget, caller.tenant.window) {
+        // A tenant's own is also the most it may ask for.
+        (Some(wished), Some(most)) => wished.min(most),
+        (Some(tokens), None) | (None, Some(tokens)) => tokens,
+        (None, None) => house.settings.conversations.window,
+    }
 }
 
 /// How windows are made in this house.
