@@ -62,6 +62,8 @@ pub(crate) struct Flight {
     /// What its tenant was charged: of the class' quota, nanoseconds; of its own limit, tokens.
     pub(crate) cost: f64,
     pub(crate) tenant_tokens: f64,
+    /// Others waited in its band when it went.
+    pub(crate) contested: bool,
     pub(crate) prefix: Option<Prefix>,
     /// Tokens of that beginning, as estimated.
     pub(crate) prefix_tokens: f64,

@@ -207,7 +207,7 @@ impl Scheduler {
             }
         }
         let more = class.cost(uncached, spent.output as f64) - flight.cost;
-        class.fair.correct(flight.band, flight.tenant, self.shared.weight(flight.tenant), more);
+        self.cost_more(flight, more);
         if let Some(tenant) = self.shared.tenants.get_mut(&flight.tenant) {
             tenant.correct(now, uncached + spent.output as f64 - flight.tenant_tokens);
         }
@@ -219,10 +219,19 @@ impl Scheduler {
         if let Some(tenant) = self.shared.tenants.get_mut(&flight.tenant) {
             tenant.correct(now, flight.input + output - flight.tenant_tokens);
         }
-        let class = &mut self.classes[flight.class];
+        let class = &self.classes[flight.class];
         let more = class.cost(flight.input, output) - flight.cost;
-        class.fair.correct(flight.band, flight.tenant, self.shared.weight(flight.tenant), more);
+        self.cost_more(flight, more);
         self.charge_output_only(now, flight, output);
+    }
+
+    /// It cost `more` of the class' quota than was thought when it went. Who was served while nobody
+    /// else waited took it from nobody, and whoever came since began where its tenant stood.
+    fn cost_more(&mut self, flight: &Flight, more: f64) {
+        if flight.contested {
+            let weight = self.shared.weight(flight.tenant);
+            self.classes[flight.class].fair.correct(flight.band, flight.tenant, weight, more);
+        }
     }
 
     fn charge_output_only(&mut self, now: Moment, flight: &Flight, output: f64) {
@@ -248,8 +257,7 @@ impl Scheduler {
         if let Some(tenant) = self.shared.tenants.get_mut(&flight.tenant) {
             tenant.give_back(now, flight.tenant_tokens);
         }
-        let weight = self.shared.weight(flight.tenant);
-        self.classes[flight.class].fair.correct(flight.band, flight.tenant, weight, -flight.cost);
+        self.cost_more(flight, -flight.cost);
     }
 
     /// Nothing of it counts.

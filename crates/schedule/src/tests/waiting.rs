@@ -181,3 +181,34 @@ fn a_flood_delays_its_sender_and_nobody_else() {
     let place = went.iter().position(|(_, t, _)| *t == quiet).unwrap();
     assert!(place <= 1, "behind {place}");
 }
+
+#[test]
+fn nobody_is_in_debt_for_what_he_took_while_nobody_else_waited() {
+    let mut s = full(limits(60_000, 60_000_000, 6_000_000));
+    let of = |tenant| Ask { tenant: TenantId(tenant), output_max: None, ..ask() };
+    // While nobody waits the first tenant begins a hundred answers, believed to be short.
+    let early: Vec<Lease> = (0..100).map(|n| go(&mut s, at(1_000 + n), of(0))).collect();
+    // Then the organisation is closed for a while, and both queue up.
+    let refused = go(&mut s, at(1_200), of(1));
+    s.settle(at(1_200), refused, throttled(Throttle::Unnamed, 5_000));
+    let mut whose = std::collections::BTreeMap::new();
+    for n in 0..400 {
+        let tenant = n % 2;
+        whose.insert(wait(&mut s, at(1_300), of(tenant)), tenant);
+    }
+    // Meanwhile the early ones turn out to be long.
+    early.into_iter().for_each(|lease| s.settle(at(1_400), lease, spent(100, 4_000)));
+    let (mut counts, mut now) = ([0; 2], at(1_400));
+    while counts[0] + counts[1] < 100 && now < at(60_000) {
+        now = now + Duration::from_millis(20);
+        for (ticket, verdict) in s.advance(now) {
+            if counts[0] + counts[1] < 100 {
+                counts[whose[&ticket] as usize] += 1;
+            }
+            let Verdict::Go(lease) = verdict else { panic!("{verdict:?}") };
+            s.began(now, lease.id());
+            s.settle(now, lease, spent(100, 100));
+        }
+    }
+    assert!(counts[0] >= 40 && counts[1] >= 40, "of the first hundred: {counts:?}");
+}
