@@ -262,3 +262,14 @@ fn a_429_for_growing_too_sharply_slows_everything_to_what_it_was() {
     let ticket = wait(&mut s, at(now + 1), ask());
     assert_eq!(pass(&mut s, at(now + 1), at(now + 2_000))[0].1, ticket);
 }
+
+#[test]
+fn an_absurd_jitter_is_cut() {
+    let rules = Rules { jitter: 86_400 * S, ..Rules::default() };
+    let mut s = Scheduler::new(&[keys(1)], rules);
+    let lease = go(&mut s, at(0), ask());
+    let told = limits(6_000, 600_000, 600_000);
+    s.sent(at(200_000), lease.id());
+    s.heard(at(300_000), lease.id(), &levels(told, [6_000, 600_000, 600_000]));
+    assert_eq!(s.domains(at(300_000))[0].knowledge, "metered");
+}
