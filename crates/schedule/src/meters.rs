@@ -20,7 +20,7 @@ const IN_FLIGHT_FACTOR: f64 = 2.0;
 /// So many may always be in flight: the law says little of a few.
 const IN_FLIGHT_LEAST: f64 = 8.0;
 /// Times the mean error: two standard deviations, about, of errors spread evenly.
-const DOUBT: f64 = 2.3;
+pub(crate) const DOUBT: f64 = 2.3;
 /// So many may always go in a second.
 const LEAP_LEAST: f64 = 10.0;
 /// How long nothing can be heard of a request, beside the network's jitter.
@@ -152,7 +152,9 @@ impl Meters {
             let Some(bucket) = bucket else { continue };
             *room = bucket.need(amount, doubt, jitter);
             if *room > bucket.capacity() {
-                longest = longest.max(Duration::from_secs_f64((*room / bucket.rate().max(1e-6)).min(86_400.0)));
+                // What is owed is to be refilled first.
+                let missing = *room - bucket.low().min(0.0);
+                longest = longest.max(Duration::from_secs_f64((missing / bucket.rate().max(1e-6)).min(86_400.0)));
             }
         }
         longest
@@ -300,22 +302,22 @@ impl Meters {
         }
     }
 
-    /// A head told levels, for a request that went at `sent`.
-    pub(crate) fn hear(&mut self, now: Moment, sent: Moment, levels: &Levels, late: Duration, alone: bool) {
+    /// A head told levels, for a request that went at `sent`, whose input may be off by `off`.
+    pub(crate) fn hear(&mut self, now: Moment, sent: Moment, levels: &Levels, off: f64, late: Duration, alone: bool) {
         let limits = Limits {
             requests: levels.requests.limit,
             input_tokens: levels.input_tokens.limit,
             output_tokens: levels.output_tokens.limit,
         };
         self.limit(limits, Source::Header, now);
-        let hear = |bucket: &mut Option<Bucket>, level: &Level, unsure: f64| {
+        let hear = |bucket: &mut Option<Bucket>, level: &Level, unsure: f64, off: f64| {
             if let (Some(bucket), Some(remaining)) = (bucket, level.remaining) {
-                bucket.hear(now, sent, &Told { remaining, unsure }, late, alone);
+                bucket.hear(now, sent, &Told { remaining, unsure, off }, late, alone);
             }
         };
-        hear(&mut self.requests, &levels.requests, 0.0);
-        hear(&mut self.input, &levels.input_tokens, 0.0);
-        hear(&mut self.output, &levels.output_tokens, self.unsure);
+        hear(&mut self.requests, &levels.requests, 0.0, 0.0);
+        hear(&mut self.input, &levels.input_tokens, 0.0, off);
+        hear(&mut self.output, &levels.output_tokens, self.unsure, 0.0);
     }
 
     /// A 429 named a limiter and asked to wait; `tokens` is the input it refused although it had been

@@ -5,6 +5,7 @@ use super::Scheduler;
 use crate::ask::{Lease, LeaseId, Levels, Outcome, Spent, TenantId, Throttle};
 use crate::domain::Knowledge;
 use crate::flight::Flight;
+use crate::meters::DOUBT;
 use std::time::Duration;
 use tidegate_base::Moment;
 
@@ -30,7 +31,8 @@ impl Scheduler {
         let late = d.late(self.shared.rules.jitter);
         let level = class.level_told(flight.domain, levels);
         let alone = class.meters[level].in_flight == 1;
-        class.meters[level].hear(now, flight.went, levels, late, alone);
+        let off = if flight.counted { 0.0 } else { DOUBT * class.estimator.error() * flight.input };
+        class.meters[level].hear(now, flight.went, levels, off, late, alone);
         if first {
             class.meters[level].forget_assumed();
         }

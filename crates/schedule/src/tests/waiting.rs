@@ -212,3 +212,28 @@ fn nobody_is_in_debt_for_what_he_took_while_nobody_else_waited() {
     }
     assert!(counts[0] >= 40 && counts[1] >= 40, "of the first hundred: {counts:?}");
 }
+
+#[test]
+fn what_is_saved_for_is_not_looked_at_all_the_time() {
+    let mut s = scheduler(&[keys(1)]);
+    let told = limits(6_000, 600_000, 600_000);
+    s.know(at(0), OrgId(0), None, CLASS, told);
+    // Three seconds' worth is all that was ever seen, and the limit recovers from a 429: what is needed
+    // for a large request, jitter's part with it, grows while it waits.
+    for n in 0..2 {
+        let lease = go(&mut s, at(n * 1_000), ask());
+        s.heard(at(n * 1_000 + 50), lease.id(), &levels(told, [6_000, 30_000, 600_000]));
+        s.settle(at(n * 1_000 + 60), lease, if n == 0 { spent(100, 10) } else { throttled(Throttle::InputTokens, 0) });
+    }
+    let large = wait(&mut s, at(7_000), Ask { input: Mix { words: 200_000, ..Mix::default() }, ..ask() });
+    let (mut now, mut looks) = (at(7_000), 0);
+    let went = loop {
+        if let Some((ticket, verdict)) = s.advance(now).pop() {
+            break (ticket, verdict);
+        }
+        looks += 1;
+        now = s.wake_at(now).unwrap().max(now + Duration::from_millis(1));
+        assert!(now < at(30_000) && looks < 20, "{looks} looks by {now:?}");
+    };
+    assert!(went.0 == large && matches!(went.1, Verdict::Go(_)), "{went:?}");
+}
