@@ -170,13 +170,13 @@ impl Meters {
         self.room = [0.0; 3];
     }
 
-    /// Whether an input of so many tokens can never go, and what the limit is.
-    pub(crate) fn never(&self, now: Moment, input: f64) -> Option<u64> {
+    /// Whether an input can never go, and what the limit is: it has `surely` more tokens than that, or
+    /// its text alone (`plain`, as estimated) is as long as what was refused.
+    pub(crate) fn never(&self, now: Moment, surely: f64, plain: f64) -> Option<u64> {
         // What is only assumed refuses nobody.
         let limit = self.input.as_ref().filter(|b| b.source() != Source::Assumed).map(|b| b.limit())?;
         let refused = self.too_large.filter(|(_, at)| now.since(*at) < TOO_LARGE_FOR).map(|(tokens, _)| tokens);
-        // An estimate may be a third too high.
-        (input > limit as f64 * 1.5 || refused.is_some_and(|tokens| input >= tokens * 0.95)).then_some(limit)
+        (surely > limit as f64 || refused.is_some_and(|tokens| plain >= tokens * 0.95)).then_some(limit)
     }
 
     /// Why a request cannot go at this level now; `None`: it can.
@@ -278,6 +278,21 @@ impl Meters {
         take(&mut self.requests, requests);
         take(&mut self.input, input);
         take(&mut self.output, output);
+    }
+
+    /// A request that went at `then` was refused unread: its input was, as a rule, not charged. If its
+    /// answer's head told of `remaining` input, that says whether it was.
+    pub(crate) fn unread(&mut self, now: Moment, then: Moment, input: f64, remaining: Option<u64>, late: Duration) {
+        if let Some(bucket) = &mut self.requests {
+            bucket.maybe_back(1.0);
+        }
+        let alone = self.in_flight == 0;
+        if let Some(bucket) = &mut self.input {
+            bucket.amend(then, -input);
+            if let Some(remaining) = remaining {
+                bucket.hear(now, then, &Told { remaining, unsure: 0.0, off: 0.0 }, late, alone);
+            }
+        }
     }
 
     /// What was taken for a request may have been given back.

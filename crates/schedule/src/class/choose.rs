@@ -181,11 +181,14 @@ impl Class {
         let mut best: Option<(f64, usize, Option<Blocked>, f64)> = None;
         let (mut no_key, mut spend, mut never) = (true, None::<Duration>, None::<u64>);
         let (mut able, mut eligible) = (0, 0);
+        let (surely, plain) = (self.estimator.surely(&ask.input), self.estimator.plain(&ask.input));
         for n in (0..self.domains.len()).filter(|n| self.eligible(*n, ask)) {
             eligible += 1;
             let d = &self.domains[n];
             let demand = self.demand(now, shared, n, ask, tokens);
-            let limit = d.meters.iter().filter_map(|level| self.meters[*level].never(now, demand.input)).min();
+            let cached = tokens - demand.input;
+            let never_at = |level: &usize| self.meters[*level].never(now, surely - cached, plain - cached);
+            let limit = d.meters.iter().filter_map(never_at).min();
             if let Some(limit) = limit {
                 never = Some(never.map_or(limit, |other| other.max(limit)));
                 continue;

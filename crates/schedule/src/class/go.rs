@@ -45,7 +45,7 @@ impl Class {
             went: now,
             began: None,
             metered,
-            told: false,
+            told: None,
             input,
             saved: false,
             counted: false,

@@ -19,7 +19,6 @@ impl Scheduler {
     /// The head of a lease's answer came, and told these levels.
     pub fn heard(&mut self, now: Moment, id: LeaseId, levels: &Levels) {
         let Some(flight) = self.shared.flights.get_mut(id).filter(|_| !levels.is_silent()) else { return };
-        flight.told = true;
         let class = &mut self.classes[flight.class];
         let d = &mut class.domains[flight.domain];
         let first = d.knowledge != Knowledge::Metered;
@@ -30,6 +29,7 @@ impl Scheduler {
         }
         let late = d.late(self.shared.rules.jitter);
         let level = class.level_told(flight.domain, levels);
+        flight.told = Some((level, levels.input_tokens.remaining));
         let alone = class.meters[level].in_flight == 1;
         let off = if flight.counted { 0.0 } else { DOUBT * class.estimator.error() * flight.input };
         class.meters[level].hear(now, flight.went, levels, off, late, alone);
@@ -47,10 +47,9 @@ impl Scheduler {
         let led = flight.leads.then_some(flight.prefix).flatten();
         flight.leads = false;
         let tokens = flight.prefix_tokens;
-        let told = flight.told;
+        let told = flight.told.is_some();
         let class = &mut self.classes[class];
         let d = &mut class.domains[domain];
-        d.began(now.since(went));
         d.tried(went, true);
         if d.knowledge == Knowledge::Unknown && !told {
             d.knowledge = Knowledge::Unmetered;
@@ -148,6 +147,10 @@ impl Scheduler {
                 class.domains[flight.domain].breaker.undecided(now);
                 self.charge_output(now, flight, flight.produced);
             }
+            Outcome::Rejected => {
+                class.domains[flight.domain].breaker.undecided(now);
+                self.rejected(now, flight);
+            }
             Outcome::NotSent => {
                 class.domains[flight.domain].breaker.undecided(now);
                 self.refund(now, flight);
@@ -177,7 +180,7 @@ impl Scheduler {
         let class = &mut self.classes[flight.class];
         let d = &mut class.domains[flight.domain];
         d.succeeded(now);
-        if d.knowledge == Knowledge::Unknown && !flight.told {
+        if d.knowledge == Knowledge::Unknown && flight.told.is_none() {
             d.knowledge = Knowledge::Unmetered;
             class.unmetered(flight.domain);
         }
@@ -188,7 +191,7 @@ impl Scheduler {
         let spent = spent.within_reason();
         let d = &mut class.domains[flight.domain];
         if let Some(began) = flight.began {
-            d.paced(spent.output as f64, now.since(began));
+            d.paced(spent.output as f64, began.since(flight.went), now.since(began));
         }
         let (org, workspace) = (d.org, d.workspace);
         class
@@ -262,14 +265,39 @@ impl Scheduler {
         self.cost_more(flight, -flight.cost);
     }
 
-    /// Nothing of it counts.
+    /// Nothing of it counts, but for what had begun to come.
     fn refund(&mut self, now: Moment, flight: &Flight) {
         self.forgive(now, flight);
+        if flight.began.is_some() {
+            // It was let in, read and answered in part: that was used.
+            return self.charge_output_only(now, flight, flight.produced);
+        }
         let class = &mut self.classes[flight.class];
         if flight.metered {
             for level in &class.domains[flight.domain].meters {
                 class.meters[*level].amend(flight.went, -1.0, -flight.input);
-                class.meters[*level].take(now, 0.0, 0.0, -flight.reserved.max(flight.produced));
+                class.meters[*level].take(now, 0.0, 0.0, -flight.reserved);
+            }
+        }
+    }
+
+    /// The upstream refused the request itself. It counts as a request, there and for its tenant; its
+    /// input was not read by any model.
+    fn rejected(&mut self, now: Moment, flight: &Flight) {
+        if flight.began.is_some() {
+            return self.charge_output(now, flight, flight.produced);
+        }
+        if let Some(tenant) = self.shared.tenants.get_mut(&flight.tenant) {
+            tenant.correct(now, -flight.tenant_tokens);
+        }
+        self.cost_more(flight, -flight.cost);
+        let class = &mut self.classes[flight.class];
+        if flight.metered {
+            let late = class.domains[flight.domain].late(self.shared.rules.jitter);
+            for level in &class.domains[flight.domain].meters {
+                let remaining = flight.told.filter(|(told, _)| told == level).and_then(|(_, remaining)| remaining);
+                class.meters[*level].unread(now, flight.went, flight.input, remaining, late);
+                class.meters[*level].take(now, 0.0, 0.0, -flight.reserved);
             }
         }
     }

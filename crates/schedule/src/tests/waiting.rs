@@ -76,6 +76,26 @@ fn an_input_over_every_limit_is_refused_with_the_limit() {
 }
 
 #[test]
+fn an_estimate_alone_refuses_nobody() {
+    let mut s = scheduler(&[keys(1)]);
+    s.know(at(0), OrgId(0), None, CLASS, limits(60, 10_000, 10_000));
+    // Estimated at 40,000 tokens; it is an image, and will have 1,600.
+    let image = Ask { input: Mix { words: 400, encoded: 5_000_000, ..Mix::default() }, ..ask() };
+    let lease = go(&mut s, at(0), image);
+    s.counted(at(500), lease.id(), 1_700);
+    s.settle(at(1_000), lease, spent(1_700, 10));
+    // Over the limit as estimated, and perhaps not in truth.
+    let text = |words| Ask { input: Mix { words, ..Mix::default() }, band: Band::Background, ..ask() };
+    let ticket = wait(&mut s, at(1_000), text(80_000));
+    let answers = pass(&mut s, at(1_000), at(120_000));
+    let Some((when, _, Verdict::Go(_))) = answers.first().filter(|(_, t, _)| *t == ticket) else {
+        panic!("{answers:?}")
+    };
+    assert!(*when < at(100_000), "{when:?}");
+    assert!(matches!(s.ask(at(120_000), text(400_000)), Verdict::Refuse(Refusal::TooLarge { .. })));
+}
+
+#[test]
 fn an_input_over_what_can_be_saved_up_goes_when_nothing_more_can_be_saved() {
     let mut s = scheduler(&[keys(1)]);
     let told = limits(600, 60_000, 60_000);
