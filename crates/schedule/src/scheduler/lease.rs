@@ -211,8 +211,7 @@ impl Scheduler {
                 class.meters[*level].amend(flight.went, 0.0, more);
             }
         }
-        let more = class.cost(uncached, spent.output as f64) - flight.cost;
-        self.cost_more(flight, more);
+        self.cost_came_to(flight, uncached, spent.output as f64);
         if let Some(tenant) = self.shared.tenants.get_mut(&flight.tenant) {
             tenant.correct(now, uncached + spent.output as f64 - flight.tenant_tokens);
         }
@@ -224,18 +223,18 @@ impl Scheduler {
         if let Some(tenant) = self.shared.tenants.get_mut(&flight.tenant) {
             tenant.correct(now, flight.input + output - flight.tenant_tokens);
         }
-        let class = &self.classes[flight.class];
-        let more = class.cost(flight.input, output) - flight.cost;
-        self.cost_more(flight, more);
+        self.cost_came_to(flight, flight.input, output);
         self.charge_output_only(now, flight, output);
     }
 
-    /// It cost `more` of the class' quota than was thought when it went. Who was served while nobody
-    /// else waited took it from nobody, and whoever came since began where its tenant stood.
-    fn cost_more(&mut self, flight: &Flight, more: f64) {
+    /// It used so much of the class' quota, and not what was thought when it went. Who was served while
+    /// nobody else waited took it from nobody, and whoever came since began where its tenant stood.
+    fn cost_came_to(&mut self, flight: &Flight, input: f64, output: f64) {
         if flight.contested {
             let weight = self.shared.weight(flight.tenant);
-            self.classes[flight.class].fair.correct(flight.band, flight.tenant, weight, more);
+            let class = &mut self.classes[flight.class];
+            let more = class.cost(input, output) - flight.cost;
+            class.fair.correct(flight.band, flight.tenant, weight, more);
         }
     }
 
@@ -262,7 +261,7 @@ impl Scheduler {
         if let Some(tenant) = self.shared.tenants.get_mut(&flight.tenant) {
             tenant.give_back(now, flight.tenant_tokens);
         }
-        self.cost_more(flight, -flight.cost);
+        self.cost_came_to(flight, 0.0, 0.0);
     }
 
     /// Nothing of it counts, but for what had begun to come.
@@ -290,7 +289,7 @@ impl Scheduler {
         if let Some(tenant) = self.shared.tenants.get_mut(&flight.tenant) {
             tenant.correct(now, -flight.tenant_tokens);
         }
-        self.cost_more(flight, -flight.cost);
+        self.cost_came_to(flight, 0.0, 0.0);
         let class = &mut self.classes[flight.class];
         if flight.metered {
             let late = class.domains[flight.domain].late(self.shared.rules.jitter);
