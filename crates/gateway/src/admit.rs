@@ -280,12 +280,19 @@ impl LeaseGuard {
     /// The request's last byte was written.
     pub(crate) fn sent(&self) {
         self.sent.store(true, Ordering::Relaxed);
+        if !self.metered {
+            // How late it was says something of limits only.
+            return;
+        }
         let now = self.admission.0.clock.now();
         self.admission.state().scheduler.sent(now, self.id);
     }
 
     /// The answer's head came; `organisation` is what the upstream calls it.
     pub(crate) fn heard(&self, levels: &Levels, organisation: Option<&str>) {
+        if levels.is_silent() && organisation.is_none() {
+            return;
+        }
         self.admission.change(|state, now| {
             state.scheduler.heard(now, self.id, levels);
             if let Some(id) = organisation {

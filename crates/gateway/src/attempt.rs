@@ -66,7 +66,7 @@ pub(crate) struct Failed {
 pub(crate) fn outcome(house: &House, lease: &LeaseGuard, attempt: &Result<Attempt, Stop>) -> Outcome {
     let failed = match attempt {
         Ok(Attempt::Ended { end: End::Answered, spent, .. }) => return Outcome::Answered(*spent),
-        Ok(Attempt::Ended { .. } | Attempt::NotThere) => return Outcome::Failed,
+        Ok(Attempt::Ended { .. } | Attempt::NotThere) => return Outcome::Rejected,
         Err(_) if lease.was_sent() => return Outcome::Failed,
         Err(_) => return Outcome::NotSent,
         Ok(Attempt::Failed(failed)) => &failed.failure,

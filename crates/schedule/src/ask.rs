@@ -375,9 +375,12 @@ pub enum Outcome {
     NotSent,
     /// An answer was given, whole or in part; `None` where its usage did not come.
     Answered(Option<Spent>),
-    /// It was sent and failed in a way that says nothing of the quota or the upstream's health: the
-    /// client left, the request itself was refused.
+    /// It was sent and ended in a way that says nothing of the quota or the upstream's health: the
+    /// client left.
     Failed,
+    /// The upstream refused the request itself: it is malformed, too long, or speaks of what is not
+    /// there.
+    Rejected,
     /// The upstream or the way to it failed; five in a row, or most of many, open the breaker.
     Broken,
     /// 529: the upstream is overloaded, for everybody.

@@ -42,15 +42,22 @@ fn bin(tokens: f64) -> usize {
 impl Lengths {
     /// An answer ended with so many tokens.
     pub(crate) fn add(&mut self, tokens: u64) {
-        let tokens = tokens as f64;
-        let bin = &mut self.bins[bin(tokens)];
-        bin.count += 1.0;
-        bin.sum += tokens as f32;
+        let n = bin(tokens as f64);
+        let own = std::slice::from_mut(&mut self.bins[n]);
+        for bin in own.iter_mut().chain(&mut self.tails[..=n]) {
+            bin.count += 1.0;
+            bin.sum += tokens as f32;
+        }
         if self.tails[0].count > WEIGHT_MAX {
-            for bin in &mut self.bins {
-                bin.count /= 2.0;
-                bin.sum /= 2.0;
-            }
+            self.fade();
+        }
+    }
+
+    /// Halves everything; and no rounding error of the tails outlives it.
+    fn fade(&mut self) {
+        for bin in &mut self.bins {
+            bin.count /= 2.0;
+            bin.sum /= 2.0;
         }
         let mut tail = Bin::default();
         for (bin, slot) in self.bins.iter().zip(&mut self.tails).rev() {

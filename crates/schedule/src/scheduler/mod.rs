@@ -16,7 +16,7 @@ use crate::class::Class;
 use crate::fair::Place;
 use crate::flight::{Flights, Held, Queue, Waiting};
 use crate::retry::{Backoff, Cause, GiveUp, Retry, RetryBudget};
-use crate::rules::Rules;
+use crate::rules::{JITTER_MAX, Rules};
 use crate::tenant::{Tenant, TenantLevels};
 use crate::warmth::Warmth;
 use std::collections::BTreeMap;
@@ -121,6 +121,7 @@ pub struct Scheduler {
 impl Scheduler {
     /// A scheduler for these organisations; their numbers are their places in the list.
     pub fn new(orgs: &[OrgSpec], rules: Rules) -> Self {
+        let rules = Rules { jitter: rules.jitter.min(JITTER_MAX), ..rules };
         let orgs = orgs.iter().zip(0..).map(|(spec, n)| (OrgId(n), Org::new(spec.clone()))).collect();
         Scheduler {
             shared: Shared {

@@ -175,7 +175,8 @@ impl Figures {
         }
         if let Some(least) = t.answered_min {
             let share = self.answered_percent();
-            ask(share >= least, format!("{share:.2} % answered, {least} asked"));
+            let shed: Vec<String> = self.shed.iter().map(|(why, n)| format!("{n} {why}")).collect();
+            ask(share >= least, format!("{share:.2} % answered, {least} asked; shed: {}", shed.join(", ")));
         }
         if let Some(most) = t.others_p99_max {
             let wait = quantile(&self.others_waits, 0.99);

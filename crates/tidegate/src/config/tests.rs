@@ -85,6 +85,7 @@ fn every_error_names_file_line_key_and_remedy() {
         ("[clocks]\ngap = \"45 MiB\"\n", "t.toml:2: gap: `45 MiB` is not a length of time"),
         ("[limits]\nbody_bytes = \"1 GiB\"\n", "t.toml:2: limits.body_bytes: is over bodies_bytes"),
         ("[clocks]\n# x\ndrain = \"1 h\"\n", "t.toml:3: clocks.drain: is over 10 min"),
+        ("[queue]\njitter = \"11 s\"\n", "t.toml:2: queue.jitter: is over 10 s"),
         (
             "[[organisation]]\nname = \"a\"\nkeys = [{ env = \"NOPE\" }]\n",
             "t.toml:3: organisation.keys: the environment variable NOPE is not set",
