@@ -7,7 +7,7 @@
 
 use crate::alarms::Alarms;
 use crate::settings::Settings;
-use crate::tenants::Tenants;
+use crate::tenants::{OWN, Tenants};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -53,6 +53,7 @@ impl Admission {
         let specs: Vec<_> = settings.organisations.iter().map(|o| o.spec()).collect();
         let mut scheduler = Scheduler::new(&specs, settings.schedule);
         tenants.iter().for_each(|t| scheduler.tenant(clock.now(), t.id, &t.rules));
+        tenants.named(OWN).into_iter().for_each(|own| scheduler.own_tenants(&own.rules));
         let state = State { scheduler, waiting: BTreeMap::new(), alarms: Alarms::new(&settings.organisations) };
         Admission(Arc::new(Shared { clock, state: Mutex::new(state), changed: Notify::new(), metrics }))
     }
@@ -127,10 +128,12 @@ impl Admission {
         self.state().scheduler.retry(now, backoff, failed, prng)
     }
 
-    /// The organisation behind a client's own credential, by its hash.
-    pub(crate) fn credential(&self, hash: u64) -> OrgId {
+    /// The organisation behind a client's own credential, by its hash, and the tenant that it is: no
+    /// two credentials share limits, a share or a retry budget.
+    pub(crate) fn credential(&self, hash: u64) -> (OrgId, TenantId) {
         let now = self.0.clock.now();
-        self.state().scheduler.credential(now, hash)
+        let org = self.state().scheduler.credential(now, hash);
+        (org, org.own_tenant())
     }
 
     /// What is known of how many tokens an input to this class of models has.

@@ -370,10 +370,18 @@ fn upstream_row(failure: &Failure) -> Answer {
         Cause::ServerError => {
             let status = failure.status.unwrap_or(500);
             let named = failure.envelope.as_ref().and_then(|e| ErrorType::of_name(&e.kind));
+            // Whatever its status: a limit that the client is told of is its own, and none was met.
+            let named = named.filter(|kind| *kind != RateLimit);
             said(named.unwrap_or(ErrorType::of_status(status)), "upstream_error", "the upstream failed").status(status)
         }
         Cause::Overloaded => said(Overloaded, "upstream_overloaded", "the upstream is overloaded")
             .after(wait.unwrap_or(Duration::from_secs(5))),
+        Cause::Throttled if failure.is_own => {
+            said(Overloaded, "spend_cap", "the organisation behind your own credential has spent what it may")
+        }
+        Cause::KeyRejected if failure.is_own => {
+            said(Authentication, "upstream_error", "the upstream rejected your own credential")
+        }
         Cause::Throttled if failure.by == Throttle::SpendCap => {
             answer(&Trouble::Refused(Refusal::SpendCap { retry_after: wait.unwrap_or(RETRY_WORTHWHILE) }))
         }
@@ -393,6 +401,7 @@ fn upstream_row(failure: &Failure) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tidegate_wire::blame::Blame;
 
     #[test]
     fn a_wait_over_a_minute_is_not_worth_holding_a_caller_for() {
@@ -420,6 +429,26 @@ mod tests {
     fn no_upstream_429_leaves_as_a_429() {
         let failure = Failure::new(Cause::Throttled, "429");
         assert_eq!(answer(&Trouble::Upstream(Box::new(failure))).status, 529);
+    }
+
+    #[test]
+    fn a_server_that_fails_in_the_words_of_a_limit_has_failed() {
+        let envelope = Some(ErrorBody::new(ErrorType::RateLimit, "x", "slow down"));
+        let failure = Failure { status: Some(503), envelope, ..Failure::new(Cause::ServerError, "503") };
+        let told = answer(&Trouble::Upstream(Box::new(failure)));
+        assert_eq!((told.status, &*told.body.kind, &*told.body.message), (503, "api_error", "slow down"));
+    }
+
+    #[test]
+    fn what_is_the_matter_with_a_clients_own_credential_is_told_as_that() {
+        let envelope = || Some(ErrorBody::new(ErrorType::RateLimit, "enforced_spend_limit_reached", "all spent"));
+        for (blame, want) in [(Blame::SpendCap, (529, "spend_cap")), (Blame::Key, (401, "upstream_error"))] {
+            let failure = Failure::blaming_own(blame, true, "it").unwrap();
+            let told = answer(&Trouble::Upstream(Box::new(Failure { envelope: envelope(), ..failure })));
+            assert_eq!((told.status, told.code, told.should_retry), (want.0, want.1, Some(false)));
+            assert_eq!(told.body.message, "all spent", "in the upstream's words");
+            assert!(!Failure::blaming_own(blame, false, "it").unwrap().is_own, "an operator's is not told so");
+        }
     }
 
     #[test]

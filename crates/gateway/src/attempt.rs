@@ -18,6 +18,7 @@ use tidegate_base::to_next_month;
 use tidegate_observe::Phase;
 use tidegate_schedule::{Cause, Outcome, Spent, Throttle};
 use tidegate_upstream::Exchange;
+use tidegate_wire::error::ErrorBody;
 use tidegate_wire::http::ResponseHead;
 use tidegate_wire::raw::RawObject;
 use tidegate_wire::usage::Usage;
@@ -72,6 +73,8 @@ pub(crate) fn outcome(house: &House, lease: &LeaseGuard, attempt: &Result<Attemp
         Ok(Attempt::Failed(failed)) => &failed.failure,
     };
     match (failed.cause, failed.by) {
+        // What is the matter with a client's own credential changes without a word to us.
+        _ if failed.is_own => Outcome::Failed,
         (Cause::Throttled, by @ Throttle::SpendCap) => {
             let wall = house.clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
             let month = Duration::from_secs(to_next_month(wall));
@@ -101,8 +104,16 @@ pub(crate) async fn attempt(
     let mut answer = match sent {
         Ok(Sent::Answer(answer)) => answer,
         Ok(Sent::Mute { status }) => return Err(Trouble::UpstreamRefused { status }.into()),
-        Ok(Sent::Said { head, .. }) if head.status == 404 && plan.home.look_on() => return Ok(Attempt::NotThere),
         Ok(Sent::Said { head, body }) => {
+            if head.status == 404 && !is_about_a_model(&body) {
+                if plan.home.look_on(&house.references) {
+                    return Ok(Attempt::NotThere);
+                }
+                // It may live where nobody could be asked.
+                if let Some(refusal) = plan.home.unasked() {
+                    return Err(Trouble::Refused(refusal).into());
+                }
+            }
             account.first_byte_at.get_or_insert(house.clock.now());
             said(house, reply, plan, &head, &body);
             return Ok(Attempt::Ended { end: End::Said, spent: None, heard: None });
@@ -110,6 +121,7 @@ pub(crate) async fn attempt(
         Err(failure) => return Ok(Attempt::Failed(Failed { failure, content_seen: false })),
     };
     account.first_byte_at.get_or_insert(house.clock.now());
+    house.class_answered(&plan.classed);
     live.enter(Phase::Relay);
     if !plan.request.streams {
         return pass_whole(plane, reply, plan, lease, *answer, account).await;
@@ -123,6 +135,7 @@ pub(crate) async fn attempt(
         body: &mut plan.request.body,
         meter: lease.is_metered().then(|| plane.progress.meter(lease.id())),
         home: plan.home.learns.then_some(&plan.home),
+        own_credential: plan.request.own_credential,
         lease,
     };
     let mut relay = Relay::new(house, &live, head, parts);
@@ -154,6 +167,12 @@ pub(crate) async fn attempt(
             Ok(Attempt::Ended { end: End::Answered, spent, heard })
         }
     }
+}
+
+/// Whether a 404 says that there is no such model: that is so everywhere, whatever the request
+/// refers to.
+fn is_about_a_model(body: &[u8]) -> bool {
+    ErrorBody::read(body).is_some_and(|e| e.message.starts_with("model:"))
 }
 
 /// Usage, as the scheduler reckons with it.

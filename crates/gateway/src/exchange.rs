@@ -159,10 +159,11 @@ async fn refused(house: &House, request: &Request<'_>, mut exchange: Exchange) -
     let Some(blamed) = blame(head.status, envelope.as_ref()) else {
         return Err(Box::new(Failure::new(Cause::BadStream, format!("unexpected status {}", head.status))));
     };
-    // A key and money that are the client's own are its own business.
-    let told = request.own_credential && matches!(blamed, Blame::Key | Blame::SpendCap);
+    // A key and money that are the client's own are its own business; but a 429 is nobody's.
+    let told = request.own_credential && matches!(blamed, Blame::Key | Blame::SpendCap) && head.status != 429;
     let blamed = if told { Blame::Request } else { blamed };
-    let Some(failure) = Failure::blaming(blamed, format!("status {}", head.status)) else {
+    let failure = Failure::blaming_own(blamed, request.own_credential, format!("status {}", head.status));
+    let Some(failure) = failure else {
         return Ok(match envelope {
             Some(_) => Sent::Said { head, body },
             None => Sent::Mute { status: head.status },
@@ -173,7 +174,8 @@ async fn refused(house: &House, request: &Request<'_>, mut exchange: Exchange) -
     Err(Box::new(Failure {
         status: Some(head.status),
         retry_after: retry_after(&head.headers, house.clock.wall()),
-        is_final: !elsewhere && head.headers.text("x-should-retry").is_some_and(|v| v.trim() == "false"),
+        is_final: failure.is_final
+            || !elsewhere && head.headers.text("x-should-retry").is_some_and(|v| v.trim() == "false"),
         envelope,
         ..failure
     }))

@@ -15,6 +15,8 @@ pub(crate) struct Failure {
     pub(crate) status: Option<u16>,
     /// Whether another attempt would end the same: it concerns the request itself.
     pub(crate) is_final: bool,
+    /// Whether it concerns the client's own upstream credential, which is its own business.
+    pub(crate) is_own: bool,
     /// The clock that ran out, if one did.
     pub(crate) clock: Option<&'static str>,
     /// What the upstream asked for.
@@ -34,6 +36,7 @@ impl Failure {
             by: Throttle::Unnamed,
             status: None,
             is_final: false,
+            is_own: false,
             clock: None,
             retry_after: None,
             envelope: None,
@@ -68,9 +71,17 @@ impl Failure {
         Some(Failure { by, ..Failure::new(cause, detail) })
     }
 
+    /// The same where the client's own credential may be meant: then it is told and not tried again.
+    pub(crate) fn blaming_own(blame: Blame, own_credential: bool, detail: impl Into<String>) -> Option<Self> {
+        let is_own = own_credential && matches!(blame, Blame::Key | Blame::SpendCap);
+        let failure = Self::blaming(blame, detail)?;
+        Some(Failure { is_own, is_final: failure.is_final || is_own, ..failure })
+    }
+
     /// The kind of refusal, for metrics; `None` for a failure that is none.
     pub(crate) fn refusal(&self) -> Option<&'static str> {
         match self.cause {
+            _ if self.is_own => None,
             Cause::Throttled => Some(self.by.name()),
             Cause::Overloaded | Cause::KeyRejected => Some(self.cause.name()),
             _ => None,

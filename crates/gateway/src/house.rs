@@ -1,7 +1,7 @@
 //! What all threads share: settings, keys, the scheduler's host, budgets, metrics.
 
 use crate::admit::Admission;
-use crate::classes::Classes;
+use crate::classes::{Classed, Classes};
 use crate::identify::Keys;
 use crate::memory::Memory;
 use crate::references::{Place, References};
@@ -56,7 +56,7 @@ impl House {
             backlogs: ByteBudget::new(settings.limits.backlogs_bytes),
             live: Live::default(),
             draining: watch::Sender::new(false),
-            classes: Classes::default(),
+            classes: Classes::new(&settings.organisations),
             clock,
             settings,
             metrics,
@@ -66,7 +66,7 @@ impl House {
 
     /// The quota class of a request to `door` for `model`. A new one is told what the configuration
     /// says of its limits.
-    pub(crate) fn class(&self, door: &'static str, model: &str, fast: bool) -> ClassId {
+    pub(crate) fn class(&self, door: &'static str, model: &str, fast: bool) -> Classed {
         self.classes.of(door, model, fast, |class, name| {
             for (n, org) in self.settings.organisations.iter().enumerate() {
                 let id = OrgId(n as u32);
@@ -80,6 +80,11 @@ impl House {
                 }
             }
         })
+    }
+
+    /// An upstream answered a request of this class.
+    pub(crate) fn class_answered(&self, classed: &Classed) {
+        self.classes.answered(classed);
     }
 
     /// The name of a quota class.

@@ -108,7 +108,8 @@ async fn walk(
     let arrived = house.clock.now();
     let caller = identify(&house.keys, head, peer, arrived)?;
     account.tenant = Some(caller.tenant.name.clone());
-    reply.limits_of = caller.tenant.is_metered().then_some(caller.tenant.id);
+    // Whose own credential it is is known with the plan.
+    reply.limits_of = (caller.tenant.is_metered() && caller.own.is_none()).then_some(caller.tenant.id);
     if house.is_draining() {
         return Err(Trouble::Draining.into());
     }
@@ -155,6 +156,7 @@ async fn walk(
     }
     let mut plan = Plan::new(plane, head, door, &caller, body, request.as_ref())?;
     plan.keeps = turn.is_some();
+    reply.limits_of = caller.tenant.is_metered().then_some(plan.ask.tenant);
     attempts(plane, reply, &mut plan, account, turn).await
 }
 
@@ -293,7 +295,8 @@ fn late(stop: Stop, reply: &Reply<'_>, under_load: Option<Box<Failure>>) -> Stop
     }
 }
 
-/// Phase 7: a lease, and how long it took.
+/// Phase 7: a lease, and how long it took. Where it was only guessed that what the request refers to
+/// lives there, another place is asked for one.
 async fn admit(
     plane: &Plane,
     reply: &mut Reply<'_>,
@@ -302,22 +305,28 @@ async fn admit(
 ) -> Result<LeaseGuard, Stop> {
     let house = &*plane.house;
     reply.live().enter(Phase::Admit);
-    let asked = house.clock.now();
-    // An answer that begins with the deadline is of no use; and a refusal should come before it.
-    let deadline = reply.deadline.at();
-    let latest = asked + asked.until(deadline).saturating_sub(MARGIN.min(asked.until(deadline) / 10));
-    plan.ask = Ask { latest, waited: account.waited, pin: plan.home.pin(), ..plan.ask };
-    let stream = reply.live().stream;
-    let lease = reply.attend(house.admission.lease(plan.ask, stream)).await;
-    account.waited += house.clock.now().since(asked);
     let (tenant, band) = (&plan.caller.tenant.name, plan.caller.band.name());
-    let lease = lease?.map_err(|refusal| {
-        if matches!(refusal, Refusal::TooLong { .. } | Refusal::Tenant { .. }) {
-            house.metrics.clock_expired("queue_wait");
+    let lease = loop {
+        let asked = house.clock.now();
+        // An answer that begins with the deadline is of no use; and a refusal should come before it.
+        let deadline = reply.deadline.at();
+        let latest = asked + asked.until(deadline).saturating_sub(MARGIN.min(asked.until(deadline) / 10));
+        plan.ask = Ask { latest, waited: account.waited, pin: plan.home.pin(), ..plan.ask };
+        let stream = reply.live().stream;
+        let lease = reply.attend(house.admission.lease(plan.ask, stream)).await;
+        account.waited += house.clock.now().since(asked);
+        match lease? {
+            Ok(lease) => break lease,
+            Err(refusal) if plan.home.passes_by(&refusal) => {}
+            Err(refusal) => {
+                if matches!(refusal, Refusal::TooLong { .. } | Refusal::Tenant { .. }) {
+                    house.metrics.clock_expired("queue_wait");
+                }
+                house.metrics.queue_shed(tenant, band, refusal.name());
+                return Err(Trouble::Refused(refusal).into());
+            }
         }
-        house.metrics.queue_shed(tenant, band, refusal.name());
-        Trouble::Refused(refusal)
-    })?;
+    };
     if let Some(reason) = lease.waited_for() {
         house.metrics.queue_waited(tenant, band, reason.name());
     }

@@ -2,6 +2,7 @@
 
 use crate::answer::Trouble;
 use crate::ask::ask;
+use crate::classes::Classed;
 use crate::decode::Body;
 use crate::door::Door;
 use crate::exchange::Request;
@@ -18,6 +19,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) caller: &'a Caller,
     /// What the scheduler is asked for, the same for each attempt but for its last lines.
     pub(crate) ask: Ask,
+    /// What it asks for, as far as quota is concerned.
+    pub(crate) classed: Classed,
     /// Where it has to go.
     pub(crate) home: Home,
     pub(crate) request: Request<'a>,
@@ -51,12 +54,16 @@ impl<'a> Plan<'a> {
         // Looked into before anything is changed in it.
         let house = &*plane.house;
         let fast = request.is_some_and(|r| r.fast);
-        let class = house.class(door.name, model, fast);
+        let classed = house.class(door.name, model, fast);
         let seen = (client_streams || assembles) && !thinks_unseen;
-        let ask = Ask { seen, ..ask(house, class, caller, &body.bytes, request, door.can_stream) };
+        let mut ask = Ask { seen, ..ask(house, classed.class, caller, &body.bytes, request, door.can_stream) };
         let home = match (caller.own, request) {
-            // What it refers to lives where its own credential leads.
-            (Some(hash), _) => Home::at(Some(house.admission.credential(hash))),
+            // What it refers to lives where its own credential leads, and its share is its own.
+            (Some(hash), _) => {
+                let (org, tenant) = house.admission.credential(hash);
+                ask.tenant = tenant;
+                Home::at(Some(org))
+            }
             (None, Some(request)) => house.references.home(&body.bytes, request, caller)?,
             (None, None) => Home::at(caller.organisation),
         };
@@ -70,6 +77,7 @@ impl<'a> Plan<'a> {
         }
         Ok(Plan {
             ask,
+            classed,
             home,
             request: Request {
                 head,

@@ -58,6 +58,8 @@ pub(crate) struct RelayParts<'a> {
     pub(crate) lease: &'a LeaseGuard,
     pub(crate) meter: Option<Meter<'a>>,
     pub(crate) home: Option<&'a Home>,
+    /// The client's credential is the upstream's.
+    pub(crate) own_credential: bool,
 }
 
 /// One answer on its way through.
@@ -74,6 +76,7 @@ pub(crate) struct Relay<'a> {
     meter: Option<Meter<'a>>,
     /// Where ids that the answer makes known are remembered, if it may.
     home: Option<&'a Home>,
+    own_credential: bool,
     splitter: Splitter,
     /// What was seen of the stream.
     pub(crate) tap: Tap,
@@ -101,7 +104,7 @@ impl<'a> Relay<'a> {
     pub(crate) fn new(house: &'a House, live: &'a LiveRequest, head: ResponseHead, parts: RelayParts<'a>) -> Self {
         let now = house.clock.now();
         let clocks = &house.settings.clocks;
-        let RelayParts { assembles, keeps, thinks_unseen, body, lease, meter, home } = parts;
+        let RelayParts { assembles, keeps, thinks_unseen, body, lease, meter, home, own_credential } = parts;
         Relay {
             house,
             live,
@@ -110,6 +113,7 @@ impl<'a> Relay<'a> {
             lease,
             meter,
             home,
+            own_credential,
             splitter: Splitter::new(),
             tap: Tap::new(),
             gaps: GapCounts::default(),
@@ -304,11 +308,12 @@ impl<'a> Relay<'a> {
         let envelope = self.tap.error.as_deref().cloned();
         let kind = envelope.as_ref().and_then(|e| ErrorType::of_name(&e.kind)).unwrap_or(ErrorType::Api);
         let detail = || format!("error event {}", kind.name());
-        let blamed = blame(kind.status(), envelope.as_ref()).and_then(|blamed| Failure::blaming(blamed, detail()));
+        let blamed = blame(kind.status(), envelope.as_ref());
+        let blamed = blamed.and_then(|blamed| Failure::blaming_own(blamed, self.own_credential, detail()));
         // What is about the request itself has begun like an answer, and ends as it is.
-        let is_final = blamed.is_none();
+        let is_about_it = blamed.is_none();
         let failure = blamed.unwrap_or_else(|| Failure::new(Cause::ServerError, detail()));
-        Failure { status: Some(kind.status()), is_final, envelope, ..failure }
+        Failure { status: Some(kind.status()), is_final: is_about_it || failure.is_final, envelope, ..failure }
     }
 
     /// When the first of the upstream's clocks runs out. A connection that can be asked for a sign

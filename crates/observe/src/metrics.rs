@@ -428,8 +428,12 @@ impl Metrics {
         self.refusals.get_or_create(&CodeOf { code }).inc();
     }
 
-    /// Tokens used by an answer.
+    /// Tokens used by an answer. Of a model that answered nothing no label is kept: its name may be
+    /// invented.
     pub fn tokens(&self, tenant: &Arc<str>, model: &str, usage: &Usage) {
+        if *usage == Usage::default() {
+            return;
+        }
         let model = self.model(model);
         let add = |kind, n: u64| {
             if n > 0 {

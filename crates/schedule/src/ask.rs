@@ -12,6 +12,13 @@ use tidegate_base::Moment;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OrgId(pub u32);
 
+impl OrgId {
+    /// The tenant that a client's own credential is, of the organisation behind it.
+    pub fn own_tenant(self) -> TenantId {
+        TenantId(self.0)
+    }
+}
+
 /// A workspace of an organisation, by its place in [`OrgSpec::workspaces`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WorkspaceId(pub u16);
@@ -29,7 +36,8 @@ pub struct LaneId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClassId(pub u32);
 
-/// Who calls us; the host gives out the numbers, small and from 0.
+/// Who calls us; the host gives out the numbers, small and from 0, but for clients with a credential
+/// of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TenantId(pub u32);
 

@@ -195,6 +195,29 @@ fn a_clients_own_credential_has_a_domain_and_a_queue_of_its_own() {
 }
 
 #[test]
+fn each_own_credential_is_a_tenant_by_itself_and_goes_with_it() {
+    let mut s = unmetered(&[keys(1)]);
+    s.own_tenants(&TenantRules { requests: Some(1), ..TenantRules::default() });
+    let (a, b) = (s.credential(at(0), 1), s.credential(at(0), 2));
+    let own = |org: OrgId| Ask {
+        pin: Some(Pin { org, workspace: None }),
+        tenant: org.own_tenant(),
+        latest: at(1_000),
+        ..ask()
+    };
+    let first = go(&mut s, at(0), own(a));
+    let spent = s.ask(at(1), own(a));
+    assert!(matches!(spent, Verdict::Refuse(Refusal::Tenant { limit: TenantLimit::Requests, .. })), "{spent:?}");
+    go(&mut s, at(1), own(b));
+    s.settle(at(2), first, Outcome::Answered(None));
+    for n in 10..5_000 {
+        s.credential(at(n), n);
+    }
+    assert!(s.tenant_levels(at(6_000), a.own_tenant()).is_none(), "forgotten with its credential");
+    assert!(s.shared.tenants.len() <= 1_026, "{}", s.shared.tenants.len());
+}
+
+#[test]
 fn output_that_is_reserved_goes_only_if_all_of_it_is_there_and_comes_back() {
     let mut s = scheduler(&[OrgSpec { reserves_output: true, ..keys(1) }]);
     s.know(at(0), OrgId(0), None, CLASS, limits(60_000, 10_000_000, 60_000));
