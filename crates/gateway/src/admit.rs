@@ -15,8 +15,8 @@ use std::time::Duration;
 use tidegate_base::{Moment, Prng, StreamId};
 use tidegate_observe::Metrics;
 use tidegate_schedule::{
-    Ask, Backoff, ClassId, DomainView, FailedAttempt, LaneId, Lease, LeaseId, Levels, Limits, OrgId, Outcome, Refusal,
-    Retry, Scheduler, TenantId, TenantLevels, Ticket, Verdict, WaitView, WaitsFor, WorkspaceId,
+    Ask, Backoff, ClassId, DomainView, Estimator, FailedAttempt, LaneId, Lease, LeaseId, Levels, Limits, OrgId,
+    Outcome, Refusal, Retry, Scheduler, TenantId, TenantLevels, Ticket, Verdict, WaitView, WaitsFor, WorkspaceId,
 };
 use tidegate_transport::Clock;
 use tidegate_wire::usage::Usage;
@@ -131,6 +131,11 @@ impl Admission {
     pub(crate) fn credential(&self, hash: u64) -> OrgId {
         let now = self.0.clock.now();
         self.state().scheduler.credential(now, hash)
+    }
+
+    /// What is known of how many tokens an input to this class of models has.
+    pub(crate) fn estimator(&self, class: ClassId) -> Estimator {
+        self.state().scheduler.estimator(class)
     }
 
     /// What the configuration says of the limits of a class.

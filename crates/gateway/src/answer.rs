@@ -5,7 +5,10 @@
 //! says is decided in `settle`; what an upstream said goes to the client only if it is the API's
 //! own envelope. `docs/errors.md` has an entry for each code.
 
+mod turns;
+
 use crate::failure::Failure;
+use crate::memory::TurnTrouble;
 use std::borrow::Cow;
 use std::time::Duration;
 use tidegate_base::ByteSize;
@@ -67,6 +70,8 @@ pub(crate) enum Trouble {
     UpstreamRefused { status: u16 },
     /// The client is a page in a browser, and no client keys are configured.
     Origin,
+    /// A conversation's turn cannot be had, or cannot be kept.
+    Turn(Box<TurnTrouble>),
     /// The upstream failed, and not again or not any more.
     Upstream(Box<Failure>),
 }
@@ -124,6 +129,24 @@ pub fn public_codes() -> &'static [&'static str] {
         "upstream_rate_limited",
         "upstream_key_rejected",
         "upstream_refused",
+        "conversations_off",
+        "conversation_not_found",
+        "invalid_conversation_id",
+        "conversation_diverged",
+        "turn_conflict",
+        "conversation_busy",
+        "turn_interrupted",
+        "nothing_new",
+        "invalid_messages",
+        "invalid_turn",
+        "window_too_small",
+        "conversations_budget_spent",
+        "conversation_exists",
+        "conversation_too_large",
+        "conversation_log_full",
+        "conversation_log_read_only",
+        "conversation_log_busy",
+        "conversation_log_failed",
     ]
 }
 
@@ -188,7 +211,7 @@ pub(crate) fn answer(trouble: &Trouble) -> Answer {
         Trouble::PathUnknown => row(
             NotFound,
             "unknown_path",
-            "no such path here; Tidegate serves /v1/messages, /v1/messages/count_tokens, /v1/models and /v1/models/{id}",
+            "no such path here; Tidegate serves /v1/messages, /v1/messages/count_tokens, /v1/models, /v1/models/{id} and /v1/conversations",
         ),
         Trouble::Method { allowed } => {
             let message = format!("this path takes {allowed}");
@@ -313,6 +336,7 @@ pub(crate) fn answer(trouble: &Trouble) -> Answer {
             "origin_not_allowed",
             "requests from web pages are refused while no client keys are configured; make one with `tidegate key new`",
         ),
+        Trouble::Turn(trouble) => turns::answer(trouble),
         Trouble::Upstream(failure) => upstream(failure),
     }
 }

@@ -43,7 +43,8 @@ pub(crate) fn ask(
     }
 }
 
-fn input(body: &[u8]) -> Mix {
+/// What an input is made of.
+pub(crate) fn input(body: &[u8]) -> Mix {
     let mix = mix(body);
     Mix { words: mix.words, digits: mix.digits, marks: mix.marks, wide: mix.wide, encoded: mix.encoded }
 }

@@ -5,6 +5,7 @@ use crate::answer::Trouble;
 use crate::exchange::{Sent, exchange};
 use crate::failure::Failure;
 use crate::house::House;
+use crate::memory::Heard;
 use crate::plan::Plan;
 use crate::plane::Plane;
 use crate::relay::{Relay, RelayParts, Relayed};
@@ -47,6 +48,8 @@ pub(crate) enum Attempt {
         end: End,
         /// What the model used, if it answered and said so.
         spent: Option<Spent>,
+        /// The answer, where its turn has to be kept before the client gets the rest of it.
+        heard: Option<Box<Heard>>,
     },
     /// What the request refers to is not where it was looked for, and there is another place.
     NotThere,
@@ -62,7 +65,7 @@ pub(crate) struct Failed {
 /// What an attempt means for its lease.
 pub(crate) fn outcome(house: &House, lease: &LeaseGuard, attempt: &Result<Attempt, Stop>) -> Outcome {
     let failed = match attempt {
-        Ok(Attempt::Ended { end: End::Answered, spent }) => return Outcome::Answered(*spent),
+        Ok(Attempt::Ended { end: End::Answered, spent, .. }) => return Outcome::Answered(*spent),
         Ok(Attempt::Ended { .. } | Attempt::NotThere) => return Outcome::Failed,
         Err(_) if lease.was_sent() => return Outcome::Failed,
         Err(_) => return Outcome::NotSent,
@@ -102,7 +105,7 @@ pub(crate) async fn attempt(
         Ok(Sent::Said { head, body }) => {
             account.first_byte_at.get_or_insert(house.clock.now());
             said(house, reply, plan, &head, &body);
-            return Ok(Attempt::Ended { end: End::Said, spent: None });
+            return Ok(Attempt::Ended { end: End::Said, spent: None, heard: None });
         }
         Err(failure) => return Ok(Attempt::Failed(Failed { failure, content_seen: false })),
     };
@@ -115,6 +118,7 @@ pub(crate) async fn attempt(
     let head = answer.take_head();
     let parts = RelayParts {
         assembles,
+        keeps: plan.keeps,
         thinks_unseen: plan.thinks_unseen,
         body: &mut plan.request.body,
         meter: lease.is_metered().then(|| plane.progress.meter(lease.id())),
@@ -128,17 +132,26 @@ pub(crate) async fn attempt(
     account.gaps = std::mem::take(&mut relay.gaps);
     let content_seen = relay.content_seen;
     let failed = |failure| Ok(Attempt::Failed(Failed { failure, content_seen }));
+    if plan.keeps && !matches!(relayed, Ok(Relayed::Whole)) {
+        plan.said = relay.take_said();
+    }
     match relayed? {
         Relayed::Failed(failure) => failed(failure),
         Relayed::TooLarge(trouble) => Err(trouble.into()),
         Relayed::Whole => {
             let spent = Some(spent(&relay.tap.usage));
             plan.home.found(&house.references, house.place(lease.lane()), relay.tap.message_id.as_deref());
-            if assembles && let Err(failure) = relay.give_assembled(reply) {
+            let mut heard = None;
+            if plan.keeps {
+                match relay.hear() {
+                    Ok(all) => heard = Some(Box::new(all)),
+                    Err(failure) => return failed(failure),
+                }
+            } else if assembles && let Err(failure) = relay.give_assembled(reply) {
                 return failed(failure);
             }
             answer.finish(house.clock.now());
-            Ok(Attempt::Ended { end: End::Answered, spent })
+            Ok(Attempt::Ended { end: End::Answered, spent, heard })
         }
     }
 }
@@ -218,7 +231,13 @@ async fn pass_whole(
             return Ok(Attempt::Failed(Failed { failure, content_seen: true }));
         }
     }
-    reply.whole(&answer.head, &[], &[], &body, bytes);
+    let heard = plan.keeps.then(|| {
+        let lease = std::mem::replace(&mut bytes, house.backlogs.empty_lease());
+        Box::new(Heard::Whole { head: answer.take_head(), assembled: false, message: body.to_vec(), lease })
+    });
+    if heard.is_none() {
+        reply.whole(&answer.head, &[], &[], &body, bytes);
+    }
     answer.finish(house.clock.now());
-    Ok(Attempt::Ended { end: End::Answered, spent: spent_here })
+    Ok(Attempt::Ended { end: End::Answered, spent: spent_here, heard })
 }

@@ -15,6 +15,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use tidegate_observe::{Live, Metrics, NoRecords, Records};
+use tidegate_store::Store;
 use tidegate_transport::{Accepted, Clock, Dial, Listen, TaskKind, Tasks};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
@@ -70,7 +71,18 @@ impl Gateway {
 
     /// The same, with somebody who keeps a record of every request.
     pub fn recording(settings: Settings, clock: Clock, dial: Arc<dyn Dial>, records: Arc<dyn Records>) -> Self {
-        let house = Arc::new(House::new(clock, settings, records));
+        Gateway::remembering(settings, clock, dial, records, None)
+    }
+
+    /// The same, with a log that conversations are kept in.
+    pub fn remembering(
+        settings: Settings,
+        clock: Clock,
+        dial: Arc<dyn Dial>,
+        records: Arc<dyn Records>,
+        store: Option<Store>,
+    ) -> Self {
+        let house = Arc::new(House::new(clock, settings, records, store));
         Gateway { house, dial, connections: Tasks::new(), background: Tasks::new(), planes: Arc::default() }
     }
 

@@ -5,6 +5,7 @@
 
 use crate::answer::Trouble;
 use crate::key::KeyHash;
+use crate::memory::Wish;
 use crate::settings::{Clocks, Settings};
 use crate::tenants::{NOBODY, OWN, Tenant, Tenants};
 use std::collections::BTreeMap;
@@ -67,6 +68,8 @@ pub(crate) struct Caller {
     pub(crate) own: Option<u64>,
     /// A deadline the client set for this request; `None` leaves our own.
     pub(crate) deadline: Option<Deadline>,
+    /// What it wishes of a conversation.
+    pub(crate) wish: Wish,
     /// The SDK's own timeout, which is a deadline for buffered answers only.
     pub(crate) sdk_timeout: Option<Duration>,
 }
@@ -102,12 +105,17 @@ pub(crate) fn identify(keys: &Keys, head: &RequestHead, from_loopback: bool, now
         keys.tenant(key.ok_or(Trouble::KeyMissing)?).ok_or(Trouble::KeyUnknown)?
     };
     let (mut band, mut deadline, mut organisation) = (tenant.band, None, None);
+    let mut wish = Wish::default();
     let own = |name: &[u8]| name.len() > 9 && name[..9].eq_ignore_ascii_case(b"tidegate-");
     for (name, value) in headers.iter().filter(|(name, _)| own(name)) {
         let name = std::str::from_utf8(name).unwrap_or_default();
         let value = std::str::from_utf8(value).unwrap_or_default().trim();
         let wrong = |expected| Trouble::Header { name: name.to_ascii_lowercase(), expected };
-        match name[9..].to_ascii_lowercase().as_str() {
+        let lower = name[9..].to_ascii_lowercase();
+        if wish.read(&lower, value).map_err(wrong)? {
+            continue;
+        }
+        match lower.as_str() {
             "priority" => {
                 band = Band::of_name(value).ok_or_else(|| wrong("`interactive`, `normal` or `background`"))?
             }
@@ -136,7 +144,7 @@ pub(crate) fn identify(keys: &Keys, head: &RequestHead, from_loopback: bool, now
     }
     let sdk_timeout = headers.text("x-stainless-timeout").and_then(|v| v.trim().parse::<f64>().ok());
     let sdk_timeout = sdk_timeout.filter(|s| (0.001..=86_400.0).contains(s)).map(Duration::from_secs_f64);
-    Ok(Caller { tenant, band, organisation, own: own_hash, deadline, sdk_timeout })
+    Ok(Caller { tenant, band, organisation, own: own_hash, deadline, wish, sdk_timeout })
 }
 
 impl Caller {
@@ -145,7 +153,8 @@ impl Caller {
     pub(crate) fn anybody() -> Self {
         let tenants = Tenants::new(&Settings::default());
         let tenant = Arc::clone(tenants.named(NOBODY).expect("it is always there"));
-        Caller { tenant, band: Band::default(), organisation: None, own: None, deadline: None, sdk_timeout: None }
+        let wish = Wish::default();
+        Caller { tenant, band: Band::default(), organisation: None, own: None, deadline: None, wish, sdk_timeout: None }
     }
 
     /// When the answer is no longer wanted.

@@ -7,7 +7,7 @@
 //! | 3 | decode | `decode` | counted bytes to a request |
 //! | 4 | attach | (to come) | documents to blocks |
 //! | 5 | mask | (to come) | personal data out |
-//! | 6 | recall | (to come) | a conversation's window |
+//! | 6 | recall | `memory` | a conversation's window |
 //! | 7 | admit | `admit` | a lease on a quota domain |
 //! | 8 | exchange | `exchange` | a connection, the request, the answer's head |
 //! | 9 | relay | `relay` | the answer, event by event |
@@ -16,7 +16,8 @@
 //!
 //! 7 to 9 are one attempt. An attempt that fails before any content was passed on may be repeated;
 //! whether and when is the schedule room's rule, asked in [`attempts`]; one attempt is in `attempt`.
-//! Every exit goes through `settle`, once.
+//! A turn of a conversation is kept before its client sees the answer's end. Every exit goes through
+//! `settle`, once.
 
 use crate::admit::LeaseGuard;
 use crate::answer::Trouble;
@@ -24,17 +25,21 @@ use crate::attempt::{Attempt, Stop, attempt, outcome};
 use crate::decode::{DecodeEnd, decode};
 use crate::door::{After, Door};
 use crate::failure::Failure;
+use crate::house::House;
 use crate::identify::identify;
+use crate::memory::{Heard, Recalled, Replay, Turn, TurnTrouble, recall};
 use crate::plan::Plan;
 use crate::plane::Plane;
-use crate::reply::{Interrupt, Reply};
+use crate::reply::{Interrupt, Reply, TurnLines};
 use crate::settle::{Account, End, Life, settle};
 use std::future::poll_fn;
 use std::time::Duration;
 use tidegate_base::Deadline;
 use tidegate_observe::{LiveRequest, Phase};
 use tidegate_schedule::{Ask, Backoff, Cause, FailedAttempt, Refusal, Retry};
+use tidegate_store::StoreError;
 use tidegate_transport::ServerStream;
+use tidegate_wire as wire;
 use tidegate_wire::http::RequestHead;
 use tidegate_wire::request::MessagesRequest;
 
@@ -58,7 +63,9 @@ pub(crate) async fn serve(
     let mut reply = Reply::new(conn, house, life.live.clone(), deadline, close);
     let mut account = Account::default();
 
-    let walked = walk(plane, &mut reply, head, door, from_loopback, &mut account).await;
+    let mut turn = None;
+    let walked = walk(plane, &mut reply, head, door, from_loopback, &mut account, &mut turn).await;
+    interrupt(house, turn.filter(|_| reply.content), &account).await;
     let (end, told) = match walked {
         Ok(end) => (end, true),
         Err(Stop::Trouble(trouble)) => (tell(&mut reply, &trouble, &mut account), true),
@@ -92,6 +99,7 @@ async fn walk(
     door: &Door,
     from_loopback: bool,
     account: &mut Account,
+    turn: &mut Option<Box<Turn>>,
 ) -> Result<End, Stop> {
     let house = &*plane.house;
     // A refusal below leaves the body unread, and then the connection cannot be used again.
@@ -114,22 +122,93 @@ async fn walk(
         () = poll_fn(|cx| live.poll_cancelled(cx)) => return Err(Interrupt::Cancelled.into()),
         decoded = decode(house, reply.conn(), head) => decoded,
     };
-    let body = match decoded {
+    let mut body = match decoded {
         Ok(body) => body,
         Err(DecodeEnd::Trouble(trouble)) => return Err(trouble.into()),
         Err(DecodeEnd::Left) => return Err(Interrupt::ClientLeft.into()),
     };
     reply.close = close;
-    let request = if door.has_model { Some(MessagesRequest::read(&body.bytes).map_err(Trouble::Body)?) } else { None };
-    let mut plan = Plan::new(plane, head, door, &caller, body, request.as_ref())?;
-    account.model = plan.model.to_owned();
-    account.stream = plan.client_streams;
+    let mut request =
+        if door.has_model { Some(MessagesRequest::read(&body.bytes).map_err(Trouble::Body)?) } else { None };
+    let client_streams = door.can_stream && request.as_ref().is_some_and(|r| r.stream);
+    account.model = request.as_ref().map(|r| r.model.clone()).unwrap_or_default();
+    account.stream = client_streams;
     account.band = Some(caller.band.name());
-    reply.live().is_for(&caller.tenant.name, plan.model);
-    reply.streams = plan.client_streams;
-    reply.deadline = caller.deadline(arrived, plan.client_streams, &house.settings.clocks);
+    reply.live().is_for(&caller.tenant.name, &account.model);
+    reply.streams = client_streams;
+    reply.deadline = caller.deadline(arrived, client_streams, &house.settings.clocks);
 
-    attempts(plane, reply, &mut plan, account).await
+    if !caller.wish.is_plain()
+        && let Some(asked) = &request
+    {
+        reply.live().enter(Phase::Recall);
+        match recall(house, reply, head, &caller, &mut body, asked, !door.can_stream).await? {
+            Recalled::Nothing => {}
+            Recalled::Turn(new) => {
+                reply.turn = Some(TurnLines::new(new.conversation(), new.number));
+                *turn = Some(new);
+            }
+            Recalled::Replay(replay) => return replayed(house, reply, &replay),
+        }
+        request = Some(MessagesRequest::read(&body.bytes).map_err(Trouble::Body)?);
+    }
+    let mut plan = Plan::new(plane, head, door, &caller, body, request.as_ref())?;
+    plan.keeps = turn.is_some();
+    attempts(plane, reply, &mut plan, account, turn).await
+}
+
+/// Gives the answer of a turn that is there already.
+fn replayed(house: &House, reply: &mut Reply<'_>, replay: &Replay) -> Result<End, Stop> {
+    reply.turn = Some(TurnLines::again(&replay.conversation, replay.number));
+    house.metrics.turn("replayed");
+    if !reply.streams {
+        reply.whole_of_ours(&replay.message);
+        return Ok(End::Answered);
+    }
+    let corrupt = || StoreError::Corrupt("a stored answer is no message".to_owned());
+    let events = wire::replay::events(&replay.message).ok_or_else(|| Trouble::from(TurnTrouble::Log(corrupt())))?;
+    reply.begin_stream(None);
+    reply.push_event(&events, house.clock.now());
+    Ok(End::Answered)
+}
+
+/// Keeps what was passed on of a turn that did not come to its end. One of which nothing was is gone
+/// with its value.
+async fn interrupt(house: &House, turn: Option<Box<Turn>>, account: &Account) {
+    let Some(mut turn) = turn else { return };
+    match turn.interrupt(house, account).await {
+        Ok(true) => house.metrics.turn("interrupted"),
+        Ok(false) => {}
+        Err(error) => {
+            house.metrics.turn("lost");
+            tracing::error!(target: "tidegate::memory", ?error, "an interrupted turn could not be kept");
+        }
+    }
+}
+
+/// Keeps the turn; then, and not before, its client gets the answer's end.
+async fn keep(
+    house: &House,
+    reply: &mut Reply<'_>,
+    turn: &mut Turn,
+    heard: Heard,
+    account: &Account,
+) -> Result<(), Stop> {
+    reply.live().enter(Phase::Keep);
+    // Not attended: what was asked of the disk is done, whether or not the client is still there.
+    let kept = turn.keep(house, &heard, account).await;
+    house.metrics.turn(if kept.is_ok() { "kept" } else { "refused" });
+    kept.map_err(Trouble::from)?;
+    match heard {
+        Heard::Stream { end, .. } => reply.push_event(&end, house.clock.now()),
+        Heard::Whole { head, assembled, message, lease } => {
+            let json: [(&str, &[u8]); 1] = [("content-type", b"application/json")];
+            let (without, with) =
+                if assembled { (&["content-type", "cache-control"][..], &json[..]) } else { (&[][..], &[][..]) };
+            reply.whole(&head, without, with, &message, lease);
+        }
+    }
+    Ok(())
 }
 
 /// The loop of attempts: admit, exchange, relay; again while the rule says so.
@@ -138,6 +217,7 @@ async fn attempts(
     reply: &mut Reply<'_>,
     plan: &mut Plan<'_>,
     account: &mut Account,
+    turn: &mut Option<Box<Turn>>,
 ) -> Result<End, Stop> {
     let house = &*plane.house;
     let mut backoff = Backoff::new(house.settings.schedule.retry);
@@ -151,8 +231,17 @@ async fn attempts(
         let attempt = attempt(plane, reply, plan, &lease, account).await;
         let outcome = outcome(house, &lease, &attempt);
         lease.settle(outcome);
+        let said = plan.said.take();
+        if let Some(turn) = turn {
+            turn.said = said;
+        }
         let failed = match attempt {
-            Ok(Attempt::Ended { end, .. }) => return Ok(end),
+            Ok(Attempt::Ended { end, heard, .. }) => {
+                if let (Some(turn), Some(heard)) = (turn, heard) {
+                    keep(house, reply, turn, *heard, account).await?;
+                }
+                return Ok(end);
+            }
             // What it refers to is somewhere else; that is no failure to wait for.
             Ok(Attempt::NotThere) => continue,
             Ok(Attempt::Failed(failed)) => failed,
@@ -247,12 +336,7 @@ fn tell(reply: &mut Reply<'_>, trouble: &Trouble, account: &mut Account) -> End 
 }
 
 /// What an interrupt means: whether there is somebody to tell, and how the request ended.
-fn interrupted(
-    house: &crate::house::House,
-    why: Interrupt,
-    reply: &mut Reply<'_>,
-    account: &mut Account,
-) -> (End, bool) {
+fn interrupted(house: &House, why: Interrupt, reply: &mut Reply<'_>, account: &mut Account) -> (End, bool) {
     match why {
         Interrupt::ClientLeft => (End::ClientLeft, false),
         Interrupt::SlowReader => (End::SlowReader, false),

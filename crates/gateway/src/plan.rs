@@ -9,12 +9,12 @@ use crate::identify::Caller;
 use crate::plane::Plane;
 use crate::references::Home;
 use tidegate_schedule::Ask;
+use tidegate_wire::assemble::Assembler;
 use tidegate_wire::http::RequestHead;
 use tidegate_wire::request::MessagesRequest;
 
 /// What is going to be done, decided once.
 pub(crate) struct Plan<'a> {
-    pub(crate) model: &'a str,
     pub(crate) caller: &'a Caller,
     /// What the scheduler is asked for, the same for each attempt but for its last lines.
     pub(crate) ask: Ask,
@@ -25,6 +25,10 @@ pub(crate) struct Plan<'a> {
     pub(crate) client_streams: bool,
     pub(crate) thinks_unseen: bool,
     pub(crate) server_tools: bool,
+    /// The answer belongs to a conversation's turn.
+    pub(crate) keeps: bool,
+    /// What the last attempt said, if it has to be known.
+    pub(crate) said: Option<Assembler>,
 }
 
 impl<'a> Plan<'a> {
@@ -76,9 +80,10 @@ impl<'a> Plan<'a> {
             },
             thinks_unseen,
             server_tools: request.is_some_and(|r| r.server_tools),
+            keeps: false,
+            said: None,
             client_streams,
             caller,
-            model,
         })
     }
 

@@ -11,6 +11,7 @@ use crate::answer::Trouble;
 use crate::decode::Body;
 use crate::failure::Failure;
 use crate::house::House;
+use crate::memory::Heard;
 use crate::progress::Meter;
 use crate::references::Home;
 use crate::reply::{Interrupt, Reply};
@@ -48,6 +49,8 @@ pub(crate) enum Relayed {
 pub(crate) struct RelayParts<'a> {
     /// The client asked for no stream.
     pub(crate) assembles: bool,
+    /// The answer is a turn's: it is put together whoever asked for what, and its end is held back.
+    pub(crate) keeps: bool,
     /// Long silences are normal.
     pub(crate) thinks_unseen: bool,
     /// Let go with the first content that is passed on.
@@ -76,8 +79,13 @@ pub(crate) struct Relay<'a> {
     pub(crate) tap: Tap,
     /// Gaps between reads.
     pub(crate) gaps: GapCounts,
-    /// The answer being put together, for a client that asked for no stream.
+    /// The answer being put together, for a client that asked for no stream or for a conversation.
     assembler: Option<Assembler>,
+    /// Whether events are passed on.
+    passes: bool,
+    /// Whether the last one is held back, and that one.
+    holds: bool,
+    end: Vec<u8>,
     bytes: ByteLease,
     /// Whether content was seen, passed on or not.
     pub(crate) content_seen: bool,
@@ -93,7 +101,7 @@ impl<'a> Relay<'a> {
     pub(crate) fn new(house: &'a House, live: &'a LiveRequest, head: ResponseHead, parts: RelayParts<'a>) -> Self {
         let now = house.clock.now();
         let clocks = &house.settings.clocks;
-        let RelayParts { assembles, thinks_unseen, body, lease, meter, home } = parts;
+        let RelayParts { assembles, keeps, thinks_unseen, body, lease, meter, home } = parts;
         Relay {
             house,
             live,
@@ -105,7 +113,10 @@ impl<'a> Relay<'a> {
             splitter: Splitter::new(),
             tap: Tap::new(),
             gaps: GapCounts::default(),
-            assembler: assembles.then(Assembler::new),
+            assembler: (assembles || keeps).then(Assembler::new),
+            passes: !assembles,
+            holds: keeps,
+            end: Vec::new(),
             bytes: house.backlogs.empty_lease(),
             content_seen: false,
             last_byte: now,
@@ -240,21 +251,23 @@ impl<'a> Relay<'a> {
             self.last_progress = self.last_byte;
         }
         self.content_seen |= kind.is_content();
-        match &mut self.assembler {
-            Some(assembler) => {
-                if let Err(e) = assembler.add(event) {
-                    let failure = Failure::new(Cause::BadStream, e.0);
-                    return self.fail(failure.telling("the upstream's stream makes no message"));
-                }
-                let bytes = assembler.bytes() as u64;
-                let limit = self.house.settings.limits.answer_bytes;
-                if bytes > limit {
-                    self.too_large = Some(Trouble::AnswerTooLarge { limit });
-                } else if !self.bytes.resize(bytes) {
-                    self.too_large = Some(Trouble::BacklogBudget);
-                }
+        if let Some(assembler) = &mut self.assembler {
+            if let Err(e) = assembler.add(event) {
+                let failure = Failure::new(Cause::BadStream, e.0);
+                return self.fail(failure.telling("the upstream's stream makes no message"));
             }
-            None => self.pass(kind, event, reply),
+            let bytes = assembler.bytes() as u64;
+            let limit = self.house.settings.limits.answer_bytes;
+            if bytes > limit {
+                self.too_large = Some(Trouble::AnswerTooLarge { limit });
+            } else if !self.bytes.resize(bytes) {
+                self.too_large = Some(Trouble::BacklogBudget);
+            }
+        }
+        if self.holds && kind == Kind::MessageStop {
+            self.end = event.to_vec();
+        } else if self.passes {
+            self.pass(kind, event, reply);
         }
     }
 
@@ -317,17 +330,34 @@ impl<'a> Relay<'a> {
         Relayed::Failed(Box::new(Failure::by_clock(Cause::Gap, if gap { "gap" } else { "progress" })))
     }
 
+    /// What came of an answer that did not end.
+    pub(crate) fn take_said(&mut self) -> Option<Assembler> {
+        self.assembler.take()
+    }
+
+    /// The whole answer, and what the client does not have of it yet.
+    pub(crate) fn hear(mut self) -> Result<Heard, Box<Failure>> {
+        let message = assembled(self.assembler.take())?;
+        Ok(match self.head.take() {
+            Some(head) if !self.passes => Heard::Whole { head, assembled: true, message, lease: self.bytes },
+            _ => Heard::Stream { end: self.end, message },
+        })
+    }
+
     /// Gives the client the assembled answer.
     pub(crate) fn give_assembled(self, reply: &mut Reply<'_>) -> Result<(), Box<Failure>> {
-        let json = self.assembler.unwrap_or_default().finish().map_err(|e| {
-            Box::new(Failure::new(Cause::BadStream, e.0).telling("the upstream's stream makes no message"))
-        })?;
+        let json = assembled(self.assembler)?;
         if let Some(head) = &self.head {
             let with: [(&str, &[u8]); 1] = [("content-type", b"application/json")];
             reply.whole(head, &["content-type", "cache-control"], &with, &json, self.bytes);
         }
         Ok(())
     }
+}
+
+fn assembled(answer: Option<Assembler>) -> Result<Vec<u8>, Box<Failure>> {
+    let whole = answer.unwrap_or_default().finish();
+    whole.map_err(|e| Box::new(Failure::new(Cause::BadStream, e.0).telling("the upstream's stream makes no message")))
 }
 
 fn broken(error: &ClientError) -> Failure {

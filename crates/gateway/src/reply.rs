@@ -60,6 +60,8 @@ pub(crate) struct Reply<'c> {
     pub(crate) deadline: Deadline,
     /// The tenant whose own limits the answer tells of, in place of the upstream's.
     pub(crate) limits_of: Option<TenantId>,
+    /// The turn it answers.
+    pub(crate) turn: Option<TurnLines>,
     /// Whether the client asked for a stream.
     pub(crate) streams: bool,
     /// Whether the model's `message_start` was passed on.
@@ -105,6 +107,7 @@ impl<'c> Reply<'c> {
             backlog: BytesMut::new(),
             blocked: false,
             limits_of: None,
+            turn: None,
             streams: false,
             started: false,
             content: false,
@@ -277,6 +280,7 @@ impl<'c> Reply<'c> {
         self.status = 200;
         let (request, stream) = (self.live.request, self.live.stream);
         let limits = self.limits_of.map(|tenant| limit_lines(self.house, tenant));
+        let turn = self.turn.as_ref();
         self.conn.respond(200, None, self.close, |head| {
             match upstream {
                 Some(upstream) => pass_lines(head, upstream, &[], limits.is_some()),
@@ -287,6 +291,7 @@ impl<'c> Reply<'c> {
             }
             own_lines(head, request, upstream);
             write_limits(head, limits.as_deref());
+            write_turn(head, turn);
             head.header("tidegate-stream", stream.as_str().as_bytes());
             // Proxies of the nginx family buffer streams unless they are told not to.
             head.header("x-accel-buffering", b"no");
@@ -353,6 +358,7 @@ impl<'c> Reply<'c> {
         self.status = upstream.status;
         let request = self.live.request;
         let limits = self.limits_of.map(|tenant| limit_lines(self.house, tenant));
+        let turn = self.turn.as_ref();
         self.conn.respond(upstream.status, Some(body.len() as u64), self.close, |head| {
             pass_lines(head, upstream, without, limits.is_some());
             write_limits(head, limits.as_deref());
@@ -360,6 +366,23 @@ impl<'c> Reply<'c> {
                 head.header(name, value);
             }
             own_lines(head, request, Some(upstream));
+            write_turn(head, turn);
+        });
+        self.conn.push(body);
+    }
+
+    /// Gives a whole answer of our own, in JSON.
+    pub(crate) fn whole_of_ours(&mut self, body: &[u8]) {
+        self.head_sent = true;
+        self.status = 200;
+        let request = self.live.request;
+        let limits = self.limits_of.map(|tenant| limit_lines(self.house, tenant));
+        let turn = self.turn.as_ref();
+        self.conn.respond(200, Some(body.len() as u64), self.close, |head| {
+            head.header("content-type", b"application/json");
+            write_limits(head, limits.as_deref());
+            own_lines(head, request, None);
+            write_turn(head, turn);
         });
         self.conn.push(body);
     }
@@ -416,6 +439,34 @@ impl<'c> Reply<'c> {
     }
 }
 
+/// Which turn of which conversation an answer is.
+pub(crate) struct TurnLines {
+    conversation: String,
+    number: u32,
+    /// It was there already.
+    replayed: bool,
+}
+
+impl TurnLines {
+    pub(crate) fn new(conversation: &str, number: u32) -> Self {
+        TurnLines { conversation: conversation.to_owned(), number, replayed: false }
+    }
+
+    /// A turn that was there already.
+    pub(crate) fn again(conversation: &str, number: u32) -> Self {
+        TurnLines { replayed: true, ..TurnLines::new(conversation, number) }
+    }
+}
+
+fn write_turn(head: &mut HeadWriter<'_>, turn: Option<&TurnLines>) {
+    let Some(turn) = turn else { return };
+    head.header("tidegate-conversation", turn.conversation.as_bytes());
+    head.number("tidegate-turn", u64::from(turn.number));
+    if turn.replayed {
+        head.header("tidegate-replayed", b"true");
+    }
+}
+
 /// Our own header lines, on every answer; the upstream's `request-id` is kept if it gave one.
 pub(crate) fn own_lines(head: &mut HeadWriter<'_>, request: RequestId, upstream: Option<&ResponseHead>) {
     if !upstream.is_some_and(|u| u.headers.has("request-id")) {
@@ -453,7 +504,16 @@ fn write_limits(head: &mut HeadWriter<'_>, lines: Option<&[(String, String)]>) {
 /// what is left of the upstream's quota.
 fn pass_lines(head: &mut HeadWriter<'_>, upstream: &ResponseHead, without: &[&str], without_limits: bool) {
     let listed = |name: &[u8]| upstream.headers.lists("connection", name);
-    let ours = ["content-length", "set-cookie", "tidegate-request-id", "tidegate-stream", "x-accel-buffering"];
+    let ours = [
+        "content-length",
+        "set-cookie",
+        "tidegate-conversation",
+        "tidegate-replayed",
+        "tidegate-request-id",
+        "tidegate-stream",
+        "tidegate-turn",
+        "x-accel-buffering",
+    ];
     for (name, value) in upstream.headers.iter() {
         let dropped = |list: &[&str]| list.iter().any(|d| d.as_bytes().eq_ignore_ascii_case(name));
         let limits = without_limits && is_rate_limit(name);

@@ -5,6 +5,7 @@ use crate::key::KeyHash;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tidegate_conversation::budget::Rules as WindowRules;
 use tidegate_schedule::{Band, Limits as Quota, OrgSpec, Rules, TenantRules, WorkspaceId};
 use tidegate_upstream::{Lane, PoolRules};
 
@@ -28,6 +29,8 @@ pub struct Settings {
     pub keys: Vec<ClientKey>,
     /// What tenants may use; one that is not named here has no limits of its own.
     pub tenants: Vec<TenantSettings>,
+    /// Conversations, where there is a log for them.
+    pub conversations: Conversations,
     /// Seed of ids and jitter; World gives its own.
     pub seed: u64,
 }
@@ -93,6 +96,57 @@ pub struct TenantSettings {
     pub rules: TenantRules,
     /// The band of its requests that name none; `None` is the usual one.
     pub band: Option<Band>,
+    /// Most tokens of a request of its conversations; `None` is what holds for all.
+    pub window: Option<u64>,
+}
+
+/// What becomes of a body that says something else than its conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Divergent {
+    /// It is refused.
+    Refuse,
+    /// It makes another conversation of what both have.
+    Fork,
+}
+
+/// What becomes of a turn while another one of its conversation is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Concurrent {
+    /// It waits.
+    Wait,
+    /// It is refused.
+    Refuse,
+}
+
+/// How conversations are kept and windows made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conversations {
+    /// Most tokens of one request, answer included; never more than the model's own. Less than most
+    /// models take: past some point a longer window costs more than it helps.
+    pub window: u64,
+    /// What becomes of a body that says something else than what is stored.
+    pub divergence: Divergent,
+    /// What becomes of a second turn at once.
+    pub concurrent: Concurrent,
+    /// Whether the history is searched for what suits a new turn.
+    pub recall: bool,
+    /// Bytes of conversations in memory; those in use are among them.
+    pub memory_bytes: u64,
+    /// When and how far windows are cut.
+    pub rules: WindowRules,
+}
+
+impl Default for Conversations {
+    fn default() -> Self {
+        Conversations {
+            window: 200_000,
+            divergence: Divergent::Refuse,
+            concurrent: Concurrent::Wait,
+            recall: true,
+            memory_bytes: 256 << 20,
+            rules: WindowRules::default(),
+        }
+    }
 }
 
 /// A client's key.

@@ -19,6 +19,8 @@ pub(crate) struct Tenant {
     /// The band of its requests that name none.
     pub(crate) band: Band,
     pub(crate) rules: TenantRules,
+    /// Most tokens of a request of its conversations, if it has a limit of its own.
+    pub(crate) window: Option<u64>,
 }
 
 impl Tenant {
@@ -46,6 +48,7 @@ impl Tenants {
                 id: TenantId(n as u32),
                 band: known.and_then(|t| t.band).unwrap_or_default(),
                 rules: known.map(|t| t.rules).unwrap_or_default(),
+                window: known.and_then(|t| t.window),
                 name,
             })
         });

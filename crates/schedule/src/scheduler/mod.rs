@@ -235,6 +235,11 @@ impl Scheduler {
         ask.pin.map(|pin| pin.org).filter(|org| org.0 >= CREDENTIALS_FROM)
     }
 
+    /// What is known so far of how many tokens an input to this class of models has.
+    pub fn estimator(&self, class: ClassId) -> crate::Estimator {
+        self.numbers.get(&(class, None)).map(|n| self.classes[*n].estimator.clone()).unwrap_or_default()
+    }
+
     /// Asks for a lease.
     pub fn ask(&mut self, now: Moment, ask: Ask) -> Verdict {
         let private = self.private(&ask);

@@ -1,0 +1,126 @@
+//! Phase 6, recall, and what belongs to it after the answer: conversations that are kept.
+//!
+//! ```text
+//! request ─▶ hold ──────▶ place ──────▶ window ─▶ ... model ... ─▶ keep ─▶ message_stop
+//!            one turn of   what of the   what                     on the
+//!            it at a time  body is new   fits                     disk
+//! ```
+//! | file | what it is |
+//! |---|---|
+//! | `wish` | what the headers say of it |
+//! | `shelf` | conversations in memory, bounded in bytes; who holds one has its turn |
+//! | `talk` | one of them: history, view, the last turns' hashes |
+//! | `recall` | the phase: a body becomes a turn and a window |
+//! | `fit` | a window for a history: budget, estimate, excerpts, the last check |
+//! | `turn` | a turn under way; kept, interrupted, or as if it had never been asked |
+//! | `trimmed` | windows without a conversation, where only the view is remembered |
+//!
+//! The log is the truth. What is in memory can be dropped at any time and read again; a turn counts
+//! when the store says so, and not before.
+
+mod fit;
+mod recall;
+mod shelf;
+mod talk;
+mod trimmed;
+mod turn;
+mod wish;
+
+pub(crate) use recall::{Recalled, Replay, recall};
+pub(crate) use turn::{Heard, Turn};
+pub(crate) use wish::Wish;
+
+use crate::answer::Trouble;
+use crate::settings::Settings;
+use shelf::Shelf;
+use std::time::UNIX_EPOCH;
+use tidegate_conversation::history::Divergence;
+use tidegate_conversation::valid::Broken;
+use tidegate_store::{Address, Store, StoreError};
+use tidegate_transport::Clock;
+use trimmed::Trimmed;
+
+/// Every conversation there is.
+pub(crate) struct Memory {
+    /// The log, if conversations are on.
+    store: Option<Store>,
+    shelf: Shelf,
+    trimmed: Trimmed,
+    clock: Clock,
+}
+
+/// What can go wrong with a turn; rows of the table in `answer`.
+#[derive(Debug)]
+pub(crate) enum TurnTrouble {
+    /// No conversation log is configured.
+    Off,
+    /// There is no such conversation.
+    Unknown,
+    /// The conversation's id cannot be one.
+    BadId(String),
+    /// The body says something else than what is stored.
+    Diverged(Divergence),
+    /// Another number than the next was expected.
+    Number { expected: u32, next: u32 },
+    /// Another turn is under way, and waiting was not wanted.
+    Busy,
+    /// It is a repeat of a turn that was interrupted.
+    Interrupted { number: u32 },
+    /// The body repeats what is stored and adds nothing.
+    NothingNew,
+    /// The messages cannot be read; says where and why.
+    Messages(String),
+    /// With what is stored the request would break a rule of the API.
+    Invalid { broken: Broken, open_calls: usize },
+    /// What has to be sent does not fit.
+    TooLarge(String),
+    /// As many conversations are in use as memory is there for.
+    Budget,
+    /// The log says no.
+    Log(StoreError),
+}
+
+impl From<TurnTrouble> for Trouble {
+    fn from(trouble: TurnTrouble) -> Self {
+        Trouble::Turn(Box::new(trouble))
+    }
+}
+
+impl From<StoreError> for TurnTrouble {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::NotFound => TurnTrouble::Unknown,
+            StoreError::Conflict { expected, next } => TurnTrouble::Number { expected, next },
+            StoreError::Invalid(why) => TurnTrouble::BadId(why),
+            other => TurnTrouble::Log(other),
+        }
+    }
+}
+
+impl Memory {
+    pub(crate) fn new(clock: Clock, settings: &Settings, store: Option<Store>) -> Self {
+        Memory { store, shelf: Shelf::new(settings.conversations.memory_bytes), trimmed: Trimmed::default(), clock }
+    }
+
+    /// The log.
+    pub(crate) fn store(&self) -> Result<&Store, TurnTrouble> {
+        self.store.as_ref().ok_or(TurnTrouble::Off)
+    }
+
+    /// Conversations in memory, and their bytes.
+    pub(crate) fn held(&self) -> (usize, u64) {
+        self.shelf.held()
+    }
+
+    /// Now, wall clock, ms since 1970.
+    pub(crate) fn now_ms(&self) -> u64 {
+        let since = self.clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The conversation `name` of `tenant`.
+    pub(crate) fn address(&self, tenant: &str, name: &str) -> Result<Address, TurnTrouble> {
+        self.store()?;
+        Ok(Address::new(tenant, name)?)
+    }
+}

@@ -1,0 +1,109 @@
+//! Metrics of conversations: turns, windows, what is in memory.
+
+use crate::metrics::{Metrics, times};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+use std::time::Duration;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TurnEnd {
+    end: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FoundIn {
+    place: &'static str,
+}
+
+/// The numbers.
+#[derive(Clone, Debug)]
+pub(crate) struct Conversations {
+    turns: Family<TurnEnd, Counter>,
+    found: Family<FoundIn, Counter>,
+    cuts: Counter,
+    held: Gauge,
+    keep: Histogram,
+    window: Histogram,
+    error: Histogram,
+}
+
+impl Default for Conversations {
+    fn default() -> Self {
+        Conversations {
+            turns: Family::default(),
+            found: Family::default(),
+            cuts: Counter::default(),
+            held: Gauge::default(),
+            keep: times(),
+            // Each bound twice the one before: 1,000 to 1,024,000 tokens.
+            window: Histogram::new((0..11).map(|n| f64::from(1_000 << n))),
+            error: Histogram::new([0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0]),
+        }
+    }
+}
+
+impl Conversations {
+    pub(crate) fn register(&self, r: &mut Registry) {
+        r.register(
+            "turns",
+            "Turns of conversations: kept, interrupted (kept in part), replayed, refused (by the log), lost (an interrupted one that the log did not take)",
+            self.turns.clone(),
+        );
+        r.register("conversations_found", "Conversations looked for, by where they were", self.found.clone());
+        r.register("windows_cut", "Windows that were cut because they passed their high mark", self.cuts.clone());
+        r.register("conversations_held", "Conversations in memory", self.held.clone());
+        r.register_with_unit(
+            "turn_keep",
+            "From an answer's end to its turn being on the disk",
+            Unit::Seconds,
+            self.keep.clone(),
+        );
+        r.register("window_tokens", "Input tokens of turns, as the upstream counted them", self.window.clone());
+        r.register(
+            "window_estimate_error",
+            "How far the estimate of a turn's input was off, either way, as a part of what the upstream counted",
+            self.error.clone(),
+        );
+    }
+}
+
+impl Metrics {
+    /// A turn came to this end.
+    pub fn turn(&self, end: &'static str) {
+        self.conversations.turns.get_or_create(&TurnEnd { end }).inc();
+    }
+
+    /// A conversation was looked for, and was in memory or had to be read.
+    pub fn conversation_found(&self, in_memory: bool) {
+        let place = if in_memory { "memory" } else { "log" };
+        self.conversations.found.get_or_create(&FoundIn { place }).inc();
+    }
+
+    /// So many conversations are in memory.
+    pub fn conversations_held(&self, conversations: usize) {
+        self.conversations.held.set(i64::try_from(conversations).unwrap_or(i64::MAX));
+    }
+
+    /// A window was cut.
+    pub fn window_cut(&self) {
+        self.conversations.cuts.inc();
+    }
+
+    /// A turn is on the disk, so long after its answer's end.
+    pub fn turn_kept_after(&self, span: Duration) {
+        self.conversations.keep.observe(span.as_secs_f64());
+    }
+
+    /// A turn's input had so many tokens, where `estimated` were expected.
+    pub fn window_counted(&self, estimated: f64, actual: u64) {
+        if actual > 0 {
+            let actual = actual as f64;
+            self.conversations.window.observe(actual);
+            self.conversations.error.observe((estimated - actual).abs() / actual);
+        }
+    }
+}
