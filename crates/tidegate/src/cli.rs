@@ -166,6 +166,9 @@ pub struct Chat {
     /// Start a gateway and the simulated API for this chat: no key, no network.
     #[arg(long, conflicts_with_all = ["url", "ca"])]
     pub simulate: bool,
+    /// With --simulate: keep conversations in this file. [default: a scratch file that goes with the chat]
+    #[arg(long, value_name = "FILE", requires = "simulate")]
+    pub conversations: Option<PathBuf>,
     /// Over https, believe only the certificates in this PEM file.
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,

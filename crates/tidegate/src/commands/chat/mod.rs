@@ -69,7 +69,7 @@ fn key_for(place: &Place, env: &dyn Fn(&str) -> Option<String>) -> Result<Key, F
 async fn start(flags: &Chat) -> Result<(), Failed> {
     let clock = Clock::real();
     let interrupts = Interrupts::of_process()?;
-    let embedded = flags.simulate.then(|| Embedded::start(clock)).transpose()?;
+    let embedded = flags.simulate.then(|| Embedded::start(clock, flags.conversations.as_deref())).transpose()?;
     let url = match &embedded {
         Some(embedded) => embedded.url.clone(),
         None => flags.url.clone().unwrap_or_else(|| GATEWAY.to_owned()),
@@ -166,6 +166,9 @@ async fn converse(session: &mut Session, lines: &mut Lines) -> Result<(), Failed
             () = session.interrupts.next() => None,
             said = lines.next() => Some(said),
         };
+        if matches!(said, None | Some(None)) {
+            session.screen.line_is_open();
+        }
         let step = match said {
             None if was_interrupted || session.interrupts.is_over => Step::Leave,
             None => {
@@ -255,11 +258,15 @@ async fn is_sure(session: &mut Session, lines: &mut Lines) -> bool {
 
 /// The command that goes on from here.
 fn resume_with(session: &Session, flags: &Chat) -> String {
-    if flags.simulate {
-        return "the simulator's conversations are gone with it; a gateway of its own (`tidegate serve --simulate`) keeps them longer".to_owned();
+    if flags.simulate && flags.conversations.is_none() {
+        return "this conversation goes with its gateway; --conversations FILE keeps it".to_owned();
     }
     let program = std::env::args().next().unwrap_or_else(|| "tidegate".to_owned());
     let mut words = vec![program, "chat".to_owned()];
+    let kept = flags.conversations.iter();
+    let kept =
+        kept.flat_map(|file| ["--simulate".to_owned(), "--conversations".to_owned(), file.display().to_string()]);
+    words.extend(kept);
     words.extend(flags.url.iter().flat_map(|url| ["--url".to_owned(), url.clone()]));
     words.extend(["--conversation".to_owned(), session.conversation.clone()]);
     // The model is that of the last turn, which the conversation knows.

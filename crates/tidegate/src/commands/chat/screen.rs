@@ -86,6 +86,8 @@ impl Output {
 pub(super) struct Screen {
     answers: Output,
     notes: Output,
+    /// Whether both are one terminal, whose lines they share.
+    is_one: bool,
     /// Whether a person sits before it, who is shown a prompt.
     pub(super) has_person: bool,
 }
@@ -96,7 +98,16 @@ impl Screen {
         let (out, err) = (std::io::stdout(), std::io::stderr());
         let has_person = std::io::stdin().is_terminal() && err.is_terminal();
         let (out_is, err_is) = (out.is_terminal(), err.is_terminal());
-        Screen { answers: Output::new(Box::new(out), out_is), notes: Output::new(Box::new(err), err_is), has_person }
+        let (answers, notes) = (Output::new(Box::new(out), out_is), Output::new(Box::new(err), err_is));
+        Screen { answers, notes, is_one: out_is && err_is, has_person }
+    }
+
+    fn fresh_line(&mut self) {
+        if self.is_one && !self.answers.fresh {
+            self.notes.fresh = true;
+        }
+        self.answers.fresh_line();
+        self.notes.fresh_line();
     }
 
     /// A piece of an answer.
@@ -120,16 +131,14 @@ impl Screen {
 
     /// A line about the answers.
     pub(super) fn note(&mut self, text: &str) {
-        self.answers.fresh_line();
-        self.notes.fresh_line();
+        self.fresh_line();
         self.notes.write(text, Look::Dim);
         self.notes.fresh_line();
     }
 
     /// A line that must be seen.
     pub(super) fn warn(&mut self, text: &str) {
-        self.answers.fresh_line();
-        self.notes.fresh_line();
+        self.fresh_line();
         self.notes.write(text, Look::Bold);
         self.notes.fresh_line();
     }
@@ -137,17 +146,17 @@ impl Screen {
     /// What stands before a person's line; others see none.
     pub(super) fn prompt(&mut self, text: &str) {
         if self.has_person {
-            self.answers.fresh_line();
-            self.notes.fresh_line();
+            self.fresh_line();
             self.notes.write(text, Look::Bold);
             // The line that is typed ends itself.
             self.notes.fresh = true;
         }
     }
 
-    /// Ends a line that an answer began.
-    pub(super) fn end_answer(&mut self) {
-        self.answers.fresh_line();
+    /// Something stands in a person's line that the line did not end with: `^C`, or a prompt that was
+    /// answered with the end of the input.
+    pub(super) fn line_is_open(&mut self) {
+        self.notes.fresh = self.notes.fresh && !self.has_person;
     }
 }
 
@@ -173,7 +182,7 @@ mod tests {
     fn shown(colours: bool, show: impl FnOnce(&mut Screen)) -> String {
         let page = Page::default();
         let output = || Output { to: Box::new(page.clone()), colours, fresh: true };
-        let mut screen = Screen { answers: output(), notes: output(), has_person: true };
+        let mut screen = Screen { answers: output(), notes: output(), is_one: true, has_person: true };
         show(&mut screen);
         let bytes = page.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
@@ -224,8 +233,12 @@ mod tests {
             screen.note("note");
             screen.prompt("> ");
             screen.answer("");
-            screen.end_answer();
+            screen.line_is_open();
+            screen.note("note");
+            screen.answer("half ^C");
+            screen.line_is_open();
+            screen.note("stopped");
         });
-        assert_eq!(text, "half a line\nnote\nwhole\nnote\n> ");
+        assert_eq!(text, "half a line\nnote\nwhole\nnote\n> \nnote\nhalf ^C\nstopped\n");
     }
 }

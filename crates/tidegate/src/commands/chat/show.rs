@@ -103,7 +103,7 @@ pub(super) fn turn(turn: &Value, chars_max: usize) -> (String, Vec<String>) {
         let text = short(content(&message["content"]).trim_end(), chars_max);
         let mut text = text.lines();
         lines.push(format!("  {who}  {}", text.next().unwrap_or_default()));
-        lines.extend(text.map(|line| format!("         {line}")));
+        lines.extend(text.map(|line| format!("         {line}").trim_end().to_owned()));
     }
     (heading, lines)
 }

@@ -42,7 +42,6 @@ impl Session {
             self.screen.note("the connection broke before an answer; asking once more");
             answered = self.attempt(&body, &mut shown).await;
         }
-        self.screen.end_answer();
         let trouble = match answered {
             Ok(told) => {
                 self.screen.note(&show::told(&told));
@@ -51,6 +50,7 @@ impl Session {
             Err(trouble) => trouble,
         };
         if trouble == Trouble::Stopped {
+            self.screen.line_is_open();
             self.screen.note("stopped");
         } else {
             self.screen.warn(&trouble.to_string());
@@ -138,14 +138,11 @@ impl Session {
     /// Finds out and says whether anything is kept of a turn that did not end well, and learns how
     /// many turns there are. `shown` says whether anything of its answer was.
     async fn what_was_kept(&mut self, shown: bool, trouble: &Trouble) -> Result<bool, Trouble> {
-        let may_be_kept = match trouble {
-            Trouble::Stopped | Trouble::Broken(_) => true,
-            Trouble::Refused { status, .. } => *status == 200,
-            Trouble::Foreign(_) | Trouble::Unreachable(_) => false,
-        };
-        if !may_be_kept {
-            self.look().await?;
-            return Ok(false);
+        match trouble {
+            Trouble::Foreign(_) | Trouble::Unreachable(_) => return Ok(false),
+            // Refused before there was an answer: but turns may have come that this chat did not make.
+            Trouble::Refused { status, .. } if *status != 200 => return self.look().await.map(|_| false),
+            Trouble::Stopped | Trouble::Broken(_) | Trouble::Refused { .. } => {}
         }
         let number = self.turns + 1;
         for _ in 0..if shown { LOOKS_MAX } else { LOOKS_MAX / 4 } {
