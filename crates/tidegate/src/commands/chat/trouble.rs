@@ -68,6 +68,7 @@ impl Trouble {
         };
         let by_code = match error.code.as_deref().unwrap_or_default() {
             "conversations_off" => "start the gateway with `serve --conversations FILE`",
+            "conversation_not_found" => "it begins with its first turn: say something",
             "turn_conflict" => "/turns shows what came meanwhile, /again sends yours after it",
             "conversation_busy" => "another turn is under way; /again when it has ended",
             "turn_interrupted" => "that turn was kept as far as it came; just go on",
@@ -142,6 +143,7 @@ mod tests {
             (ErrorType::InvalidRequest, Some("window_too_small"), "--max-tokens"),
             (ErrorType::Authentication, Some("key_unknown"), "TIDEGATE_API_KEY"),
             (ErrorType::NotFound, None, "--model"),
+            (ErrorType::NotFound, Some("conversation_not_found"), "say something"),
             (ErrorType::Overloaded, Some("queue_full"), "in 7 s"),
             (ErrorType::InvalidRequest, None, "otherwise"),
             (ErrorType::Api, None, "/again"),
