@@ -130,6 +130,7 @@ pub fn public_codes() -> &'static [&'static str] {
         "upstream_key_rejected",
         "upstream_refused",
         "conversations_off",
+        "conversations_need_key",
         "conversation_not_found",
         "invalid_conversation_id",
         "conversation_diverged",

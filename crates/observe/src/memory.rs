@@ -25,7 +25,10 @@ pub(crate) struct Conversations {
     turns: Family<TurnEnd, Counter>,
     found: Family<FoundIn, Counter>,
     cuts: Counter,
+    summaries: Family<TurnEnd, Counter>,
+    summary_items: Counter,
     held: Gauge,
+    held_bytes: Gauge,
     keep: Histogram,
     window: Histogram,
     error: Histogram,
@@ -37,7 +40,10 @@ impl Default for Conversations {
             turns: Family::default(),
             found: Family::default(),
             cuts: Counter::default(),
+            summaries: Family::default(),
+            summary_items: Counter::default(),
             held: Gauge::default(),
+            held_bytes: Gauge::default(),
             keep: times(),
             // Each bound twice the one before: 1,000 to 1,024,000 tokens.
             window: Histogram::new((0..11).map(|n| f64::from(1_000 << n))),
@@ -55,7 +61,19 @@ impl Conversations {
         );
         r.register("conversations_found", "Conversations looked for, by where they were", self.found.clone());
         r.register("windows_cut", "Windows that were cut because they passed their high mark", self.cuts.clone());
+        r.register("summaries", "Summaries: made, failed, no_room (too many were being made)", self.summaries.clone());
+        r.register(
+            "summary_items_dropped",
+            "Items of summaries that were not believed: they say what their source does not",
+            self.summary_items.clone(),
+        );
         r.register("conversations_held", "Conversations in memory", self.held.clone());
+        r.register_with_unit(
+            "conversations_held",
+            "What the conversations in memory take",
+            Unit::Bytes,
+            self.held_bytes.clone(),
+        );
         r.register_with_unit(
             "turn_keep",
             "From an answer's end to its turn being on the disk",
@@ -83,14 +101,25 @@ impl Metrics {
         self.conversations.found.get_or_create(&FoundIn { place }).inc();
     }
 
-    /// So many conversations are in memory.
-    pub fn conversations_held(&self, conversations: usize) {
+    /// So many conversations are in memory, and take so many bytes.
+    pub fn conversations_held(&self, conversations: usize, bytes: u64) {
         self.conversations.held.set(i64::try_from(conversations).unwrap_or(i64::MAX));
+        self.conversations.held_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// A window was cut.
     pub fn window_cut(&self) {
         self.conversations.cuts.inc();
+    }
+
+    /// A summary came to this end.
+    pub fn summary(&self, end: &'static str) {
+        self.conversations.summaries.get_or_create(&TurnEnd { end }).inc();
+    }
+
+    /// So many items of a summary were not believed.
+    pub fn summary_items_dropped(&self, items: usize) {
+        self.conversations.summary_items.inc_by(items as u64);
     }
 
     /// A turn is on the disk, so long after its answer's end.

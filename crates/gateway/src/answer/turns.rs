@@ -13,6 +13,11 @@ pub(super) fn answer(trouble: &TurnTrouble) -> Answer {
             "conversations_off",
             "this Tidegate keeps no conversations; its operator has to give it a file ([conversations] file, or --conversations)",
         ),
+        TurnTrouble::Own => row(
+            Permission,
+            "conversations_need_key",
+            "conversations belong to the tenant of a Tidegate client key; with an upstream credential of your own there are none",
+        ),
         TurnTrouble::Unknown => row(NotFound, "conversation_not_found", "there is no such conversation or turn"),
         TurnTrouble::BadId(why) => row(InvalidRequest, "invalid_conversation_id", why.clone()),
         TurnTrouble::Diverged(divergence) => row(

@@ -13,6 +13,7 @@
 //! | `recall` | the phase: a body becomes a turn and a window |
 //! | `fit` | a window for a history: budget, estimate, excerpts, the last check |
 //! | `turn` | a turn under way; kept, interrupted, or as if it had never been asked |
+//! | `summarise` | summaries ahead of a cut, asked for in the background |
 //! | `trimmed` | windows without a conversation, where only the view is remembered |
 //!
 //! The log is the truth. What is in memory can be dropped at any time and read again; a turn counts
@@ -21,19 +22,23 @@
 mod fit;
 mod recall;
 mod shelf;
+mod summarise;
 mod talk;
 mod trimmed;
 mod turn;
 mod wish;
 
 pub(crate) use recall::{Recalled, Replay, recall};
+pub(crate) use summarise::{ERRANDS, run as run_errands};
 pub(crate) use turn::{Heard, Turn};
 pub(crate) use wish::Wish;
 
 use crate::answer::Trouble;
+use crate::identify::Caller;
 use crate::settings::Settings;
 use shelf::Shelf;
 use std::time::UNIX_EPOCH;
+use summarise::Errands;
 use tidegate_conversation::history::Divergence;
 use tidegate_conversation::valid::Broken;
 use tidegate_store::{Address, Store, StoreError};
@@ -46,6 +51,7 @@ pub(crate) struct Memory {
     store: Option<Store>,
     shelf: Shelf,
     trimmed: Trimmed,
+    errands: Errands,
     clock: Clock,
 }
 
@@ -54,6 +60,8 @@ pub(crate) struct Memory {
 pub(crate) enum TurnTrouble {
     /// No conversation log is configured.
     Off,
+    /// Who brings an upstream credential has no conversations.
+    Own,
     /// There is no such conversation.
     Unknown,
     /// The conversation's id cannot be one.
@@ -99,7 +107,8 @@ impl From<StoreError> for TurnTrouble {
 
 impl Memory {
     pub(crate) fn new(clock: Clock, settings: &Settings, store: Option<Store>) -> Self {
-        Memory { store, shelf: Shelf::new(settings.conversations.memory_bytes), trimmed: Trimmed::default(), clock }
+        let shelf = Shelf::new(settings.conversations.memory_bytes);
+        Memory { store, shelf, trimmed: Trimmed::default(), errands: Errands::new(), clock }
     }
 
     /// The log.
@@ -118,9 +127,15 @@ impl Memory {
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// The conversation `name` of `tenant`.
-    pub(crate) fn address(&self, tenant: &str, name: &str) -> Result<Address, TurnTrouble> {
+    /// Whose conversations a caller's are. Those who bring an upstream credential are one tenant, and
+    /// nobody has looked at their credentials: they would read each other's, and fill the disk.
+    pub(crate) fn owner<'a>(&self, caller: &'a Caller) -> Result<&'a str, TurnTrouble> {
         self.store()?;
-        Ok(Address::new(tenant, name)?)
+        if caller.own.is_some() { Err(TurnTrouble::Own) } else { Ok(&caller.tenant.name) }
+    }
+
+    /// The caller's conversation `name`.
+    pub(crate) fn address(&self, caller: &Caller, name: &str) -> Result<Address, TurnTrouble> {
+        Ok(Address::new(self.owner(caller)?, name)?)
     }
 }

@@ -29,6 +29,7 @@ pub(super) struct ConversationsTable {
     divergence: Option<Divergence>,
     concurrent_turns: Option<Turns>,
     recall: Option<bool>,
+    summaries: Option<bool>,
     memory_bytes: Option<Size>,
     conversation_bytes: Option<Size>,
 }
@@ -39,8 +40,16 @@ const WINDOW_MIN: u64 = 1_000;
 impl ConversationsTable {
     /// Every key of it.
     #[cfg(test)]
-    pub(super) const KEYS: &[&str] =
-        &["file", "window", "divergence", "concurrent_turns", "recall", "memory_bytes", "conversation_bytes"];
+    pub(super) const KEYS: &[&str] = &[
+        "file",
+        "window",
+        "divergence",
+        "concurrent_turns",
+        "recall",
+        "summaries",
+        "memory_bytes",
+        "conversation_bytes",
+    ];
 
     /// Sets what stands in the table over the configuration.
     pub(super) fn set(self, places: &Places<'_>, config: &mut Config) -> Result<(), ConfigError> {
@@ -61,6 +70,7 @@ impl ConversationsTable {
             None => settings.concurrent,
         };
         settings.recall = self.recall.unwrap_or(settings.recall);
+        settings.summaries = self.summaries.unwrap_or(settings.summaries);
         settings.memory_bytes = self.memory_bytes.map_or(settings.memory_bytes, |size| size.becomes());
         let store = &mut config.store;
         store.conversation_bytes_max =
