@@ -24,6 +24,8 @@ pub enum Command {
     Simulate(Simulate),
     /// Measure a Claude-compatible endpoint.
     Bench(Box<Bench>),
+    /// Talk to a model in a conversation that a gateway keeps.
+    Chat(Chat),
     /// Check a configuration file and say what it means.
     CheckConfig {
         /// The file.
@@ -138,6 +140,48 @@ pub struct Simulate {
     /// Its private key (PEM, not encrypted).
     #[arg(long, requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
+}
+
+/// `tidegate chat`
+#[derive(Args, Debug)]
+pub struct Chat {
+    /// The gateway. [default: http://127.0.0.1:4600]
+    #[arg(long)]
+    pub url: Option<String>,
+    /// Conversation to go on with, or to begin. [default: a new one]
+    #[arg(long, value_name = "ID", value_parser = conversation)]
+    pub conversation: Option<String>,
+    /// Model to ask. [default: that of the last turn, or claude-sonnet-5-5]
+    #[arg(long)]
+    pub model: Option<String>,
+    /// System prompt, sent with each turn.
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
+    /// The most output tokens of an answer.
+    #[arg(long, value_name = "N", default_value_t = 4_096, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_tokens: u32,
+    /// Send this, show the answer and leave.
+    #[arg(long, value_name = "TEXT")]
+    pub once: Option<String>,
+    /// Start a gateway and the simulated API for this chat: no key, no network.
+    #[arg(long, conflicts_with_all = ["url", "ca"])]
+    pub simulate: bool,
+    /// With --simulate: keep conversations in this file. [default: a scratch file that goes with the chat]
+    #[arg(long, value_name = "FILE", requires = "simulate")]
+    pub conversations: Option<PathBuf>,
+    /// Over https, believe only the certificates in this PEM file.
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+}
+
+/// A conversation's id, as it can stand in a header.
+fn conversation(text: &str) -> Result<String, String> {
+    let fits = (1..=128).contains(&text.chars().count()) && !text.chars().any(char::is_control) && text.trim() == text;
+    if fits {
+        Ok(text.to_owned())
+    } else {
+        Err("1 to 128 characters, no control characters, no space at the ends".to_owned())
+    }
 }
 
 /// What to ask for.

@@ -133,7 +133,7 @@ pub(super) fn run(flags: &Serve, room: Room) -> Result<(), Failed> {
 
 /// Makes the simulator's organisations the upstream, each with all its keys. Where the scenario lists
 /// none any key is good, and one is enough.
-fn use_simulator(config: &mut Config, simulator: &Running) -> Result<(), Failed> {
+pub(super) fn use_simulator(config: &mut Config, simulator: &Running) -> Result<(), Failed> {
     let url = format!("http://{}", simulator.api);
     if simulator.organisations.is_empty() {
         return config.use_upstream(&url, "sk-ant-simulated").map_err(Failed::because);
