@@ -22,6 +22,7 @@ mod quota;
 mod secrets;
 mod smuggling;
 mod soak;
+mod talks;
 mod tls;
 mod upstream;
 mod wire;

@@ -37,6 +37,11 @@ impl Folder {
         Folder(path)
     }
 
+    /// The path of a file in it.
+    pub(crate) fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+
     /// Writes a file and tells its path.
     pub(crate) fn write(&self, name: &str, text: &str) -> String {
         let path = self.0.join(name);
@@ -211,6 +216,11 @@ impl Tidegate {
         assert_eq!(self.ask(get("/v1/models", &[("tidegate-organisation", "?")])).status, 400);
         eventually("the log", Duration::from_secs(10), || (records() > before).then_some(()));
         self.output().matches(text).count()
+    }
+
+    /// The process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Sends it a signal by name.
