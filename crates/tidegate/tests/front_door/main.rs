@@ -23,6 +23,7 @@ mod quota;
 mod secrets;
 mod smuggling;
 mod soak;
+mod talks;
 mod tls;
 mod told;
 mod turns;
