@@ -34,7 +34,7 @@ pub(super) struct Gauge(Estimator);
 impl Gauge {
     /// What is known of the class that a request to this model draws on.
     pub(super) fn of(house: &House, model: &str, fast: bool) -> Self {
-        Gauge(house.admission.estimator(house.class("messages", model, fast)))
+        Gauge(house.admission.estimator(house.class("messages", model, fast).class))
     }
 
     /// Tokens of JSON text.
