@@ -523,7 +523,8 @@ fn attempts_bounded(case: &Case<'_>) -> Verdict {
     let refused = |r: &Record| matches!(r.status, 429 | 529) || r.faults.contains(&"error-at");
     let under_load = case.records.iter().filter(|r| refused(r)).count();
     // So does each of those: what went before it at once, and was not answered at all.
-    let again = |pair: &&[&Record]| pair[0].status == 0 && pair[0].ended == Some(pair[1].began) && refused(pair[1]);
+    let unanswered = |r: &Record| r.status == 0 && !refused(r);
+    let again = |pair: &&[&Record]| unanswered(pair[0]) && pair[0].ended == Some(pair[1].began) && refused(pair[1]);
     let gone_out_again = case.records.windows(2).filter(again).count();
     let counted = case.records.len() - under_load - gone_out_again;
     if counted > most {
