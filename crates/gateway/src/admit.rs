@@ -241,6 +241,7 @@ pub(crate) struct LeaseGuard {
     lane: LaneId,
     metered: bool,
     waited_for: Option<WaitsFor>,
+    input: u64,
     sent: AtomicBool,
 }
 
@@ -252,6 +253,7 @@ impl LeaseGuard {
             lane: lease.lane(),
             metered: lease.metered(),
             waited_for: lease.waited_for(),
+            input: lease.input(),
             lease: Some(lease),
             sent: AtomicBool::new(false),
         }
@@ -273,6 +275,11 @@ impl LeaseGuard {
     /// Why it was waited for, if it was.
     pub(crate) fn waited_for(&self) -> Option<WaitsFor> {
         self.waited_for
+    }
+
+    /// Uncached input tokens it was thought to have.
+    pub(crate) fn input(&self) -> u64 {
+        self.input
     }
 
     /// Whether the request was sent whole.

@@ -80,7 +80,9 @@ pub(crate) fn outcome(house: &House, lease: &LeaseGuard, attempt: &Result<Attemp
             let month = Duration::from_secs(to_next_month(wall));
             Outcome::Throttled { by, retry_after: Some(house.settings.clocks.spend_cap.min(month)) }
         }
-        (Cause::Throttled, by) => Outcome::Throttled { by, retry_after: failed.retry_after },
+        // That says something of the request and nothing of the limit.
+        (Cause::Throttled, _) if failed.larger_than_thought(lease.input()).is_some() => Outcome::NotSent,
+        (Cause::Throttled, by) => Outcome::Throttled { by, retry_after: failed.closes_for() },
         (Cause::Overloaded, _) => Outcome::Overloaded { retry_after: failed.retry_after },
         (Cause::KeyRejected, _) => Outcome::KeyRejected { retry_after: house.settings.clocks.key_rejected },
         // An error event that is about the request itself says nothing of the upstream's health.

@@ -13,7 +13,7 @@ use crate::house::House;
 use crate::plane::Plane;
 use bytes::Bytes;
 use tidegate_observe::{LiveRequest, Phase};
-use tidegate_schedule::Cause;
+use tidegate_schedule::{Cause, Throttle};
 use tidegate_transport::ClientError;
 use tidegate_upstream::{Exchange, ExchangeClocks, ExchangeError, Outgoing, ProbeClocks, Stage};
 use tidegate_wire::blame::{Blame, blame};
@@ -171,7 +171,10 @@ async fn refused(house: &House, request: &Request<'_>, mut exchange: Exchange) -
     };
     // What one organisation will not do for long, another may.
     let elsewhere = matches!(blamed, Blame::Key | Blame::SpendCap);
+    let left = RateLimits::read(&head.headers, request.fast).input_tokens;
+    let input_left = left.remaining.zip(left.limit).filter(|_| failure.by == Throttle::InputTokens);
     Err(Box::new(Failure {
+        input_left,
         status: Some(head.status),
         retry_after: retry_after(&head.headers, house.clock.wall()),
         is_final: failure.is_final

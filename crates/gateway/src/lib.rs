@@ -12,7 +12,7 @@
 //! | `reply` | the client's side of a request: its answer, its heartbeats, its leaving |
 //! | `connection` | one client connection: TLS, HTTP/1.1 or HTTP/2, keep-alive, idleness |
 //! | `door` | its requests: heads, refusals, which path leads where |
-//! | `ask`, `classes`, `references`, `tenants` | what the scheduler is told of a request |
+//! | `ask`, `classes`, `references`, `generations`, `tenants` | what the scheduler is told of a request |
 //! | `progress` | what streams produce, told while they do |
 //! | `failure`, `key` | an attempt that failed; a client key's hash |
 //! | `house`, `plane` | what all threads share; what one thread owns |
@@ -34,6 +34,7 @@ mod door;
 mod exchange;
 mod failure;
 mod gateway;
+mod generations;
 mod house;
 mod identify;
 mod key;

@@ -21,6 +21,7 @@
 
 use crate::admit::LeaseGuard;
 use crate::answer::Trouble;
+use crate::ask::enlarged;
 use crate::attempt::{Attempt, Stop, attempt, outcome};
 use crate::connection::Peer;
 use crate::decode::{DecodeEnd, decode};
@@ -47,6 +48,10 @@ use tidegate_wire::request::MessagesRequest;
 /// How long before its deadline a request is given up that still waits, at most; a tenth of what it
 /// has left if that is less.
 const MARGIN: Duration = Duration::from_millis(250);
+
+/// How often a request is asked for again that the upstream refused for its size alone. Each time
+/// quota is saved up for it while others wait.
+const REFUSED_FOR_SIZE_MAX: u32 = 3;
 
 /// Takes one request from its head to its settling; says what becomes of the connection.
 pub(crate) async fn serve(
@@ -226,6 +231,7 @@ async fn attempts(
     let mut backoff = Backoff::new(house.settings.schedule.retry);
     // What is asked for again until the deadline, and is the answer when that comes.
     let mut under_load = None;
+    let mut refused_for_size = 0;
     loop {
         let lease = admit(plane, reply, plan, account).await.map_err(|stop| late(stop, reply, under_load.take()))?;
         let lane = lease.lane();
@@ -233,6 +239,7 @@ async fn attempts(
         account.attempts = backoff.attempts();
         let attempt = attempt(plane, reply, plan, &lease, account).await;
         let outcome = outcome(house, &lease, &attempt);
+        let input = lease.input();
         lease.settle(outcome);
         let said = plan.said.take();
         if let Some(turn) = turn {
@@ -258,6 +265,15 @@ async fn attempts(
             house.metrics.upstream_refused(house.organisation(lane.org), kind);
         }
         failure.detail.clone_into(&mut account.detail);
+        if let Some(times) = failure.larger_than_thought(input) {
+            plan.ask.input = enlarged(plan.ask.input, times);
+        }
+        if let Some(limit) = failure.too_large_for() {
+            refused_for_size += 1;
+            if refused_for_size == REFUSED_FOR_SIZE_MAX {
+                return Err(Trouble::Refused(Refusal::TooLarge { tokens: input, limit }).into());
+            }
+        }
         let repeatable = !(failure.is_final || reply.content || plan.server_tools && failed.content_seen);
         if !repeatable {
             return Err(Trouble::Upstream(failure).into());

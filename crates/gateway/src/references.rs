@@ -9,22 +9,18 @@
 //! used up for long) is passed by; but then nobody can say that the thing does not exist.
 //!
 //! What one tenant's requests teach is of use to that tenant only: nobody can send another's
-//! requests astray. The table has two generations: what is used moves into the young one; when that is full the old
-//! one is dropped and the young one grows old. So it forgets roughly what was not used for longest.
+//! requests astray.
 
 use crate::answer::Trouble;
+use crate::generations::Generations;
 use crate::identify::Caller;
-use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hasher};
-use std::mem;
 use std::sync::{Arc, Mutex, PoisonError};
 use tidegate_schedule::{OrgId, Pin, Refusal, WorkspaceId};
 use tidegate_wire::cached::HashKey;
 use tidegate_wire::references;
 use tidegate_wire::request::MessagesRequest;
 
-/// Ids whose owner is remembered, both generations together: a few megabytes.
-const REMEMBERED_MAX: usize = 100_000;
 /// Places that are asked for an id whose owner is unknown.
 const PLACES_TRIED_MAX: usize = 16;
 
@@ -38,39 +34,6 @@ pub(crate) struct Place {
 impl Place {
     fn pin(self) -> Pin {
         Pin { org: self.org, workspace: Some(self.workspace) }
-    }
-}
-
-#[derive(Debug, Default)]
-struct Generations {
-    young: BTreeMap<u64, Place>,
-    old: BTreeMap<u64, Place>,
-}
-
-impl Generations {
-    fn put(&mut self, id: u64, place: Place) {
-        if self.young.len() >= REMEMBERED_MAX / 2 && !self.young.contains_key(&id) {
-            self.old = mem::take(&mut self.young);
-        }
-        self.young.insert(id, place);
-    }
-
-    fn get(&mut self, id: u64) -> Option<Place> {
-        if let Some(place) = self.young.get(&id) {
-            return Some(*place);
-        }
-        let place = self.old.remove(&id)?;
-        self.put(id, place);
-        Some(place)
-    }
-
-    /// It is not there.
-    fn forget(&mut self, id: u64, place: Place) {
-        for generation in [&mut self.young, &mut self.old] {
-            if generation.get(&id) == Some(&place) {
-                generation.remove(&id);
-            }
-        }
     }
 }
 
@@ -351,19 +314,5 @@ mod tests {
     fn with_one_place_there_is_nothing_to_look_for() {
         let home = check(&table(1), &file("file_1")).unwrap();
         assert!(home.pin().is_none() && !home.learns);
-    }
-
-    #[test]
-    fn the_table_is_bounded_and_keeps_what_is_used() {
-        let mut table = Generations::default();
-        table.put(7, place(1));
-        for id in 1_000..300_000 {
-            table.put(id, place(0));
-            if id % 10_000 == 0 {
-                assert_eq!(table.get(7), Some(place(1)), "{id}");
-            }
-            assert!(table.young.len() + table.old.len() <= REMEMBERED_MAX);
-        }
-        assert_eq!(table.get(1_000), None);
     }
 }

@@ -180,6 +180,7 @@ pub struct Lease {
     pub(crate) lane: LaneId,
     pub(crate) metered: bool,
     pub(crate) waited_for: Option<WaitsFor>,
+    pub(crate) input: u64,
 }
 
 impl Lease {
@@ -197,6 +198,11 @@ impl Lease {
     /// metered it is not.
     pub fn metered(&self) -> bool {
         self.metered
+    }
+
+    /// Uncached input tokens that were taken for it, as estimated.
+    pub fn input(&self) -> u64 {
+        self.input
     }
 
     /// What it waited for at last, if it had to wait.

@@ -76,6 +76,6 @@ impl Class {
         if metered {
             self.running.insert(id);
         }
-        Lease { id, lane, metered, waited_for }
+        Lease { id, lane, metered, waited_for, input: input as u64 }
     }
 }

@@ -1,8 +1,8 @@
 //! Limits that grow slowly, change, are shared with strangers, lie inside others, or are charged
 //! up front.
 
-use super::none_was_turned_away_upstream;
-use super::stage::{Ask, play, used};
+use super::stage::{Ask, Told, play, used};
+use super::{all_whole, none_was_turned_away_upstream};
 use std::time::Duration;
 
 const API: &str = "api.test";
@@ -132,4 +132,23 @@ fn where_max_tokens_is_charged_up_front_it_is_reserved() {
             assert!(refused.contains(&truth.refused("429")), "{}", truth.refused("429"));
         });
     }
+}
+
+#[test]
+fn an_input_far_larger_than_it_looks_shuts_nobody_out() {
+    let both = ["north", "south"].map(|name| NORTH.replace("north", name)).concat();
+    play(&both, &[(API, include_str!("scenarios/inputs.toml"))], async |stage| {
+        let small = stage.begin_offer(5.0, s(100), haiku);
+        stage.until(s(10)).await;
+        // Base64 in a text: an image's bytes are few tokens, a text's are many. Full buckets hold a
+        // third of it, and every 429 for it asks for a minute's silence.
+        let large = Ask::about(&"QUJD".repeat(200_000));
+        let told = stage.crowd(2, |_| large.clone()).await;
+        assert!(told.iter().all(|t| t.status == 400 || t.text.contains("input_too_large")), "{told:?}");
+        let small = small.await;
+        all_whole(&small);
+        let longest = small.iter().map(Told::took).max();
+        assert!(longest < Some(s(15)), "{longest:?}");
+        assert!(stage.truth(API).refused("429") <= 6, "{}", stage.truth(API).refused("429"));
+    });
 }
