@@ -36,9 +36,9 @@ cargo xtask instructions [--keep]
     what one request and one event cost, counted by callgrind and compared with what is kept
 cargo xtask world [--seeds N] [--from S] [--seed S]
     simulated runs of gateway and simulator: N of them from seed S on, or the one with seed S
-cargo xtask judge [--seeds N] [--from S] [--scenario NAME] [--markdown FILE]
+cargo xtask judge [--seeds N] [--from S] [--minutes M] [--scenario NAME] [--markdown FILE]
     the scheduler alone, in virtual time: every scenario with N seeds from S on, or those whose name
-    contains NAME; the table is also written to FILE
+    contains NAME; no seed is begun after M minutes; the table is also written to FILE
 cargo xtask durability [--rounds N] [--seed S]
     the gateway killed N times under a thousand conversations: what a client saw the end of is there
 ";
