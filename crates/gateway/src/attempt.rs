@@ -168,6 +168,8 @@ fn spent(usage: &Usage) -> Spent {
 
 /// Passes a refusal of this very request on as it came.
 fn said(house: &House, reply: &mut Reply<'_>, plan: &Plan<'_>, head: &ResponseHead, body: &Bytes) {
+    // There will be no such turn.
+    reply.turn = None;
     if reply.head_sent() {
         // The true status can no longer be told; its envelope can, inside the stream.
         debug_assert!(plan.client_streams, "only a stream's head is sent early");

@@ -144,7 +144,8 @@ mod tests {
         let network = MemoryNetwork::new();
         let mut door = network.listen("a:1");
         let _client = network.connect("a:1").unwrap();
-        let house = Arc::new(House::new(Clock::real(), Settings::default(), Arc::new(tidegate_observe::NoRecords)));
+        let house =
+            Arc::new(House::new(Clock::real(), Settings::default(), Arc::new(tidegate_observe::NoRecords), None));
         let permit = Arc::clone(&house.permits).try_acquire_owned().unwrap();
         let plane = Arc::new(Plane::new(house, Arc::new(network), Tasks::new(), 0));
         let load = plane.count();

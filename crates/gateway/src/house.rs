@@ -136,8 +136,7 @@ impl House {
         self.metrics.budget("bodies", self.bodies.used());
         self.metrics.budget("backlogs", self.backlogs.used());
         let (conversations, bytes) = self.memory.held();
-        self.metrics.conversations_held(conversations);
-        self.metrics.budget("conversations", bytes);
+        self.metrics.conversations_held(conversations, bytes);
         let domains = self.admission.domains();
         for domain in &domains {
             // Of a class that nothing was learned of yet there is no error to show.

@@ -26,6 +26,7 @@ pub(crate) struct Conversations {
     found: Family<FoundIn, Counter>,
     cuts: Counter,
     held: Gauge,
+    held_bytes: Gauge,
     keep: Histogram,
     window: Histogram,
     error: Histogram,
@@ -38,6 +39,7 @@ impl Default for Conversations {
             found: Family::default(),
             cuts: Counter::default(),
             held: Gauge::default(),
+            held_bytes: Gauge::default(),
             keep: times(),
             // Each bound twice the one before: 1,000 to 1,024,000 tokens.
             window: Histogram::new((0..11).map(|n| f64::from(1_000 << n))),
@@ -56,6 +58,12 @@ impl Conversations {
         r.register("conversations_found", "Conversations looked for, by where they were", self.found.clone());
         r.register("windows_cut", "Windows that were cut because they passed their high mark", self.cuts.clone());
         r.register("conversations_held", "Conversations in memory", self.held.clone());
+        r.register_with_unit(
+            "conversations_held",
+            "What the conversations in memory take",
+            Unit::Bytes,
+            self.held_bytes.clone(),
+        );
         r.register_with_unit(
             "turn_keep",
             "From an answer's end to its turn being on the disk",
@@ -83,9 +91,10 @@ impl Metrics {
         self.conversations.found.get_or_create(&FoundIn { place }).inc();
     }
 
-    /// So many conversations are in memory.
-    pub fn conversations_held(&self, conversations: usize) {
+    /// So many conversations are in memory, and take so many bytes.
+    pub fn conversations_held(&self, conversations: usize, bytes: u64) {
         self.conversations.held.set(i64::try_from(conversations).unwrap_or(i64::MAX));
+        self.conversations.held_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// A window was cut.

@@ -96,6 +96,10 @@ pub struct Serve {
     /// Upstream key. Other users of this machine can see arguments: prefer ANTHROPIC_API_KEY.
     #[arg(long)]
     pub upstream_key: Option<String>,
+    /// Keep conversations in this file, in place of the configuration's; it is made if it is not there.
+    /// [default with --simulate: a scratch file]
+    #[arg(long, value_name = "FILE")]
+    pub conversations: Option<PathBuf>,
     /// Data-plane threads. [default: one per core]
     #[arg(long)]
     pub threads: Option<u8>,

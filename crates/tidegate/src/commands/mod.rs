@@ -7,6 +7,7 @@ mod page;
 mod peers;
 mod proc;
 mod quota;
+mod scratch;
 mod serve;
 mod simulate;
 mod soak;

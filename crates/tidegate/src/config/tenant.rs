@@ -32,6 +32,7 @@ pub(super) struct TenantTable {
     tokens_per_minute: Option<u64>,
     concurrent_streams: Option<u32>,
     band: Option<String>,
+    window: Option<u64>,
 }
 
 /// The tables as what tenants may use.
@@ -66,6 +67,7 @@ pub(super) fn tenants(
             ("requests_per_minute", table.requests_per_minute == Some(0)),
             ("tokens_per_minute", table.tokens_per_minute == Some(0)),
             ("concurrent_streams", table.concurrent_streams == Some(0)),
+            ("window", table.window == Some(0)),
         ];
         if let Some((key, _)) = zeros.into_iter().find(|(_, zero)| *zero) {
             return Err(wrong(
@@ -86,7 +88,7 @@ pub(super) fn tenants(
             tokens: table.tokens_per_minute,
             concurrent: table.concurrent_streams,
         };
-        tenants.push(TenantSettings { name: table.name.as_str().into(), rules, band });
+        tenants.push(TenantSettings { name: table.name.as_str().into(), rules, band, window: table.window });
     }
     Ok(tenants)
 }

@@ -64,7 +64,11 @@ fn the_example_names_every_setting() {
         "tokens_per_minute",
         "concurrent_streams",
         "band",
-    ] {
+        "[conversations]",
+    ]
+    .into_iter()
+    .chain(ConversationsTable::KEYS.iter().copied())
+    {
         assert!(EXAMPLE.contains(key), "{key}");
     }
 }
