@@ -7,6 +7,7 @@
 
 use crate::connection::connection;
 use crate::house::House;
+use crate::memory::{UPKEEP, upkeep};
 use crate::plane::{CONNECTION, POOL_GRACE, Plane, REPORT, SWEEP};
 use crate::settings::Settings;
 use std::collections::BTreeMap;
@@ -135,6 +136,7 @@ impl Gateway {
         self.background.spawn(&ALARM, self.house.admission.clone().run());
         self.background.spawn(&SWEEP, Arc::clone(&plane).sweep());
         self.background.spawn(&REPORT, Arc::clone(&plane).report());
+        self.keep_up();
         let deal = move |accepted, permit| {
             let counted = plane.count();
             plane.tasks.spawn(&CONNECTION, connection(Arc::clone(&plane), accepted, permit, counted));
@@ -161,6 +163,7 @@ impl Gateway {
             planes.push((plane, deal));
         }
         self.background.spawn(&ALARM, self.house.admission.clone().run());
+        self.keep_up();
         let deal = move |accepted: Accepted, permit: OwnedSemaphorePermit| {
             let least = planes.iter().min_by_key(|(plane, _)| plane.load());
             let sent = least.map(|(plane, deal)| (plane.count(), deal.clone()));
@@ -173,6 +176,13 @@ impl Gateway {
         };
         self.background.spawn(&ACCEPTOR, self.clone().accept(listen, deal));
         Ok(())
+    }
+
+    /// Sees to the conversation log, if there is one.
+    fn keep_up(&self) {
+        if self.house.memory.store().is_ok() {
+            self.background.spawn(&UPKEEP, upkeep(Arc::clone(&self.house)));
+        }
     }
 
     /// Accepts until a drain begins.

@@ -42,7 +42,7 @@ pub use history::{Page, PageCursor};
 pub use pending::Pending;
 pub use stats::{Size, Stats, TenantStats};
 pub use store::{Durability, Settings, Store};
-pub use transfer::{Chunk, Export, ExportCursor, Imported, Lines};
+pub use transfer::{Chunk, Export, ExportCursor, IMPORT_BYTES_MAX, Imported, Lines};
 pub use turn::{
     Address, Appended, Conversation, History, NewTurn, Status, Summary, TokenCounts, Turn, TurnContent, Window,
 };

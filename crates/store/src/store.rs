@@ -13,9 +13,7 @@ use crate::pending::{Pending, Reply};
 use crate::readers::Reads;
 use crate::stats::{self, Size, Stats};
 use crate::transfer::{self, Chunk, Export, ExportCursor, Imported, Lines};
-use crate::turn::{
-    Address, Appended, BESIDE_BYTES_MAX, Conversation, History, NewTurn, Summary, Turn, check_tenant,
-};
+use crate::turn::{Address, Appended, BESIDE_BYTES_MAX, Conversation, History, NewTurn, Summary, Turn, check_tenant};
 use crate::writer::{Changes, Writer};
 use std::path::Path;
 use std::thread::JoinHandle;

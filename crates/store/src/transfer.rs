@@ -135,7 +135,7 @@ fn following(connection: &Connection, what: &Export, after: &str) -> Result<Opti
 }
 
 /// Most bytes of lines that are imported together: room for the longest turn in its longest spelling.
-const IMPORT_BYTES_MAX: u64 = 160 << 20;
+pub const IMPORT_BYTES_MAX: u64 = 160 << 20;
 
 /// What became of imported lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
