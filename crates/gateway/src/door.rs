@@ -10,6 +10,7 @@
 //! place in the table of live requests.
 
 use crate::answer::{Trouble, answer};
+use crate::connection::Peer;
 use crate::memory::Place;
 use crate::path;
 use crate::plane::Plane;
@@ -125,7 +126,7 @@ pub(crate) enum After {
 }
 
 /// One request, from the silence before it to what becomes of the connection.
-pub(crate) async fn one(plane: &Plane, conn: &mut ServerStream, from_loopback: bool) -> After {
+pub(crate) async fn one(plane: &Plane, conn: &mut ServerStream, peer: &Peer) -> After {
     let house = &*plane.house;
     let (clock, clocks) = (house.clock, &house.settings.clocks);
     let came = tokio::select! {
@@ -152,7 +153,7 @@ pub(crate) async fn one(plane: &Plane, conn: &mut ServerStream, from_loopback: b
     match route(head.method(), head.path()) {
         Ok(door) if *door == ROOT => root(plane, conn, &head).await,
         // Boxed: an idle connection should not hold the room a request needs.
-        Ok(door) => Box::pin(path::serve(plane, conn, &head, door, from_loopback)).await,
+        Ok(door) => Box::pin(path::serve(plane, conn, &head, door, peer)).await,
         Err(trouble) => refuse(plane, conn, &trouble, head.method() == "HEAD").await,
     }
 }

@@ -7,7 +7,7 @@
 
 use crate::connection::connection;
 use crate::house::House;
-use crate::memory::{UPKEEP, upkeep};
+use crate::memory::{ERRANDS, UPKEEP, run_errands, upkeep};
 use crate::plane::{CONNECTION, POOL_GRACE, Plane, REPORT, SWEEP};
 use crate::settings::Settings;
 use std::collections::BTreeMap;
@@ -136,6 +136,7 @@ impl Gateway {
         self.background.spawn(&ALARM, self.house.admission.clone().run());
         self.background.spawn(&SWEEP, Arc::clone(&plane).sweep());
         self.background.spawn(&REPORT, Arc::clone(&plane).report());
+        self.background.spawn(&ERRANDS, run_errands(Arc::clone(&plane)));
         self.keep_up();
         let deal = move |accepted, permit| {
             let counted = plane.count();
@@ -250,6 +251,7 @@ async fn run_plane(
     let local = Tasks::new();
     let sweep = local.spawn(&SWEEP, Arc::clone(&plane).sweep());
     let report = local.spawn(&REPORT, Arc::clone(&plane).report());
+    let errands = local.spawn(&ERRANDS, run_errands(Arc::clone(&plane)));
     while let Some((accepted, permit, counted)) = dealt.recv().await {
         plane.tasks.spawn(&CONNECTION, connection(Arc::clone(&plane), accepted, permit, counted));
     }
@@ -257,4 +259,5 @@ async fn run_plane(
     plane.close_pool().await;
     sweep.abort();
     report.abort();
+    errands.abort();
 }

@@ -4,6 +4,7 @@
 //! the first bytes of its hash, and compared whole in constant time.
 
 use crate::answer::Trouble;
+use crate::connection::Peer;
 use crate::key::KeyHash;
 use crate::memory::Wish;
 use crate::settings::{Clocks, Settings};
@@ -85,15 +86,18 @@ fn credential(headers: &Headers) -> Option<&[u8]> {
 }
 
 /// The phase.
-pub(crate) fn identify(keys: &Keys, head: &RequestHead, from_loopback: bool, now: Moment) -> Result<Caller, Trouble> {
+pub(crate) fn identify(keys: &Keys, head: &RequestHead, peer: &Peer, now: Moment) -> Result<Caller, Trouble> {
     let headers = &head.headers;
     let key = credential(headers).filter(|k| !k.is_empty());
+    let errand = if let Peer::Errand(tenant) = peer { Some(tenant) } else { None };
     let own = key.and_then(|k| keys.own(k));
     let own_hash = own.as_ref().map(|(_, hash)| *hash);
-    let tenant = if let Some((tenant, _)) = own {
+    let tenant = if let Some(tenant) = errand {
+        Arc::clone(tenant)
+    } else if let Some((tenant, _)) = own {
         tenant
     } else if let Some(nobody) = &keys.nobody {
-        if !from_loopback {
+        if !matches!(peer, Peer::Here) {
             return Err(Trouble::LoopbackOnly);
         }
         // A web page that a person on this machine looks at can post here; it has no business to.
@@ -172,14 +176,14 @@ mod tests {
     use super::*;
     use crate::settings::{ClientKey, Organisation};
 
-    fn check(keys: &Keys, lines: &[(&str, &str)], from_loopback: bool) -> Result<Caller, Trouble> {
+    fn check(keys: &Keys, lines: &[(&str, &str)], here: bool) -> Result<Caller, Trouble> {
         let mut text = "POST / HTTP/1.1\r\nhost: a\r\n".to_owned();
         for (name, value) in lines {
             text += &format!("{name}: {value}\r\n");
         }
         let mut read = bytes::BytesMut::from((text + "\r\n").as_str());
         let head = tidegate_wire::http::parse_request(&mut read).unwrap().unwrap();
-        identify(keys, &head, from_loopback, Moment::ZERO)
+        identify(keys, &head, if here { &Peer::Here } else { &Peer::Elsewhere }, Moment::ZERO)
     }
 
     fn keys(keys: &[ClientKey]) -> Keys {

@@ -22,6 +22,7 @@
 use crate::admit::LeaseGuard;
 use crate::answer::Trouble;
 use crate::attempt::{Attempt, Stop, attempt, outcome};
+use crate::connection::Peer;
 use crate::decode::{DecodeEnd, decode};
 use crate::door::{After, Door};
 use crate::failure::Failure;
@@ -53,7 +54,7 @@ pub(crate) async fn serve(
     conn: &mut ServerStream,
     head: &RequestHead,
     door: &Door,
-    from_loopback: bool,
+    peer: &Peer,
 ) -> After {
     let house = &*plane.house;
     let (request, stream) = plane.new_ids();
@@ -64,7 +65,7 @@ pub(crate) async fn serve(
     let mut account = Account::default();
 
     let mut turn = None;
-    let walked = walk(plane, &mut reply, head, door, from_loopback, &mut account, &mut turn).await;
+    let walked = walk(plane, &mut reply, head, door, peer, &mut account, &mut turn).await;
     interrupt(house, turn.filter(|_| reply.content), &account).await;
     let (end, told) = match walked {
         Ok(end) => (end, true),
@@ -97,7 +98,7 @@ async fn walk(
     reply: &mut Reply<'_>,
     head: &RequestHead,
     door: &Door,
-    from_loopback: bool,
+    peer: &Peer,
     account: &mut Account,
     turn: &mut Option<Box<Turn>>,
 ) -> Result<End, Stop> {
@@ -105,7 +106,7 @@ async fn walk(
     // A refusal below leaves the body unread, and then the connection cannot be used again.
     let close = std::mem::replace(&mut reply.close, true);
     let arrived = house.clock.now();
-    let caller = identify(&house.keys, head, from_loopback, arrived)?;
+    let caller = identify(&house.keys, head, peer, arrived)?;
     account.tenant = Some(caller.tenant.name.clone());
     reply.limits_of = caller.tenant.is_metered().then_some(caller.tenant.id);
     if house.is_draining() {

@@ -147,8 +147,10 @@ impl<'a> Relay<'a> {
         // The client's side first: what has just been read is written before anything is judged.
         let progresses = self.tap.started() && now < self.last_progress + self.progress_span;
         if let Poll::Ready(why) = reply.poll_watch(cx, now, due, progresses) {
-            // Of a message that has ended nothing is left to be cancelled or late.
-            let told = self.tap.stopped && matches!(why, Interrupt::Cancelled | Interrupt::Deadline);
+            // Of a message that has ended nothing is left to be cancelled or late; and a turn's is
+            // kept whole, whoever is still there to read its end.
+            let late = matches!(why, Interrupt::Cancelled | Interrupt::Deadline);
+            let told = self.tap.stopped && (late || self.holds);
             return Poll::Ready(if told { Ok(Relayed::Whole) } else { Err(why) });
         }
         if let Some(trouble) = self.too_large.take() {

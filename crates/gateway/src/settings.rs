@@ -144,6 +144,8 @@ pub struct Conversations {
     pub concurrent: Concurrent,
     /// Whether the history is searched for what suits a new turn.
     pub recall: bool,
+    /// Whether summaries are made ahead of a cut, where they cost less than they save.
+    pub summaries: bool,
     /// Bytes of conversations in memory; those in use are among them.
     pub memory_bytes: u64,
     /// When and how far windows are cut.
@@ -161,6 +163,7 @@ impl Default for Conversations {
             divergence: Divergent::Refuse,
             concurrent: Concurrent::Wait,
             recall: true,
+            summaries: true,
             memory_bytes: 256 << 20,
             rules: WindowRules::default(),
             keep: Keep::default(),

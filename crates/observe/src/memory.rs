@@ -35,6 +35,8 @@ pub(crate) struct Conversations {
     turns: Family<TurnEnd, Counter>,
     found: Family<FoundIn, Counter>,
     cuts: Counter,
+    summaries: Family<TurnEnd, Counter>,
+    summary_items: Counter,
     held: Gauge,
     held_bytes: Gauge,
     keep: Histogram,
@@ -55,6 +57,8 @@ impl Default for Conversations {
             turns: Family::default(),
             found: Family::default(),
             cuts: Counter::default(),
+            summaries: Family::default(),
+            summary_items: Counter::default(),
             held: Gauge::default(),
             held_bytes: Gauge::default(),
             keep: times(),
@@ -81,6 +85,12 @@ impl Conversations {
         );
         r.register("conversations_found", "Conversations looked for, by where they were", self.found.clone());
         r.register("windows_cut", "Windows that were cut because they passed their high mark", self.cuts.clone());
+        r.register("summaries", "Summaries: made, failed, no_room (too many were being made)", self.summaries.clone());
+        r.register(
+            "summary_items_dropped",
+            "Items of summaries that were not believed: they say what their source does not",
+            self.summary_items.clone(),
+        );
         r.register("conversations_held", "Conversations in memory", self.held.clone());
         r.register_with_unit(
             "conversations_held",
@@ -179,6 +189,16 @@ impl Metrics {
     /// A window was cut.
     pub fn window_cut(&self) {
         self.conversations.cuts.inc();
+    }
+
+    /// A summary came to this end.
+    pub fn summary(&self, end: &'static str) {
+        self.conversations.summaries.get_or_create(&TurnEnd { end }).inc();
+    }
+
+    /// So many items of a summary were not believed.
+    pub fn summary_items_dropped(&self, items: usize) {
+        self.conversations.summary_items.inc_by(items as u64);
     }
 
     /// A turn is on the disk, so long after its answer's end.

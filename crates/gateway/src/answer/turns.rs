@@ -13,6 +13,11 @@ pub(super) fn answer(trouble: &TurnTrouble) -> Answer {
             "conversations_off",
             "this Tidegate keeps no conversations; its operator has to give it a file ([conversations] file, or --conversations)",
         ),
+        TurnTrouble::Own => row(
+            Permission,
+            "conversations_need_key",
+            "conversations belong to the tenant of a Tidegate client key; with an upstream credential of your own there are none",
+        ),
         TurnTrouble::Unknown => row(NotFound, "conversation_not_found", "there is no such conversation or turn"),
         TurnTrouble::BadId(why) => row(InvalidRequest, "invalid_conversation_id", why.clone()),
         TurnTrouble::Diverged(divergence) => row(
@@ -64,11 +69,6 @@ pub(super) fn answer(trouble: &TurnTrouble) -> Answer {
         .after(Duration::from_secs(1)),
         TurnTrouble::Query(why) => row(InvalidRequest, "invalid_query", why.clone()),
         TurnTrouble::Line { line, error, added } => at_line(*line, error, *added),
-        TurnTrouble::Unproven => row(
-            Permission,
-            "credential_not_proven",
-            "with an upstream credential of your own only turns that the upstream answered are kept; nothing is appended, forked or imported",
-        ),
         TurnTrouble::Exports => {
             row(Overloaded, "exports_busy", "as many exports are under way as may; try again when one has ended")
                 .after(Duration::from_secs(10))

@@ -13,6 +13,7 @@
 //! | `recall` | the phase: a body becomes a turn and a window |
 //! | `fit` | a window for a history: budget, estimate, excerpts, the last check |
 //! | `turn` | a turn under way; kept, interrupted, or as if it had never been asked |
+//! | `summarise` | summaries ahead of a cut, asked for in the background |
 //! | `trimmed` | windows without a conversation, where only the view is remembered |
 //! | `doors` | the conversations' own doors: reading, changing, carrying over, erasing |
 //! | `upkeep` | what is no longer kept is deleted, and the file rewritten after deletions |
@@ -24,6 +25,7 @@ mod doors;
 mod fit;
 mod recall;
 mod shelf;
+mod summarise;
 mod talk;
 mod trimmed;
 mod turn;
@@ -32,15 +34,18 @@ mod wish;
 
 pub(crate) use doors::{Place, import, is_import, serve};
 pub(crate) use recall::{Recalled, Replay, recall};
+pub(crate) use summarise::{ERRANDS, run as run_errands};
 pub(crate) use turn::{Heard, Turn};
 pub(crate) use upkeep::{UPKEEP, upkeep};
 pub(crate) use wish::Wish;
 
 use crate::answer::Trouble;
+use crate::identify::Caller;
 use crate::settings::Settings;
 use shelf::Shelf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::UNIX_EPOCH;
+use summarise::Errands;
 use tidegate_conversation::history::Divergence;
 use tidegate_conversation::valid::Broken;
 use tidegate_observe::Metrics;
@@ -59,6 +64,7 @@ pub(crate) struct Memory {
     exports: Semaphore,
     /// Whether something was deleted since the file was last rewritten.
     deleted: AtomicBool,
+    errands: Errands,
     clock: Clock,
 }
 
@@ -70,6 +76,8 @@ const EXPORTS_MAX: usize = 8;
 pub(crate) enum TurnTrouble {
     /// No conversation log is configured.
     Off,
+    /// Who brings an upstream credential has no conversations.
+    Own,
     /// There is no such conversation.
     Unknown,
     /// The conversation's id cannot be one.
@@ -96,8 +104,6 @@ pub(crate) enum TurnTrouble {
     Query(String),
     /// A line of an import cannot be taken; how many lines were written before it.
     Line { line: u64, error: StoreError, added: u64 },
-    /// Whoever brings an upstream's credential can only have turns that the upstream answered.
-    Unproven,
     /// As many exports are under way as may.
     Exports,
     /// The log says no.
@@ -129,6 +135,7 @@ impl Memory {
             trimmed: Trimmed::default(),
             exports: Semaphore::new(EXPORTS_MAX),
             deleted: AtomicBool::new(false),
+            errands: Errands::new(),
             clock,
         }
     }
@@ -166,9 +173,15 @@ impl Memory {
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// The conversation `name` of `tenant`.
-    pub(crate) fn address(&self, tenant: &str, name: &str) -> Result<Address, TurnTrouble> {
+    /// Whose conversations a caller's are. Those who bring an upstream credential are one tenant, and
+    /// nobody has looked at their credentials: they would read each other's, and fill the disk.
+    pub(crate) fn owner<'a>(&self, caller: &'a Caller) -> Result<&'a str, TurnTrouble> {
         self.store()?;
-        Ok(Address::new(tenant, name)?)
+        if caller.own.is_some() { Err(TurnTrouble::Own) } else { Ok(&caller.tenant.name) }
+    }
+
+    /// The caller's conversation `name`.
+    pub(crate) fn address(&self, caller: &Caller, name: &str) -> Result<Address, TurnTrouble> {
+        Ok(Address::new(self.owner(caller)?, name)?)
     }
 }

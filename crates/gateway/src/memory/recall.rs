@@ -7,8 +7,9 @@
 //! 4. *Fit*: the window, checked once more, in place of the body's messages. Everything around them
 //!    stays as it came, byte for byte.
 
-use super::fit::{Fitting, Frame, Gauge, fit};
+use super::fit::{Fitting, Frame, Gauge, fit, jitter};
 use super::shelf::Slot;
+use super::summarise::Ahead;
 use super::talk::{Recent, Talk};
 use super::turn::{Asked, Turn};
 use super::wish::ID_CHARS_MAX;
@@ -78,7 +79,7 @@ pub(crate) async fn recall(
         return Ok(Recalled::Nothing);
     };
     let hash: [u8; 32] = Sha256::digest(&body.bytes).into();
-    let asked = house.memory.address(&caller.tenant.name, name).map_err(Trouble::from)?;
+    let asked = house.memory.address(caller, name).map_err(Trouble::from)?;
     let mut held = hold(house, reply, asked, &gauge).await?;
     let mut forks = 0;
     let from = loop {
@@ -116,6 +117,7 @@ pub(crate) async fn recall(
             before,
             view: View::default(),
             tokens: 0,
+            ahead: None,
         },
         said: None,
         kept: false,
@@ -131,6 +133,11 @@ pub(crate) async fn recall(
     if window.is_cut {
         house.metrics.window_cut();
     }
+    if !counts && house.settings.conversations.summaries && caller.own.is_none() {
+        let room = frame.budget(talk.ratio()).room();
+        let soft = house.settings.conversations.rules.marks(room, jitter(&name)).soft;
+        turn.asked.ahead = Ahead::of(house, &caller.tenant, head, &body.bytes, frame, window.tokens, soft);
+    }
     turn.asked.tokens = frame.fixed() + window.tokens;
     turn.asked.view = window.view;
     // Dropped, it is as if it had never been asked.
@@ -139,8 +146,12 @@ pub(crate) async fn recall(
 
 /// Most tokens of a request of this caller.
 pub(super) fn window_of(house: &House, caller: &Caller) -> u64 {
-    let tenant = caller.tenant.window;
-    caller.wish.budget.or(tenant).unwrap_or(house.settings.conversations.window)
+    match (caller.wish.budget, caller.tenant.window) {
+        // A tenant's own is also the most it may ask for.
+        (Some(wished), Some(most)) => wished.min(most),
+        (Some(tokens), None) | (None, Some(tokens)) => tokens,
+        (None, None) => house.settings.conversations.window,
+    }
 }
 
 /// How windows are made in this house.
@@ -278,7 +289,7 @@ async fn fork(
         made.or_else(|error| if error == StoreError::Exists { Ok(()) } else { Err(error) })
             .map_err(|error| trouble(error.into()))?;
     }
-    let address = memory.address(held.address.tenant(), &name).map_err(trouble)?;
+    let address = Address::new(held.address.tenant(), &name).map_err(|error| trouble(error.into()))?;
     // Never two at once: two turns that fork into each other would wait for ever.
     drop(held);
     hold(house, reply, address, gauge).await

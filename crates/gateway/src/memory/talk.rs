@@ -1,9 +1,12 @@
 //! One conversation in memory: what the log has of it, in the form in which windows are made.
 
 use super::fit::Gauge;
+use super::summarise;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
+use std::ops::Range;
+use tidegate_conversation::compress::Summary;
 use tidegate_conversation::history::History;
 use tidegate_conversation::message::{Message, Role, read_all};
 use tidegate_conversation::recall::{INDEX_BYTES_MAX, Index};
@@ -15,6 +18,8 @@ use tidegate_wire::raw::RawObject;
 const RECENT_MAX: usize = 8;
 /// What a message takes in memory beside its bytes: its entry, and where its blocks are.
 const MESSAGE_BYTES: usize = 256;
+/// Turns from this size on are read one at a time between other work, bytes.
+const YIELD_BYTES: u64 = 256 << 10;
 /// How far the correction of estimates may go.
 const RATIO: std::ops::RangeInclusive<f64> = 0.25..=4.0;
 /// Version of a kept window's state.
@@ -36,6 +41,12 @@ pub(super) struct Talk {
     pub(super) view: View,
     /// A summary for the next cut.
     pub(super) ready: Option<Standing>,
+    /// The newest summary, and the messages it stands for.
+    pub(super) summarised: Option<(Summary, Range<usize>)>,
+    /// Whether one is being made.
+    pub(super) summarising: bool,
+    /// The turn after which none came of it.
+    pub(super) summary_failed: Option<u32>,
     /// How many messages there were after each turn.
     ends: Vec<usize>,
     recent: VecDeque<Recent>,
@@ -72,6 +83,10 @@ impl Talk {
             };
             for turn in &read.turns {
                 talk.add(turn, gauge)?;
+                // Large ones take milliseconds, and the thread has other streams.
+                if turn.content.bytes() > YIELD_BYTES {
+                    tokio::task::yield_now().await;
+                }
             }
             if let Some(next) = read.next {
                 from = next;
@@ -80,8 +95,20 @@ impl Talk {
             if let Some(window) = read.window.filter(|w| usize::try_from(w.turns).is_ok_and(|n| n <= talk.ends.len())) {
                 talk.put_state(&window.state);
             }
+            let summaries = read.summaries.iter().filter_map(|summary| summarise::read(&summary.body));
+            let newest =
+                summaries.filter(|(_, range)| range.end <= talk.history.len()).max_by_key(|(_, range)| range.end);
+            if let Some((summary, range)) = newest {
+                talk.put_summary(summary, range);
+            }
             return Ok(talk);
         }
+    }
+
+    /// There is a new summary.
+    pub(super) fn put_summary(&mut self, summary: Summary, range: Range<usize>) {
+        self.ready = Some(summary.stand(range.clone()));
+        self.summarised = Some((summary, range));
     }
 
     fn add(&mut self, turn: &Turn, gauge: &Gauge) -> Result<(), StoreError> {
@@ -147,6 +174,11 @@ impl Talk {
         (turns as u32, turns.checked_sub(1).map_or(0, |n| self.ends[n]))
     }
 
+    /// The number of the turn that message `id` is of.
+    pub(super) fn turn_of(&self, id: usize) -> u32 {
+        self.ends.partition_point(|end| *end <= id) as u32 + 1
+    }
+
     /// The recent turn that came of a body with this hash.
     pub(super) fn repeated(&self, hash: &[u8; 32]) -> Option<Recent> {
         self.recent.iter().rev().find(|turn| turn.hash == *hash).copied()
@@ -187,7 +219,8 @@ impl Talk {
 
     /// Bytes it takes.
     pub(super) fn bytes(&self) -> u64 {
-        (self.bytes + self.index.as_ref().map_or(0, Index::bytes)) as u64
+        let summary = self.summarised.as_ref().map_or(0, |(summary, _)| 2 * summary.bytes());
+        (self.bytes + summary + self.index.as_ref().map_or(0, Index::bytes)) as u64
     }
 }
 

@@ -11,6 +11,7 @@
 use super::TurnTrouble;
 use super::fit::Gauge;
 use super::shelf::Slot;
+use super::summarise::{self, Ahead};
 use super::talk::Talk;
 use crate::house::House;
 use crate::settle::Account;
@@ -66,6 +67,8 @@ pub(super) struct Asked {
     pub(super) view: View,
     /// Tokens of the request, estimated and not corrected.
     pub(super) tokens: u64,
+    /// What is kept of the request if a summary may be due after it.
+    pub(super) ahead: Option<Ahead>,
 }
 
 /// A turn under way.
@@ -155,6 +158,9 @@ impl Turn {
                 talk.view = std::mem::take(&mut self.asked.view);
                 let paused = stop_reason == Some("pause_turn");
                 talk.ended(self.number, Some(self.asked.hash), status, paused);
+                if let Some(ahead) = self.asked.ahead.take().filter(|_| status == Status::Complete) {
+                    summarise::after(house, &mut talk, &self.address, &self.asked.model, &self.asked.gauge, ahead);
+                }
                 memory.shelf.weigh(&self.address, talk.bytes());
                 *self.talk = Some(talk);
                 Ok(())

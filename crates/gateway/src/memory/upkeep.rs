@@ -14,9 +14,7 @@
 use super::doors::forget_all;
 use super::{Memory, TurnTrouble};
 use crate::house::House;
-use crate::key::OWNER;
 use crate::settings::Keep;
-use crate::tenants::OWN;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -187,8 +185,7 @@ impl<'a> Rules<'a> {
         self.all == Keep::default() && self.tenants.values().all(|keep| *keep == Keep::default())
     }
 
-    fn of_tenant(&self, owner: &str) -> Retention {
-        let tenant = if owner.starts_with(OWNER) { OWN } else { owner };
+    fn of_tenant(&self, tenant: &str) -> Retention {
         let own = self.tenants.get(tenant).copied().unwrap_or_default();
         let age = own.age.or(self.all.age);
         Retention {
@@ -208,12 +205,11 @@ mod tests {
         let week = Duration::from_secs(7 * 86_400);
         let all = Keep { age: Some(week), conversations: Some(10), bytes: None };
         let own = Keep { conversations: Some(2), ..Keep::default() };
-        let rules = Rules { all, tenants: BTreeMap::from([("acme", own), ("own", own)]) };
+        let rules = Rules { all, tenants: BTreeMap::from([("acme", own)]) };
         assert!(!rules.keep_all());
         let acme = rules.of_tenant("acme");
         assert_eq!((acme.age_ms_max, acme.conversations_max, acme.bytes_max), (Some(604_800_000), Some(2), None));
         assert_eq!(rules.of_tenant("other").conversations_max, Some(10));
-        assert_eq!(rules.of_tenant("own:00ff"), acme);
         assert!(Rules { all: Keep::default(), tenants: BTreeMap::new() }.keep_all());
     }
 }

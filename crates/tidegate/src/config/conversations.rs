@@ -28,6 +28,7 @@ pub(super) struct ConversationsTable {
     divergence: Option<Divergence>,
     concurrent_turns: Option<Turns>,
     recall: Option<bool>,
+    summaries: Option<bool>,
     memory_bytes: Option<Size>,
     conversation_bytes: Option<Size>,
     keep_age: Option<Time>,
@@ -64,6 +65,7 @@ impl ConversationsTable {
         "divergence",
         "concurrent_turns",
         "recall",
+        "summaries",
         "memory_bytes",
         "conversation_bytes",
         "keep_age",
@@ -91,6 +93,7 @@ impl ConversationsTable {
             None => settings.concurrent,
         };
         settings.recall = self.recall.unwrap_or(settings.recall);
+        settings.summaries = self.summaries.unwrap_or(settings.summaries);
         settings.memory_bytes = self.memory_bytes.map_or(settings.memory_bytes, |size| size.becomes());
         settings.keep = keep(self.keep_age.as_ref(), self.keep_conversations, self.keep_bytes.as_ref())
             .map_err(|(key, why)| wrong(key, why))?;

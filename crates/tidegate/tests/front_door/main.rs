@@ -23,5 +23,6 @@ mod secrets;
 mod smuggling;
 mod soak;
 mod tls;
+mod turns;
 mod upstream;
 mod wire;

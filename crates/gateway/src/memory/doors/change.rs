@@ -6,7 +6,7 @@
 use super::super::fit::Gauge;
 use super::super::recall::{hold, repeated};
 use super::turns::take;
-use super::{Asked, Told, ask, check_proven, shape};
+use super::{Asked, Told, ask, shape};
 use crate::answer::Trouble;
 use crate::attempt::Stop;
 use crate::memory::TurnTrouble;
@@ -46,7 +46,6 @@ fn failed(error: StoreError) -> Stop {
 pub(super) async fn append(asked: &Asked<'_>, reply: &mut Reply<'_>, id: &str) -> Result<Told, Stop> {
     let (house, caller) = (asked.house, asked.caller);
     asked.query(&[])?;
-    check_proven(caller)?;
     let address = asked.address(id)?;
     let said: AppendBody<'_> = body(asked)?;
     let text = Bytes::copy_from_slice(said.messages.get().as_bytes());
@@ -97,10 +96,9 @@ pub(super) async fn append(asked: &Asked<'_>, reply: &mut Reply<'_>, id: &str) -
 pub(super) async fn fork(asked: &Asked<'_>, reply: &mut Reply<'_>, id: &str) -> Result<Told, Stop> {
     let house = asked.house;
     asked.query(&[])?;
-    check_proven(asked.caller)?;
     let from = asked.address(id)?;
     let wanted: ForkBody = body(asked)?;
-    let to = house.memory.address(&asked.caller.owner, &wanted.id).map_err(Trouble::from)?;
+    let to = house.memory.address(asked.caller, &wanted.id).map_err(Trouble::from)?;
     let store = house.memory.store().map_err(Trouble::from)?;
     let there = ask(reply, store.conversation(from.clone())).await?.turns;
     let turn = wanted.turn.unwrap_or(there);

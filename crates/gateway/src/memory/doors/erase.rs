@@ -24,7 +24,7 @@ pub(super) async fn erase(asked: &Asked<'_>, reply: &mut Reply<'_>) -> Result<To
     let query = asked.query(&["user_id"])?;
     let missing = || TurnTrouble::Query("user_id is missing: all conversations at once are not deleted".to_owned());
     let user = query.user()?.ok_or_else(missing).map_err(Trouble::from)?;
-    let (house, tenant) = (asked.house, &*asked.caller.owner);
+    let (house, tenant) = (asked.house, &*asked.caller.tenant.name);
     let store = house.memory.store().map_err(Trouble::from)?;
     let scope = Scope::EndUser { tenant: tenant.to_owned(), end_user: user.to_owned() };
     let mut taken = BTreeMap::new();

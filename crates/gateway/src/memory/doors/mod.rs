@@ -72,7 +72,7 @@ impl Asked<'_> {
     fn address(&self, id: &str) -> Result<Address, Stop> {
         let wrong = || TurnTrouble::BadId("the id in the path is not percent-encoded UTF-8".to_owned());
         let name = place::decoded(id, false).ok_or_else(wrong).map_err(Trouble::from)?;
-        Ok(self.house.memory.address(&self.caller.owner, &name).map_err(Trouble::from)?)
+        Ok(self.house.memory.address(self.caller, &name).map_err(Trouble::from)?)
     }
 
     fn query(&self, known: &[&str]) -> Result<Query, Stop> {
@@ -88,7 +88,7 @@ pub(crate) async fn serve(
     caller: &Caller,
     body: Body,
 ) -> Result<End, Stop> {
-    house.memory.store().map_err(Trouble::from)?;
+    house.memory.owner(caller).map_err(Trouble::from)?;
     let asked = &Asked { house, caller, head, body: &body };
     let Some(place) = Place::of(head.path()) else { return Err(Trouble::PathUnknown.into()) };
     let takes_turn = matches!((head.method(), place), ("POST", Place::Turns(_)));
@@ -133,12 +133,6 @@ fn check_headers(caller: &Caller, takes_turn: bool) -> Result<(), Trouble> {
         }
         None => Ok(()),
     }
-}
-
-/// Whoever brings an upstream's credential is known to nobody until the upstream has taken it: only
-/// turns that it answered are kept.
-fn check_proven(caller: &Caller) -> Result<(), Trouble> {
-    if caller.own.is_some() { Err(TurnTrouble::Unproven.into()) } else { Ok(()) }
 }
 
 /// An answer of the log, while the client is watched.

@@ -15,7 +15,7 @@ const TURNS_MAX: u64 = 100_000;
 /// `GET /v1/conversations`: a page, or with `format=jsonl` all of them as lines.
 pub(super) async fn all(asked: &Asked<'_>, reply: &mut Reply<'_>) -> Result<Told, Stop> {
     let query = asked.query(&["limit", "page", "format", "user_id"])?;
-    let owner = &asked.caller.owner;
+    let owner = &*asked.caller.tenant.name;
     if query.wants_lines()? {
         query.without(&["limit", "page"], "beside format=jsonl")?;
         let tenant = owner.to_string();

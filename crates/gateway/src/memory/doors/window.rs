@@ -65,7 +65,9 @@ pub(super) async fn window(asked: &Asked<'_>, reply: &mut Reply<'_>, id: &str) -
         }
     };
     let gauge = Gauge::of(house, &model, false);
-    let frame = Frame::bare(&model, max_tokens, most.unwrap_or_else(|| window_of(house, asked.caller)));
+    let mut caller = asked.caller.clone();
+    caller.wish.budget = most;
+    let frame = Frame::bare(&model, max_tokens, window_of(house, &caller));
     let loaded = reply.attend(Talk::load(store, &address, &gauge)).await?;
     let mut talk = loaded.map_err(|error| Trouble::from(TurnTrouble::from(error)))?;
     let budget = budget(house.settings.conversations.rules, &frame, address.name());
