@@ -197,19 +197,4 @@ impl<'a> Rules<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_tenants_own_rules_stand_before_those_for_all() {
-        let week = Duration::from_secs(7 * 86_400);
-        let all = Keep { age: Some(week), conversations: Some(10), bytes: None };
-        let own = Keep { conversations: Some(2), ..Keep::default() };
-        let rules = Rules { all, tenants: BTreeMap::from([("acme", own)]) };
-        assert!(!rules.keep_all());
-        let acme = rules.of_tenant("acme");
-        assert_eq!((acme.age_ms_max, acme.conversations_max, acme.bytes_max), (Some(604_800_000), Some(2), None));
-        assert_eq!(rules.of_tenant("other").conversations_max, Some(10));
-        assert!(Rules { all: Keep::default(), tenants: BTreeMap::new() }.keep_all());
-    }
-}
+mod tests;
