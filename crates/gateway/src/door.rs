@@ -11,6 +11,7 @@
 
 use crate::answer::{Trouble, answer};
 use crate::connection::Peer;
+use crate::memory::Place;
 use crate::path;
 use crate::plane::Plane;
 use crate::reply::own_lines;
@@ -32,10 +33,19 @@ pub(crate) struct Door {
     pub(crate) has_model: bool,
     /// Whether answers may be streams.
     pub(crate) can_stream: bool,
+    /// Whether Tidegate answers itself, from what it keeps.
+    pub(crate) is_ours: bool,
 }
 
-const MESSAGES: Door =
-    Door { name: "messages", methods: &["POST"], allowed: "POST", has_body: true, has_model: true, can_stream: true };
+const MESSAGES: Door = Door {
+    name: "messages",
+    methods: &["POST"],
+    allowed: "POST",
+    has_body: true,
+    has_model: true,
+    can_stream: true,
+    is_ours: false,
+};
 const COUNT_TOKENS: Door = Door {
     name: "count_tokens",
     methods: &["POST"],
@@ -43,9 +53,17 @@ const COUNT_TOKENS: Door = Door {
     has_body: true,
     has_model: true,
     can_stream: false,
+    is_ours: false,
 };
-const MODELS: Door =
-    Door { name: "models", methods: &["GET"], allowed: "GET", has_body: false, has_model: false, can_stream: false };
+const MODELS: Door = Door {
+    name: "models",
+    methods: &["GET"],
+    allowed: "GET",
+    has_body: false,
+    has_model: false,
+    can_stream: false,
+    is_ours: false,
+};
 const ROOT: Door = Door {
     name: "root",
     methods: &["GET", "HEAD"],
@@ -53,7 +71,19 @@ const ROOT: Door = Door {
     has_body: false,
     has_model: false,
     can_stream: false,
+    is_ours: true,
 };
+
+/// A door to what is kept here.
+const fn of_ours(name: &'static str, methods: &'static [&'static str], allowed: &'static str) -> Door {
+    Door { name, methods, allowed, has_body: true, has_model: false, can_stream: false, is_ours: true }
+}
+
+const CONVERSATIONS: Door = of_ours("conversations", &["GET", "POST", "DELETE"], "GET, POST, DELETE");
+const CONVERSATION: Door = of_ours("conversation", &["GET", "DELETE"], "GET, DELETE");
+const CONVERSATION_TURNS: Door = of_ours("conversation_turns", &["GET", "POST"], "GET, POST");
+const CONVERSATION_WINDOW: Door = of_ours("conversation_window", &["GET"], "GET");
+const CONVERSATION_FORK: Door = of_ours("conversation_fork", &["POST"], "POST");
 
 /// The table.
 fn route(method: &str, path: &str) -> Result<&'static Door, Trouble> {
@@ -62,8 +92,13 @@ fn route(method: &str, path: &str) -> Result<&'static Door, Trouble> {
         "/v1/messages/count_tokens" => &COUNT_TOKENS,
         "/v1/models" => &MODELS,
         "/" => &ROOT,
-        _ => match path.strip_prefix("/v1/models/") {
-            Some(id) if is_model_id(id) => &MODELS,
+        _ => match (Place::of(path), path.strip_prefix("/v1/models/")) {
+            (Some(Place::All), _) => &CONVERSATIONS,
+            (Some(Place::One(_)), _) => &CONVERSATION,
+            (Some(Place::Turns(_)), _) => &CONVERSATION_TURNS,
+            (Some(Place::Window(_)), _) => &CONVERSATION_WINDOW,
+            (Some(Place::Fork(_)), _) => &CONVERSATION_FORK,
+            (None, Some(id)) if is_model_id(id) => &MODELS,
             _ => return Err(Trouble::PathUnknown),
         },
     };
@@ -172,6 +207,9 @@ mod tests {
         assert_eq!(check("POST", "/v1/messages").unwrap(), "messages");
         assert_eq!(check("GET", "/v1/models/claude-opus-5-5").unwrap(), "models");
         assert_eq!(check("HEAD", "/").unwrap(), "root");
+        assert_eq!(check("DELETE", "/v1/conversations/a%2Fb").unwrap(), "conversation");
+        assert!(matches!(check("PUT", "/v1/conversations"), Err(Trouble::Method { allowed: "GET, POST, DELETE" })));
+        assert!(matches!(check("GET", "/v1/conversations/a/fork"), Err(Trouble::Method { allowed: "POST" })));
         assert!(matches!(check("GET", "/v1/messages"), Err(Trouble::Method { allowed: "POST" })));
         assert!(matches!(check("post", "/v1/messages"), Err(Trouble::Method { .. })));
         for path in [
@@ -181,6 +219,8 @@ mod tests {
             "/v1/models/",
             "/v1/models/..",
             "/v1/models/a%2Fb",
+            "/v1/conversations/",
+            "/v1/conversations/a/b",
             "//v1/messages",
             "*",
         ] {

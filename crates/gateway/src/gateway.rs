@@ -7,7 +7,7 @@
 
 use crate::connection::connection;
 use crate::house::House;
-use crate::memory::{ERRANDS, run_errands};
+use crate::memory::{ERRANDS, UPKEEP, run_errands, upkeep};
 use crate::plane::{CONNECTION, POOL_GRACE, Plane, REPORT, SWEEP};
 use crate::settings::Settings;
 use std::collections::BTreeMap;
@@ -137,6 +137,7 @@ impl Gateway {
         self.background.spawn(&SWEEP, Arc::clone(&plane).sweep());
         self.background.spawn(&REPORT, Arc::clone(&plane).report());
         self.background.spawn(&ERRANDS, run_errands(Arc::clone(&plane)));
+        self.keep_up();
         let deal = move |accepted, permit| {
             let counted = plane.count();
             plane.tasks.spawn(&CONNECTION, connection(Arc::clone(&plane), accepted, permit, counted));
@@ -163,6 +164,7 @@ impl Gateway {
             planes.push((plane, deal));
         }
         self.background.spawn(&ALARM, self.house.admission.clone().run());
+        self.keep_up();
         let deal = move |accepted: Accepted, permit: OwnedSemaphorePermit| {
             let least = planes.iter().min_by_key(|(plane, _)| plane.load());
             let sent = least.map(|(plane, deal)| (plane.count(), deal.clone()));
@@ -175,6 +177,13 @@ impl Gateway {
         };
         self.background.spawn(&ACCEPTOR, self.clone().accept(listen, deal));
         Ok(())
+    }
+
+    /// Sees to the conversation log, if there is one.
+    fn keep_up(&self) {
+        if self.house.memory.store().is_ok() {
+            self.background.spawn(&UPKEEP, upkeep(Arc::clone(&self.house)));
+        }
     }
 
     /// Accepts until a drain begins.

@@ -55,6 +55,6 @@ pub use answer::public_codes;
 pub use gateway::{Drained, Gateway, SetupError};
 pub use key::{KeyHash, KeyHashError};
 pub use settings::{
-    ClientKey, Clocks, Concurrent, Conversations, Divergent, Limits, Organisation, QuotaByClass, Settings,
+    ClientKey, Clocks, Concurrent, Conversations, Divergent, Keep, Limits, Organisation, QuotaByClass, Settings,
     TenantSettings, Workspace,
 };

@@ -29,7 +29,7 @@ use crate::door::{After, Door};
 use crate::failure::Failure;
 use crate::house::House;
 use crate::identify::identify;
-use crate::memory::{Heard, Recalled, Replay, Turn, TurnTrouble, recall};
+use crate::memory::{self, Heard, Recalled, Replay, Turn, TurnTrouble, recall};
 use crate::plan::Plan;
 use crate::plane::Plane;
 use crate::reply::{Interrupt, Reply, TurnLines};
@@ -123,6 +123,10 @@ async fn walk(
     }
 
     reply.live().enter(Phase::Decode);
+    if door.is_ours && memory::is_import(head) {
+        reply.live().is_for(&caller.tenant.name, "");
+        return memory::import(house, reply, head, &caller, close).await;
+    }
     let live = reply.live().clone();
     let decoded = tokio::select! {
         biased;
@@ -144,6 +148,10 @@ async fn walk(
     reply.live().is_for(&caller.tenant.name, &account.model);
     reply.streams = client_streams;
     reply.deadline = caller.deadline(arrived, client_streams, &house.settings.clocks);
+    if door.is_ours {
+        reply.live().enter(Phase::Recall);
+        return memory::serve(house, reply, head, &caller, body).await;
+    }
 
     if !caller.wish.is_plain()
         && let Some(asked) = &request

@@ -75,6 +75,10 @@ pub(crate) struct Reply<'c> {
     /// Whether the connection has to close after this answer.
     pub(crate) close: bool,
     head_sent: bool,
+    /// The answer is JSON Lines, of unknown length.
+    in_lines: bool,
+    /// It ended with an error inside it: its body must not look whole.
+    broken_off: bool,
     /// The answer is complete here; only the client's reading is waited for.
     finishing: bool,
     /// What the client's transport has not been given yet, since it does not take what it has.
@@ -114,6 +118,8 @@ impl<'c> Reply<'c> {
             events: 0,
             status: 0,
             head_sent: false,
+            in_lines: false,
+            broken_off: false,
             finishing: false,
             merged_to: 0,
             overrun: false,
@@ -387,6 +393,46 @@ impl<'c> Reply<'c> {
         self.conn.push(body);
     }
 
+    /// Holds `lease` until the client has the answer.
+    pub(crate) fn holds(&mut self, lease: ByteLease) {
+        self.lease = lease;
+    }
+
+    /// Sends the head of an answer of our own in JSON Lines.
+    pub(crate) fn begin_lines(&mut self) {
+        (self.head_sent, self.in_lines, self.status) = (true, true, 200);
+        let request = self.live.request;
+        self.conn.respond(200, None, self.close, |head| {
+            head.header("content-type", b"application/x-ndjson");
+            own_lines(head, request, None);
+        });
+    }
+
+    /// Adds to it. What the client has not taken is not bounded here: see [`Reply::all_taken`].
+    pub(crate) fn push_lines(&mut self, lines: &[u8]) {
+        self.conn.push(lines);
+    }
+
+    /// Waits until the client has taken all that is there for it. Our own deadline does not end that
+    /// while it takes something.
+    pub(crate) async fn all_taken(&mut self) -> Result<(), Interrupt> {
+        poll_fn(|cx| {
+            let why = self.poll_watch(cx, self.house.clock.now(), Moment::NEVER, true);
+            if self.conn.unwritten() == 0 && self.backlog.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            why.map(Err)
+        })
+        .await
+    }
+
+    /// Gives work that has come further a deadline of its own; a client's own deadline stays.
+    pub(crate) fn renew_deadline(&mut self) {
+        if !self.deadline.is_clients() {
+            self.deadline = Deadline::by_default(self.house.clock.now() + self.house.settings.clocks.whole);
+        }
+    }
+
     /// Passes an error envelope on inside a stream whose head was sent.
     pub(crate) fn push_error(&mut self, envelope: &[u8]) {
         // An event's data is one line; the API's envelopes are, others may not be.
@@ -400,7 +446,11 @@ impl<'c> Reply<'c> {
         let row = answer(trouble);
         let request = self.live.request;
         let body = row.body.envelope(Some(request.as_str()));
-        if self.head_sent {
+        if self.in_lines {
+            self.backlog.extend_from_slice(&body);
+            self.backlog.extend_from_slice(b"\n");
+            self.broken_off = true;
+        } else if self.head_sent {
             sse::write(&mut self.backlog, "error", &body);
         } else {
             self.head_sent = true;
@@ -429,6 +479,10 @@ impl<'c> Reply<'c> {
             why.map(Err)
         };
         poll_fn(|cx| flushed(self, cx)).await?;
+        if self.broken_off {
+            // Whoever asked is told why by the end of what came; without one by the framing, too.
+            return Err(Interrupt::Cancelled);
+        }
         let reusable = self.conn.end();
         match poll_fn(|cx| flushed(self, cx)).await {
             Ok(()) => Ok(reusable && !self.close),

@@ -98,6 +98,20 @@ pub struct TenantSettings {
     pub band: Option<Band>,
     /// Most tokens of a request of its conversations; `None` is what holds for all.
     pub window: Option<u64>,
+    /// What is kept of its conversations; what is `None` is as for all.
+    pub keep: Keep,
+}
+
+/// How much is kept of a tenant's conversations; `None` is everything. What changed longest ago goes
+/// first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Keep {
+    /// Since the last change.
+    pub age: Option<Duration>,
+    /// Conversations.
+    pub conversations: Option<u64>,
+    /// Bytes of their turns.
+    pub bytes: Option<u64>,
 }
 
 /// What becomes of a body that says something else than its conversation.
@@ -136,6 +150,10 @@ pub struct Conversations {
     pub memory_bytes: u64,
     /// When and how far windows are cut.
     pub rules: WindowRules,
+    /// What a tenant keeps.
+    pub keep: Keep,
+    /// The file is rewritten at most so often, after something was deleted: meanwhile turns wait.
+    pub compact_every: Duration,
 }
 
 impl Default for Conversations {
@@ -148,6 +166,8 @@ impl Default for Conversations {
             summaries: true,
             memory_bytes: 256 << 20,
             rules: WindowRules::default(),
+            keep: Keep::default(),
+            compact_every: Duration::from_secs(24 * 60 * 60),
         }
     }
 }

@@ -19,6 +19,16 @@ struct FoundIn {
     place: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DeletedBy {
+    by: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct UpkeepOf {
+    task: &'static str,
+}
+
 /// The numbers.
 #[derive(Clone, Debug)]
 pub(crate) struct Conversations {
@@ -32,6 +42,13 @@ pub(crate) struct Conversations {
     keep: Histogram,
     window: Histogram,
     error: Histogram,
+    deleted: Family<DeletedBy, Counter>,
+    deleted_bytes: Family<DeletedBy, Counter>,
+    upkeep_at: Family<UpkeepOf, Gauge>,
+    upkeep_failed: Family<UpkeepOf, Counter>,
+    log_bytes: Gauge,
+    log_free_bytes: Gauge,
+    log_freed_bytes: Counter,
 }
 
 impl Default for Conversations {
@@ -47,6 +64,13 @@ impl Default for Conversations {
             keep: times(),
             // Each bound twice the one before: 1,000 to 1,024,000 tokens.
             window: Histogram::new((0..11).map(|n| f64::from(1_000 << n))),
+            deleted: Family::default(),
+            deleted_bytes: Family::default(),
+            upkeep_at: Family::default(),
+            upkeep_failed: Family::default(),
+            log_bytes: Gauge::default(),
+            log_free_bytes: Gauge::default(),
+            log_freed_bytes: Counter::default(),
             error: Histogram::new([0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0]),
         }
     }
@@ -86,10 +110,65 @@ impl Conversations {
             "How far the estimate of a turn's input was off, either way, as a part of what the upstream counted",
             self.error.clone(),
         );
+        self.register_upkeep(r);
+    }
+}
+
+impl Conversations {
+    /// What is deleted, and the file it is deleted from.
+    fn register_upkeep(&self, r: &mut Registry) {
+        r.register(
+            "conversations_deleted",
+            "Conversations deleted for good, by what: door, erasure, retention",
+            self.deleted.clone(),
+        );
+        r.register("conversations_deleted_bytes", "Bytes of their turns, by the same", self.deleted_bytes.clone());
+        r.register(
+            "conversation_upkeep_seconds",
+            "When retention and compaction last ran to their end, seconds since 1970",
+            self.upkeep_at.clone(),
+        );
+        r.register("conversation_upkeep_failed", "Times they failed", self.upkeep_failed.clone());
+        r.register("conversation_log_bytes", "Size of the conversation log's file", self.log_bytes.clone());
+        r.register("conversation_log_free_bytes", "Of these, in pages that are free", self.log_free_bytes.clone());
+        r.register(
+            "conversation_log_freed_bytes",
+            "Bytes by which compactions shortened it",
+            self.log_freed_bytes.clone(),
+        );
     }
 }
 
 impl Metrics {
+    /// So many conversations were deleted; `by` is one of a closed list.
+    pub fn conversations_deleted(&self, by: &'static str, conversations: u64, bytes: u64) {
+        self.conversations.deleted.get_or_create(&DeletedBy { by }).inc_by(conversations);
+        self.conversations.deleted_bytes.get_or_create(&DeletedBy { by }).inc_by(bytes);
+    }
+
+    /// A task of the upkeep ran to its end, at this time of the wall clock, ms since 1970.
+    pub fn conversation_upkeep(&self, task: &'static str, now_ms: u64) {
+        let seconds = i64::try_from(now_ms / 1000).unwrap_or(i64::MAX);
+        self.conversations.upkeep_at.get_or_create(&UpkeepOf { task }).set(seconds);
+    }
+
+    /// A task of the upkeep failed.
+    pub fn conversation_upkeep_failed(&self, task: &'static str) {
+        self.conversations.upkeep_failed.get_or_create(&UpkeepOf { task }).inc();
+    }
+
+    /// What the conversation log's file takes.
+    pub fn conversation_log(&self, file_bytes: u64, free_bytes: u64) {
+        let number = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.conversations.log_bytes.set(number(file_bytes));
+        self.conversations.log_free_bytes.set(number(free_bytes));
+    }
+
+    /// A compaction shortened it.
+    pub fn conversation_log_freed(&self, bytes: u64) {
+        self.conversations.log_freed_bytes.inc_by(bytes);
+    }
+
     /// A turn came to this end.
     pub fn turn(&self, end: &'static str) {
         self.conversations.turns.get_or_create(&TurnEnd { end }).inc();

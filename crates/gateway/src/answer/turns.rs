@@ -67,7 +67,29 @@ pub(super) fn answer(trouble: &TurnTrouble) -> Answer {
             "the conversations in use take as much memory as they may; try again shortly",
         )
         .after(Duration::from_secs(1)),
+        TurnTrouble::Query(why) => row(InvalidRequest, "invalid_query", why.clone()),
+        TurnTrouble::Line { line, error, added } => at_line(*line, error, *added),
+        TurnTrouble::Exports => {
+            row(Overloaded, "exports_busy", "as many exports are under way as may; try again when one has ended")
+                .after(Duration::from_secs(10))
+        }
         TurnTrouble::Log(error) => log(error),
+    }
+}
+
+/// An import's line that cannot be taken.
+fn at_line(line: u64, error: &StoreError, added: u64) -> Answer {
+    let told = |why: &dyn std::fmt::Display| format!("line {line}: {why}; {added} lines before it were added and stay");
+    match error {
+        StoreError::Exists => row(Conflict, "conversation_exists", told(error)).never_retry(),
+        StoreError::Conflict { .. } => row(Conflict, "turn_conflict", told(error)).never_retry(),
+        StoreError::TooLarge { .. } => row(InvalidRequest, "conversation_too_large", told(error)),
+        StoreError::NotFound => row(
+            InvalidRequest,
+            "invalid_line",
+            told(&"it is about a conversation or turn of which no line came before"),
+        ),
+        _ => row(InvalidRequest, "invalid_line", told(error)),
     }
 }
 

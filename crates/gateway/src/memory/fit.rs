@@ -112,9 +112,30 @@ pub(super) struct Fitting<'a> {
     pub(super) gauge: &'a Gauge,
 }
 
-/// The window for what the conversation is now. `name` is its id.
+/// The window for what the conversation is now, looked at once more before it is sent. `name` is its
+/// id.
 pub(super) fn fit(talk: &mut Talk, name: &str, frame: &Frame, how: Fitting<'_>) -> Result<Window, TurnTrouble> {
-    let Fitting { rules, recalls, bytes_max, gauge } = how;
+    let window = plain_window(talk, name, frame, how)?;
+    let bytes = window.body.len() as u64 + frame.bytes;
+    if bytes > how.bytes_max {
+        let size = tidegate_base::ByteSize(how.bytes_max);
+        return Err(TurnTrouble::TooLarge(format!("the window has {bytes} bytes, more than the limit of {size}")));
+    }
+    let last = talk.history.entries().last();
+    let end = if last.is_some_and(|e| e.message.role() == Role::Assistant) { End::Anyone } else { End::User };
+    valid::check(&window.body, end, frame.marks_elsewhere)
+        .map_err(|broken| TurnTrouble::Invalid { broken, open_calls: talk.history.open_calls() })?;
+    Ok(window)
+}
+
+/// The window alone: whether it could be sent as it is, or waits for results of tools, is not asked.
+pub(super) fn plain_window(
+    talk: &mut Talk,
+    name: &str,
+    frame: &Frame,
+    how: Fitting<'_>,
+) -> Result<Window, TurnTrouble> {
+    let Fitting { rules, recalls, gauge, .. } = how;
     let estimate = |text: &[u8]| gauge.text(text);
     let budget = frame.budget(talk.ratio());
     let (view, ready) = (talk.view.clone(), talk.ready.clone());
@@ -144,15 +165,6 @@ pub(super) fn fit(talk: &mut Talk, name: &str, frame: &Frame, how: Fitting<'_>) 
             window = Window { is_cut: window.is_cut, ..with };
         }
     }
-    let bytes = window.body.len() as u64 + frame.bytes;
-    if bytes > bytes_max {
-        let size = tidegate_base::ByteSize(bytes_max);
-        return Err(TurnTrouble::TooLarge(format!("the window has {bytes} bytes, more than the limit of {size}")));
-    }
-    let last = talk.history.entries().last();
-    let end = if last.is_some_and(|e| e.message.role() == Role::Assistant) { End::Anyone } else { End::User };
-    valid::check(&window.body, end, frame.marks_elsewhere)
-        .map_err(|broken| TurnTrouble::Invalid { broken, open_calls: talk.history.open_calls() })?;
     Ok(window)
 }
 

@@ -15,10 +15,13 @@
 //! | `turn` | a turn under way; kept, interrupted, or as if it had never been asked |
 //! | `summarise` | summaries ahead of a cut, asked for in the background |
 //! | `trimmed` | windows without a conversation, where only the view is remembered |
+//! | `doors` | the conversations' own doors: reading, changing, carrying over, erasing |
+//! | `upkeep` | what is no longer kept is deleted, and the file rewritten after deletions |
 //!
 //! The log is the truth. What is in memory can be dropped at any time and read again; a turn counts
 //! when the store says so, and not before.
 
+mod doors;
 mod fit;
 mod recall;
 mod shelf;
@@ -26,23 +29,29 @@ mod summarise;
 mod talk;
 mod trimmed;
 mod turn;
+mod upkeep;
 mod wish;
 
+pub(crate) use doors::{Place, import, is_import, serve};
 pub(crate) use recall::{Recalled, Replay, recall};
 pub(crate) use summarise::{ERRANDS, run as run_errands};
 pub(crate) use turn::{Heard, Turn};
+pub(crate) use upkeep::{UPKEEP, upkeep};
 pub(crate) use wish::Wish;
 
 use crate::answer::Trouble;
 use crate::identify::Caller;
 use crate::settings::Settings;
 use shelf::Shelf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::UNIX_EPOCH;
 use summarise::Errands;
 use tidegate_conversation::history::Divergence;
 use tidegate_conversation::valid::Broken;
-use tidegate_store::{Address, Store, StoreError};
+use tidegate_observe::Metrics;
+use tidegate_store::{Address, Deleted, Store, StoreError};
 use tidegate_transport::Clock;
+use tokio::sync::Semaphore;
 use trimmed::Trimmed;
 
 /// Every conversation there is.
@@ -51,9 +60,16 @@ pub(crate) struct Memory {
     store: Option<Store>,
     shelf: Shelf,
     trimmed: Trimmed,
+    /// Exports at once.
+    exports: Semaphore,
+    /// Whether something was deleted since the file was last rewritten.
+    deleted: AtomicBool,
     errands: Errands,
     clock: Clock,
 }
+
+/// Exports at once. Each holds a chunk of some 8 MiB for as long as its client takes to read it.
+const EXPORTS_MAX: usize = 8;
 
 /// What can go wrong with a turn; rows of the table in `answer`.
 #[derive(Debug)]
@@ -84,6 +100,12 @@ pub(crate) enum TurnTrouble {
     TooLarge(String),
     /// As many conversations are in use as memory is there for.
     Budget,
+    /// The query says something that cannot be.
+    Query(String),
+    /// A line of an import cannot be taken; how many lines were written before it.
+    Line { line: u64, error: StoreError, added: u64 },
+    /// As many exports are under way as may.
+    Exports,
     /// The log says no.
     Log(StoreError),
 }
@@ -107,8 +129,15 @@ impl From<StoreError> for TurnTrouble {
 
 impl Memory {
     pub(crate) fn new(clock: Clock, settings: &Settings, store: Option<Store>) -> Self {
-        let shelf = Shelf::new(settings.conversations.memory_bytes);
-        Memory { store, shelf, trimmed: Trimmed::default(), errands: Errands::new(), clock }
+        Memory {
+            store,
+            shelf: Shelf::new(settings.conversations.memory_bytes),
+            trimmed: Trimmed::default(),
+            exports: Semaphore::new(EXPORTS_MAX),
+            deleted: AtomicBool::new(false),
+            errands: Errands::new(),
+            clock,
+        }
     }
 
     /// The log.
@@ -119,6 +148,23 @@ impl Memory {
     /// Conversations in memory, and their bytes.
     pub(crate) fn held(&self) -> (usize, u64) {
         self.shelf.held()
+    }
+
+    /// Notes what was deleted, and by what: counted, logged, and to be followed by a compaction.
+    fn deleted(&self, metrics: &Metrics, by: &'static str, deleted: &Deleted) {
+        let gone = &deleted.conversations;
+        if let Some(error) = &deleted.stopped_by {
+            tracing::error!(target: "tidegate::memory", by, %error, "a deletion stopped half way; what is left is deleted with the next");
+        }
+        let Some(first) = gone.first() else { return };
+        self.deleted.store(true, Ordering::Relaxed);
+        let bytes = gone.iter().map(|gone| gone.bytes).sum();
+        metrics.conversations_deleted(by, gone.len() as u64, bytes);
+        let (conversations, wal_cleared) = (gone.len(), deleted.wal_cleared);
+        tracing::info!(target: "tidegate::memory", by, tenant = first.tenant, conversations, bytes, wal_cleared, "deleted");
+        for gone in gone {
+            tracing::debug!(target: "tidegate::memory", by, id = gone.name, turns = gone.turns, "deleted");
+        }
     }
 
     /// Now, wall clock, ms since 1970.

@@ -122,6 +122,7 @@ pub(crate) async fn recall(
         said: None,
         kept: false,
     };
+    house.memory.shelf.is_for(&turn.address, turn.asked.end_user.as_deref());
     let name = turn.address.name().to_owned();
     let Some(talk) = turn.talk.as_mut() else { return Err(Trouble::from(TurnTrouble::Unknown).into()) };
     for message in new {
@@ -166,20 +167,20 @@ fn messages(body: &Body, request: &MessagesRequest) -> Result<Vec<Message>, Trou
 }
 
 /// A conversation that is held: nobody else has a turn of it.
-struct Held {
-    address: Address,
-    guard: OwnedMutexGuard<Option<Talk>>,
+pub(super) struct Held {
+    pub(super) address: Address,
+    pub(super) guard: OwnedMutexGuard<Option<Talk>>,
     slot: Slot,
 }
 
 impl Held {
-    fn talk(&self) -> Result<&Talk, Trouble> {
+    pub(super) fn talk(&self) -> Result<&Talk, Trouble> {
         self.guard.as_ref().ok_or_else(|| TurnTrouble::Unknown.into())
     }
 }
 
 /// Waits for the conversation's turn and sees to it that it is in memory.
-async fn hold(house: &House, reply: &mut Reply<'_>, address: Address, gauge: &Gauge) -> Result<Held, Stop> {
+pub(super) async fn hold(house: &House, reply: &mut Reply<'_>, address: Address, gauge: &Gauge) -> Result<Held, Stop> {
     let memory = &house.memory;
     let slot = memory.shelf.slot(&address).ok_or(TurnTrouble::Budget).map_err(Trouble::from)?;
     let mut guard = match slot.clone().try_lock_owned() {
@@ -202,7 +203,7 @@ async fn hold(house: &House, reply: &mut Reply<'_>, address: Address, gauge: &Ga
 }
 
 /// The turn that this body came of before, if the client means that one.
-fn repeated(talk: &Talk, wish: &Wish, head: &RequestHead, hash: &[u8; 32]) -> Option<Recent> {
+pub(super) fn repeated(talk: &Talk, wish: &Wish, head: &RequestHead, hash: &[u8; 32]) -> Option<Recent> {
     let turn = talk.repeated(hash)?;
     let retried = head.headers.text("x-stainless-retry-count").and_then(|n| n.trim().parse::<u32>().ok());
     let means = wish.turn.map_or(retried.is_some_and(|n| n > 0), |number| number == turn.number);

@@ -5,7 +5,7 @@
 //! Dropping one forgets nothing: the log has it.
 
 use super::talk::Talk;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tidegate_store::Address;
 
@@ -22,6 +22,8 @@ struct Kept {
     slot: Slot,
     used: u64,
     bytes: u64,
+    /// The end user of its last turn, whether or not that is in the log.
+    user: Option<String>,
 }
 
 #[derive(Default)]
@@ -65,7 +67,7 @@ impl Shelf {
         }
         let slot = Slot::default();
         state.bytes += SLOT_BYTES;
-        state.kept.insert(address.clone(), Kept { slot: Arc::clone(&slot), used: now, bytes: SLOT_BYTES });
+        state.kept.insert(address.clone(), Kept { slot: Arc::clone(&slot), used: now, bytes: SLOT_BYTES, user: None });
         state.order.insert(now, address.clone());
         Some(slot)
     }
@@ -77,6 +79,39 @@ impl Shelf {
         let before = std::mem::replace(&mut kept.bytes, bytes + SLOT_BYTES);
         state.bytes = state.bytes - before + bytes + SLOT_BYTES;
         state.make_room(self.bytes_max);
+    }
+
+    /// The turn under way is for this end user. Whoever has the conversation's turn says so.
+    pub(super) fn is_for(&self, address: &Address, user: Option<&str>) {
+        if let Some(kept) = self.state().kept.get_mut(address) {
+            kept.user = user.map(str::to_owned);
+        }
+    }
+
+    /// The conversations here whose last turn is for this end user.
+    pub(super) fn of_user(&self, tenant: &str, user: &str) -> Vec<Address> {
+        let state = self.state();
+        let theirs = state.kept.iter().filter(|(at, kept)| at.tenant() == tenant && kept.user.as_deref() == Some(user));
+        theirs.map(|(address, _)| address.clone()).collect()
+    }
+
+    /// Those of `addresses` that are here.
+    pub(super) fn known(&self, addresses: &BTreeSet<Address>) -> BTreeSet<Address> {
+        let state = self.state();
+        addresses.iter().filter(|address| state.kept.contains_key(address)).cloned().collect()
+    }
+
+    /// Takes a conversation's place away, unless somebody is there.
+    pub(super) fn remove(&self, address: &Address) {
+        let mut state = self.state();
+        if state.kept.get(address).is_some_and(|kept| Arc::strong_count(&kept.slot) == 1) {
+            state.take_away(address);
+        }
+    }
+
+    /// Forgets what is here of `addresses` and in nobody's use.
+    pub(super) fn forget_idle(&self, addresses: &BTreeSet<Address>) {
+        addresses.iter().for_each(|address| self.remove(address));
     }
 
     /// How many there are, and their bytes.
@@ -97,12 +132,16 @@ impl State {
                 .take(LOOKS_MAX)
                 .find(|address| self.kept.get(address).is_some_and(|kept| Arc::strong_count(&kept.slot) == 1));
             let Some(address) = free.cloned() else { return false };
-            if let Some(gone) = self.kept.remove(&address) {
-                self.order.remove(&gone.used);
-                self.bytes -= gone.bytes;
-            }
+            self.take_away(&address);
         }
         true
+    }
+
+    fn take_away(&mut self, address: &Address) {
+        if let Some(gone) = self.kept.remove(address) {
+            self.order.remove(&gone.used);
+            self.bytes -= gone.bytes;
+        }
     }
 }
 
@@ -133,6 +172,21 @@ mod tests {
         assert_eq!(names, ["a", "c", "held"]);
         drop(state);
         drop(held);
+    }
+
+    #[test]
+    fn a_place_is_taken_away_when_nobody_is_there() {
+        let shelf = Shelf::new(10_000);
+        let both = BTreeSet::from([address("a"), address("b")]);
+        let held = shelf.slot(&address("a")).unwrap();
+        drop(shelf.slot(&address("b")).unwrap());
+        shelf.is_for(&address("a"), Some("u-1"));
+        assert_eq!((shelf.of_user("t", "u-1"), shelf.of_user("other", "u-1")), (vec![address("a")], vec![]));
+        shelf.forget_idle(&both);
+        assert_eq!((shelf.known(&both), shelf.held()), (BTreeSet::from([address("a")]), (1, SLOT_BYTES)));
+        drop(held);
+        shelf.remove(&address("a"));
+        assert_eq!((shelf.held(), shelf.of_user("t", "u-1")), ((0, 0), vec![]));
     }
 
     #[test]

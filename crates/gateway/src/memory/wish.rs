@@ -3,9 +3,9 @@
 use tidegate_conversation::history::Form;
 
 /// Least tokens of a budget: below, no useful window is left.
-const BUDGET_MIN: u64 = 1_000;
+pub(super) const BUDGET_MIN: u64 = 1_000;
 /// Most: ten times the widest window there is.
-const BUDGET_MAX: u64 = 10_000_000;
+pub(super) const BUDGET_MAX: u64 = 10_000_000;
 /// Longest id of a conversation, characters (`docs/formats/conversations.md`).
 pub(super) const ID_CHARS_MAX: usize = 128;
 

@@ -1,11 +1,10 @@
 //! `[conversations]`: where they are kept, and how their windows are made.
 
 use super::places::Places;
-use super::values::Becomes;
-use super::values::Size;
+use super::values::{Becomes, Size, Time};
 use super::{Config, ConfigError};
 use std::path::PathBuf;
-use tidegate_gateway::{Concurrent, Divergent};
+use tidegate_gateway::{Concurrent, Divergent, Keep};
 
 #[derive(serde::Deserialize, Clone, Copy)]
 #[serde(rename_all = "lowercase")]
@@ -32,6 +31,26 @@ pub(super) struct ConversationsTable {
     summaries: Option<bool>,
     memory_bytes: Option<Size>,
     conversation_bytes: Option<Size>,
+    keep_age: Option<Time>,
+    keep_conversations: Option<u64>,
+    keep_bytes: Option<Size>,
+    compact_every: Option<Time>,
+}
+
+/// What is kept, as `[conversations]` or a `[[tenant]]` says it; the key that says nothing can be.
+pub(super) fn keep(
+    age: Option<&Time>,
+    conversations: Option<u64>,
+    bytes: Option<&Size>,
+) -> Result<Keep, (&'static str, &'static str)> {
+    let keep = Keep { age: age.map(Becomes::becomes), conversations, bytes: bytes.map(Becomes::becomes) };
+    const ZERO: &str = "is zero: nothing would be kept; leave it out to keep everything";
+    match keep {
+        Keep { age: Some(age), .. } if age.is_zero() => Err(("keep_age", ZERO)),
+        Keep { conversations: Some(0), .. } => Err(("keep_conversations", ZERO)),
+        Keep { bytes: Some(0), .. } => Err(("keep_bytes", ZERO)),
+        keep => Ok(keep),
+    }
 }
 
 /// Fewest tokens a window can be set to: what a header can ask for.
@@ -49,6 +68,10 @@ impl ConversationsTable {
         "summaries",
         "memory_bytes",
         "conversation_bytes",
+        "keep_age",
+        "keep_conversations",
+        "keep_bytes",
+        "compact_every",
     ];
 
     /// Sets what stands in the table over the configuration.
@@ -72,6 +95,9 @@ impl ConversationsTable {
         settings.recall = self.recall.unwrap_or(settings.recall);
         settings.summaries = self.summaries.unwrap_or(settings.summaries);
         settings.memory_bytes = self.memory_bytes.map_or(settings.memory_bytes, |size| size.becomes());
+        settings.keep = keep(self.keep_age.as_ref(), self.keep_conversations, self.keep_bytes.as_ref())
+            .map_err(|(key, why)| wrong(key, why))?;
+        settings.compact_every = self.compact_every.map_or(settings.compact_every, |every| every.becomes());
         let store = &mut config.store;
         store.conversation_bytes_max =
             self.conversation_bytes.map_or(store.conversation_bytes_max, |size| size.becomes());

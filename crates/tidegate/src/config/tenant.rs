@@ -1,7 +1,9 @@
 //! `[[client_key]]` and `[[tenant]]`: who may ask, and how much.
 
 use super::ConfigError;
+use super::conversations::keep;
 use super::places::Places;
+use super::values::{Size, Time};
 use std::collections::BTreeSet;
 use tidegate_gateway::{ClientKey, KeyHashError, Settings, TenantSettings};
 use tidegate_schedule::{Band, TenantRules};
@@ -33,6 +35,9 @@ pub(super) struct TenantTable {
     concurrent_streams: Option<u32>,
     band: Option<String>,
     window: Option<u64>,
+    keep_age: Option<Time>,
+    keep_conversations: Option<u64>,
+    keep_bytes: Option<Size>,
 }
 
 /// The tables as what tenants may use.
@@ -88,7 +93,9 @@ pub(super) fn tenants(
             tokens: table.tokens_per_minute,
             concurrent: table.concurrent_streams,
         };
-        tenants.push(TenantSettings { name: table.name.as_str().into(), rules, band, window: table.window });
+        let keep = keep(table.keep_age.as_ref(), table.keep_conversations, table.keep_bytes.as_ref())
+            .map_err(|(key, why)| wrong(key, why))?;
+        tenants.push(TenantSettings { name: table.name.as_str().into(), rules, band, window: table.window, keep });
     }
     Ok(tenants)
 }

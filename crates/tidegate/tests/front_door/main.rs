@@ -8,6 +8,7 @@
 
 mod buffered;
 mod commands;
+mod conversations;
 mod crowd;
 mod drain;
 mod failures;
