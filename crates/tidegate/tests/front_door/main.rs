@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods, reason = "these tests live in real time, on threads of their own")]
 
 mod buffered;
+mod chat;
 mod commands;
 mod conversations;
 mod crowd;
