@@ -211,6 +211,57 @@ pub enum BenchCommand {
     Peers(Peers),
     /// Load Tidegate for a long time and see whether anything grows or is left behind.
     Soak(Soak),
+    /// Measure what conversations cost and what they save.
+    Conversations(BenchConversations),
+}
+
+/// A part of `bench conversations`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ConversationsRow {
+    /// Long conversations against the prompt cache, by who keeps the window.
+    Cache,
+    /// How far token estimates are off.
+    Estimate,
+    /// Turns beside the same requests without a conversation.
+    Turns,
+    /// A conversation that is not in memory.
+    Recall,
+    /// Memory with many conversations.
+    Memory,
+}
+
+impl ConversationsRow {
+    /// All of them, in the order of the page.
+    pub const ALL: [ConversationsRow; 5] = [
+        ConversationsRow::Cache,
+        ConversationsRow::Estimate,
+        ConversationsRow::Turns,
+        ConversationsRow::Recall,
+        ConversationsRow::Memory,
+    ];
+}
+
+/// `tidegate bench conversations`
+#[derive(Args, Debug)]
+pub struct BenchConversations {
+    /// How many conversations are held against the cache; ten times as many against the memory.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub talks: u16,
+    /// Turns of each against the cache.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    pub turns: u16,
+    /// Tokens of the window there; what is said grows with it.
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(5_000..=200_000))]
+    pub window: u64,
+    /// Only these parts, separated by commas. [default: all]
+    #[arg(long, value_delimiter = ',', value_enum)]
+    pub only: Vec<ConversationsRow>,
+    /// Where all texts come from.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Write the result to this file as a page for docs/measurements.
+    #[arg(long, value_name = "FILE")]
+    pub markdown: Option<PathBuf>,
 }
 
 /// `tidegate bench soak`

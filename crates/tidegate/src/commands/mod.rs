@@ -3,6 +3,7 @@
 mod ask;
 mod bench;
 mod chat;
+mod conversations;
 mod key;
 mod page;
 mod peers;
