@@ -143,6 +143,7 @@ fn what_memory_has_is_read_again_after_an_import() {
         assert_eq!(importing.join().unwrap().json()["added"], json!(0));
     });
     assert_eq!(say(&tidegate, "c", "five", None).header("tidegate-turn"), Some("5"));
+    drop(client);
     tidegate.comes_to_rest();
 }
 
@@ -180,6 +181,7 @@ fn a_large_export_to_a_slow_client_is_held_in_pieces() {
     assert!(rest.len() > 60 << 20, "{}", rest.len());
     let whole = export(&tidegate, &format!("{ALL}?format=jsonl"), &[]);
     assert!(whole.len() > 100 << 20, "{}", whole.len());
+    drop(slow);
     tidegate.comes_to_rest();
 }
 
@@ -235,5 +237,6 @@ fn an_import_that_stops_or_breaks_off_leaves_whole_lines_and_nothing_else() {
     client.send(get(&path("c"), &[]));
     assert_eq!(client.answer().json()["turns"], json!(30), "the connection is good for more");
     drop(client);
+    drop(stalls);
     tidegate.comes_to_rest();
 }
