@@ -150,7 +150,6 @@ async fn the_task_does_both_again_and_again_until_a_drain_begins() {
     }
     // What the process before it deleted is seen to by this one.
     let house = house(&folder, Keep { age: Some(DAY), ..Keep::default() }, Duration::ZERO);
-    told(&house, "a", "old", 2 * DAY, 2 << 20).await;
     let tasks = tidegate_transport::Tasks::new();
     tasks.spawn(&UPKEEP, upkeep(Arc::clone(&house)));
     let wait = async |name: &str, at_least: f64| {
@@ -162,9 +161,12 @@ async fn the_task_does_both_again_and_again_until_a_drain_begins() {
         }
         panic!("{name} never came to {at_least}");
     };
-    wait("tidegate_conversation_upkeep_seconds{task=\"compaction\"}", 1.0).await;
+    wait("tidegate_conversation_log_freed_bytes_total", 2e6).await;
+    assert_eq!(metric(&house, "tidegate_conversations_deleted_total{by=\"retention\"}"), 0.0);
+    told(&house, "a", "old", 2 * DAY, 2 << 20).await;
     wait("tidegate_conversations_deleted_total{by=\"retention\"}", 1.0).await;
     wait("tidegate_conversation_upkeep_seconds{task=\"retention\"}", 1.0).await;
+    wait("tidegate_conversation_upkeep_seconds{task=\"compaction\"}", 1.0).await;
     wait("tidegate_conversation_log_freed_bytes_total", 4e6).await;
     assert!(metric(&house, "tidegate_conversation_log_bytes") > 0.0);
     house.begin_drain();

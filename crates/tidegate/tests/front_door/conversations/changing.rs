@@ -127,6 +127,7 @@ fn a_deletion_waits_for_the_turn_under_way_which_does_not_bring_it_back() {
         assert_eq!(deleting.join().unwrap().json()["turns"], json!(2), "with the turn that was under way");
         assert_eq!(after.join().unwrap().header("tidegate-turn"), Some("1"));
     });
+    drop(client);
     assert_eq!(read(&tidegate, &path("c"))["turns"], json!(1));
     drop(client);
     tidegate.comes_to_rest();
@@ -144,6 +145,7 @@ fn a_client_that_does_not_wait_for_a_deletion_leaves_the_conversation_usable() {
     eventually("it waits", Duration::from_secs(5), || (tidegate.streams().len() == 2).then_some(()));
     drop(impatient);
     client.until("0\r\n\r\n").unwrap();
+    drop(client);
     assert_eq!(say(&tidegate, "c", "three", None).header("tidegate-turn"), Some("3"));
     assert_eq!(read(&tidegate, &format!("{ALL}?limit=1"))["data"][0]["turns"], json!(3));
     assert_eq!(write(&tidegate, "c", "four").json()["number"], json!(4));

@@ -78,6 +78,7 @@ fn turns_under_way_end_before_their_end_user_is_erased_and_a_first_one_is_not_fo
         let gone = [("first".to_owned(), 1), ("known".to_owned(), 2)];
         assert_eq!(erased(&erasing.join().unwrap()), gone);
     });
+    drop(clients);
     assert!(ids(&read(&tidegate, ALL)).is_empty());
     drop(clients);
     tidegate.comes_to_rest();

@@ -15,9 +15,8 @@ fn conversations_and_their_turns_are_read_as_they_are_documented() {
         say(&tidegate, id, "My order is 7741.", Some("u-1"));
         say(&tidegate, id, "Where is it?", None);
         let one = read(&tidegate, &path(id));
-        let mut keys: Vec<&str> = one.as_object().unwrap().keys().map(String::as_str).collect();
-        keys.sort_unstable();
-        assert_eq!(keys, ["bytes", "created_at", "forked_from", "id", "turns", "type", "updated_at"]);
+        let keys: Vec<&str> = one.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(keys, ["id", "type", "created_at", "updated_at", "turns", "bytes", "forked_from"]);
         assert_eq!((&one["id"], &one["type"], &one["turns"]), (&json!(id), &json!("conversation"), &json!(2)));
         assert!(one["bytes"].as_u64().unwrap() > 100 && one["forked_from"].is_null());
         assert!(one["created_at"].as_str().unwrap() <= one["updated_at"].as_str().unwrap());
@@ -166,10 +165,10 @@ fn the_window_says_what_would_be_sent_and_why() {
     assert!(parts(&whole).abs_diff(number(&whole["tokens"])) < 20, "{whole}");
     // The API's own count is near.
     let usage = read(&tidegate, &format!("{}/turns?from=9", path("c")))["data"][0]["usage"].clone();
-    let inputs = ["input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"];
-    let counted: u64 = inputs.iter().map(|name| number(&usage[*name])).sum();
+    let kinds = ["input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"];
+    let counted: u64 = kinds.iter().map(|kind| number(&usage[*kind])).sum();
     let usual = number(&whole["tokens"]) as f64 / counted as f64;
-    assert!((0.8..1.25).contains(&usual), "{usual}: {usage} {}", whole["tokens"]);
+    assert!((0.8..1.25).contains(&usual), "{usual}: {counted} {}", whole["tokens"]);
     // A small budget cuts; what is out has a line, and the stored window is not touched.
     let small = read(&tidegate, &format!("{}/window?budget=6000&max_tokens=500&model=claude-sonnet-4-5", path("c")));
     assert!(small.get("messages").is_none() && number(&small["tokens"]) < 5_500, "{small}");
