@@ -19,9 +19,13 @@ use tidegate_schedule::Estimator;
 use tidegate_wire::models;
 use tidegate_wire::request::MessagesRequest;
 
-/// What estimates may be wrong by, as a part of the window: they are corrected from turn to turn,
-/// so it is what one turn can be wrong by.
-const MARGIN_PART: u64 = 50;
+/// What estimates may be wrong by at least, as a part of the window: they are corrected from turn to
+/// turn, so it is what one turn can be wrong by.
+const MARGIN_LEAST: f64 = 0.02;
+/// The same while nothing has been learnt of the class of models, and at most.
+const MARGIN_MOST: f64 = 0.10;
+/// Answers after which the estimate's own error says what it may be wrong by.
+const LEARNT_ANSWERS: u64 = 10;
 /// Most of the room that excerpts may take, as a part of it.
 const RECALL_PART: u64 = 20;
 /// What is assumed where a request has no `max_tokens`, which the API asks for.
@@ -42,6 +46,14 @@ impl Gauge {
         self.0.tokens(&input(text)).ceil() as u64
     }
 
+    /// What estimates may be wrong by, as a part.
+    fn doubt(&self) -> f64 {
+        if self.0.answers() < LEARNT_ANSWERS {
+            return MARGIN_MOST;
+        }
+        (2.0 * self.0.error()).clamp(MARGIN_LEAST, MARGIN_MOST)
+    }
+
     /// Tokens of a message.
     pub(super) fn message(&self, message: &Message) -> u64 {
         message.tokens(&|text| self.text(text))
@@ -54,6 +66,7 @@ pub(super) struct Frame {
     /// Most tokens of one request.
     window: u64,
     max_tokens: u64,
+    margin: u64,
     /// Estimated tokens of all but the messages.
     fixed: u64,
     /// Bytes of all but the messages.
@@ -71,6 +84,7 @@ impl Frame {
         let marks = |text: &&[u8]| memchr::memmem::find_iter(text, b"\"cache_control\"").count();
         let whole = usize::from(parts.cache_control.is_some());
         Frame {
+            margin: margin(window.min(models::window(&request.model)), gauge),
             window: window.min(models::window(&request.model)),
             max_tokens: request.max_tokens.unwrap_or(MAX_TOKENS),
             fixed: fixed.iter().map(|text| gauge.text(text)).sum(),
@@ -80,8 +94,9 @@ impl Frame {
     }
 
     /// A request of which nothing is known but these.
-    pub(super) fn bare(model: &str, max_tokens: u64, window: u64) -> Self {
-        Frame { window: window.min(models::window(model)), max_tokens, fixed: 0, bytes: 0, marks_elsewhere: 0 }
+    pub(super) fn bare(model: &str, max_tokens: u64, window: u64, gauge: &Gauge) -> Self {
+        let window = window.min(models::window(model));
+        Frame { window, max_tokens, margin: margin(window, gauge), fixed: 0, bytes: 0, marks_elsewhere: 0 }
     }
 
     /// Tokens of system prompt and tools, estimated.
@@ -95,10 +110,14 @@ impl Frame {
         Budget {
             window: estimated(self.window),
             max_tokens: estimated(self.max_tokens),
-            margin: estimated(self.window / MARGIN_PART),
+            margin: estimated(self.margin),
             fixed: self.fixed,
         }
     }
+}
+
+fn margin(window: u64, gauge: &Gauge) -> u64 {
+    (window as f64 * gauge.doubt()) as u64
 }
 
 /// How windows are made here.
