@@ -41,9 +41,12 @@ impl Gauge {
         Gauge(house.admission.estimator(house.class("messages", model, fast).class))
     }
 
-    /// Tokens of JSON text.
+    /// Tokens of JSON text: what was learnt, but never less than is usual. Many tiny requests teach a
+    /// class far too little for a long one (seen: a quarter), and a budget is not to be overrun; what
+    /// is too much is put right by the conversation's own correction.
     pub(super) fn text(&self, text: &[u8]) -> u64 {
-        self.0.tokens(&input(text)).ceil() as u64
+        let mix = input(text);
+        self.0.tokens(&mix).max(Estimator::default().tokens(&mix)).ceil() as u64
     }
 
     /// What estimates may be wrong by, as a part.

@@ -129,7 +129,6 @@ fn a_deletion_waits_for_the_turn_under_way_which_does_not_bring_it_back() {
     });
     drop(client);
     assert_eq!(read(&tidegate, &path("c"))["turns"], json!(1));
-    drop(client);
     tidegate.comes_to_rest();
 }
 
@@ -149,6 +148,5 @@ fn a_client_that_does_not_wait_for_a_deletion_leaves_the_conversation_usable() {
     assert_eq!(say(&tidegate, "c", "three", None).header("tidegate-turn"), Some("3"));
     assert_eq!(read(&tidegate, &format!("{ALL}?limit=1"))["data"][0]["turns"], json!(3));
     assert_eq!(write(&tidegate, "c", "four").json()["number"], json!(4));
-    drop(client);
     tidegate.comes_to_rest();
 }

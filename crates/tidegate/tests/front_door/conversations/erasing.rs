@@ -80,7 +80,6 @@ fn turns_under_way_end_before_their_end_user_is_erased_and_a_first_one_is_not_fo
     });
     drop(clients);
     assert!(ids(&read(&tidegate, ALL)).is_empty());
-    drop(clients);
     tidegate.comes_to_rest();
 }
 
