@@ -447,8 +447,8 @@ impl<'c> Reply<'c> {
         let request = self.live.request;
         let body = row.body.envelope(Some(request.as_str()));
         if self.in_lines {
-            self.backlog.extend_from_slice(&body);
-            self.backlog.extend_from_slice(b"\n");
+            // What came before may have ended inside a line.
+            self.backlog.extend_from_slice(&[b"\n", body.as_slice(), b"\n"].concat());
             self.broken_off = true;
         } else if self.head_sent {
             sse::write(&mut self.backlog, "error", &body);
