@@ -480,8 +480,8 @@ impl<'c> Reply<'c> {
         };
         poll_fn(|cx| flushed(self, cx)).await?;
         if self.broken_off {
-            // Whoever asked is told why by the end of what came; without one by the framing, too.
-            return Err(Interrupt::Cancelled);
+            // Closed in the middle, it can be seen to be cut, and all that was written still arrives.
+            return if self.conn.close_breaks_off() { Ok(false) } else { Err(Interrupt::Cancelled) };
         }
         let reusable = self.conn.end();
         match poll_fn(|cx| flushed(self, cx)).await {
