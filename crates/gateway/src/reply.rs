@@ -447,8 +447,8 @@ impl<'c> Reply<'c> {
         let request = self.live.request;
         let body = row.body.envelope(Some(request.as_str()));
         if self.in_lines {
-            self.backlog.extend_from_slice(&body);
-            self.backlog.extend_from_slice(b"\n");
+            // What came before may have ended inside a line.
+            self.backlog.extend_from_slice(&[b"\n", body.as_slice(), b"\n"].concat());
             self.broken_off = true;
         } else if self.head_sent {
             sse::write(&mut self.backlog, "error", &body);
@@ -480,8 +480,8 @@ impl<'c> Reply<'c> {
         };
         poll_fn(|cx| flushed(self, cx)).await?;
         if self.broken_off {
-            // Whoever asked is told why by the end of what came; without one by the framing, too.
-            return Err(Interrupt::Cancelled);
+            // Closed in the middle, it can be seen to be cut, and all that was written still arrives.
+            return if self.conn.close_breaks_off() { Ok(false) } else { Err(Interrupt::Cancelled) };
         }
         let reusable = self.conn.end();
         match poll_fn(|cx| flushed(self, cx)).await {

@@ -184,6 +184,29 @@ fn a_large_export_to_a_slow_client_is_held_in_pieces() {
 }
 
 #[test]
+fn an_export_that_is_ended_half_way_does_not_look_whole() {
+    let tidegate = large();
+    let mut slow = tidegate.client();
+    slow.send(get(&format!("{ALL}?format=jsonl"), &[]));
+    assert_eq!(slow.head().unwrap().status, 200);
+    let row = tidegate.streams().remove(0);
+    let cancel = bare("DELETE", &format!("/streams/{}", row["stream"].as_str().unwrap()), &[]);
+    assert_eq!(Wire::to(tidegate.admin).ask(cancel).status, 202);
+    let (rest, _) = slow.rest();
+    let rest = String::from_utf8_lossy(&rest);
+    assert!(!rest.ends_with("0\r\n\r\n"), "the body has no end");
+    // Chunks are taken apart by hand: the line is in the last one.
+    let last = rest.lines().rev().find(|line| line.starts_with('{')).unwrap();
+    let told: Value = serde_json::from_str(last).unwrap();
+    assert_eq!(crate::wire::code_of(&told), "cancelled_by_operator");
+    // Nor can it be taken for one by an import.
+    let line = last.as_bytes();
+    let error = import(&tidegate, &[], line);
+    refused(&error, 400, "invalid_line");
+    tidegate.comes_to_rest();
+}
+
+#[test]
 fn exports_at_once_are_bounded_and_end_with_their_clients() {
     let tidegate = large();
     let stands: Vec<Wire> = (0..8)
