@@ -2,7 +2,7 @@
 
 use super::{ALL, KEY_A, KEY_B, LINES, export, import, import_request, path, read, refused, say, two_tenants, write};
 use crate::process::{Tidegate, eventually};
-use crate::wire::{QUICK, Wire, get, message, post, post_to};
+use crate::wire::{QUICK, Wire, bare, get, message, post, post_to};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
