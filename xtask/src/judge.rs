@@ -11,6 +11,7 @@ use crate::process;
 pub(crate) struct Orders<'a> {
     seeds: Option<u64>,
     from: Option<u64>,
+    minutes: Option<u64>,
     scenario: Option<&'a str>,
     markdown: Option<&'a str>,
 }
@@ -19,7 +20,7 @@ pub(crate) struct Orders<'a> {
 const SEEDS: u64 = 10;
 
 impl<'a> Orders<'a> {
-    /// Reads `--seeds N`, `--from S`, `--scenario NAME`, `--markdown FILE`.
+    /// Reads `--seeds N`, `--from S`, `--minutes M`, `--scenario NAME`, `--markdown FILE`.
     pub(crate) fn parse(mut words: &[&'a str]) -> Result<Self, String> {
         let mut orders = Orders::default();
         while let Some((flag, rest)) = words.split_first() {
@@ -28,9 +29,10 @@ impl<'a> Orders<'a> {
             match *flag {
                 "--seeds" => orders.seeds = Some(number()?),
                 "--from" => orders.from = Some(number()?),
+                "--minutes" => orders.minutes = Some(number()?),
                 "--scenario" => orders.scenario = Some(value),
                 "--markdown" => orders.markdown = Some(value),
-                _ => return Err(format!("`{flag}` is none of --seeds, --from, --scenario, --markdown")),
+                _ => return Err(format!("`{flag}` is none of --seeds, --from, --minutes, --scenario, --markdown")),
             }
             words = rest;
         }
@@ -45,6 +47,9 @@ pub(crate) fn run(orders: &Orders) -> Result<(), String> {
     test.env("CARGO_PROFILE_DEV_OPT_LEVEL", "3");
     test.env("TIDEGATE_JUDGE_SEEDS", orders.seeds.unwrap_or(SEEDS).to_string());
     test.env("TIDEGATE_JUDGE_FROM", orders.from.unwrap_or(0).to_string());
+    if let Some(minutes) = orders.minutes {
+        test.env("TIDEGATE_JUDGE_MINUTES", minutes.to_string());
+    }
     if let Some(scenario) = orders.scenario {
         test.env("TIDEGATE_JUDGE_SCENARIO", scenario);
     }
@@ -63,8 +68,10 @@ mod tests {
     #[test]
     fn orders_are_read() {
         assert_eq!(Orders::parse(&[]), Ok(Orders::default()));
-        let orders = Orders::parse(&["--seeds", "100", "--from", "7", "--scenario", "ramp", "--markdown", "t.md"]);
-        let wanted = Orders { seeds: Some(100), from: Some(7), scenario: Some("ramp"), markdown: Some("t.md") };
+        let words = ["--seeds", "100", "--from", "7", "--minutes", "5", "--scenario", "ramp", "--markdown", "t.md"];
+        let orders = Orders::parse(&words);
+        let (seeds, from, minutes) = (Some(100), Some(7), Some(5));
+        let wanted = Orders { seeds, from, minutes, scenario: Some("ramp"), markdown: Some("t.md") };
         assert_eq!(orders, Ok(wanted));
     }
 

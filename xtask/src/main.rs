@@ -2,8 +2,9 @@
 //!
 //! `test` is everything a change must pass, in the order that fails soonest; `tidy` is the rules of
 //! the repository that no compiler knows; `instructions` is what the path costs; `world` replays
-//! simulated runs by seed; `judge` tries the scheduler in virtual time. Only the standard library is
-//! used, so that the first command on a fresh machine starts at once.
+//! simulated runs by seed; `judge` tries the scheduler in virtual time; `durability` kills the
+//! gateway. Only the standard library is used, so that the first command on a fresh machine starts
+//! at once.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool speaks on its standard output")]
 #![allow(
@@ -12,6 +13,7 @@
 )]
 
 mod clients;
+mod durability;
 mod instructions;
 mod judge;
 mod markdown;
@@ -34,9 +36,11 @@ cargo xtask instructions [--keep]
     what one request and one event cost, counted by callgrind and compared with what is kept
 cargo xtask world [--seeds N] [--from S] [--seed S]
     simulated runs of gateway and simulator: N of them from seed S on, or the one with seed S
-cargo xtask judge [--seeds N] [--from S] [--scenario NAME] [--markdown FILE]
+cargo xtask judge [--seeds N] [--from S] [--minutes M] [--scenario NAME] [--markdown FILE]
     the scheduler alone, in virtual time: every scenario with N seeds from S on, or those whose name
-    contains NAME; the table is also written to FILE
+    contains NAME; no seed is begun after M minutes; the table is also written to FILE
+cargo xtask durability [--rounds N] [--seed S]
+    the gateway killed N times under a thousand conversations: what a client saw the end of is there
 ";
 
 fn main() -> ExitCode {
@@ -49,6 +53,7 @@ fn main() -> ExitCode {
         Some((&"instructions", ["--keep"])) => instructions::run(true),
         Some((&"world", rest)) => world::Seeds::parse(rest).and_then(|seeds| world::run(&seeds)),
         Some((&"judge", rest)) => judge::Orders::parse(rest).and_then(|orders| judge::run(&orders)),
+        Some((&"durability", rest)) => durability::Rounds::parse(rest).and_then(|rounds| durability::run(&rounds)),
         Some((&("help" | "--help" | "-h"), _)) => {
             print!("{USAGE}");
             Ok(())

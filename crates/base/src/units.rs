@@ -2,7 +2,7 @@
 //!
 //! A number without a unit is refused: a silent factor of a thousand is how timeouts get lost.
 //! Sizes: `B`, `KB`/`MB`/`GB` (powers of 1000), `KiB`/`MiB`/`GiB` (powers of 1024). Spans: `ms`,
-//! `s`, `min`, `h`. A space before the unit is allowed; fractions are not.
+//! `s`, `min`, `h`, `d`. A space before the unit is allowed; fractions are not.
 
 use std::fmt;
 use std::str::FromStr;
@@ -79,7 +79,7 @@ impl FromStr for Span {
     fn from_str(text: &str) -> Result<Self, UnitError> {
         let wrong = || {
             UnitError(format!(
-                "`{text}` is not a length of time; write for example \"500 ms\", \"30 s\", \"2 min\" or \"1 h\""
+                "`{text}` is not a length of time; write for example \"500 ms\", \"30 s\", \"2 min\", \"1 h\" or \"90 d\""
             ))
         };
         let (n, unit) = split(text).ok_or_else(wrong)?;
@@ -88,6 +88,7 @@ impl FromStr for Span {
             "s" => 1_000,
             "min" => 60_000,
             "h" => 3_600_000,
+            "d" => 86_400_000,
             _ => return Err(wrong()),
         };
         n.checked_mul(ms).map(|ms| Span(Duration::from_millis(ms))).ok_or_else(wrong)
@@ -115,6 +116,7 @@ mod tests {
         assert_eq!("32 MiB".parse(), Ok(ByteSize(32 << 20)));
         assert_eq!("5MB".parse(), Ok(ByteSize(5_000_000)));
         assert_eq!("2 min".parse(), Ok(Span(Duration::from_secs(120))));
+        assert_eq!("90 d".parse(), Ok(Span(Duration::from_secs(7_776_000))));
         assert_eq!("250ms".parse(), Ok(Span(Duration::from_millis(250))));
         for bad in ["", "30", "s", "-3 s", "1.5 s", "3 sec", "99999999999999999999 s", "18446744073709551615 h"] {
             assert!(bad.parse::<Span>().is_err(), "{bad}");

@@ -48,6 +48,8 @@ pub enum Difference {
     },
     /// Another field of the message.
     Field,
+    /// It is stored, and was not sent.
+    Missing,
 }
 
 impl std::fmt::Display for Difference {
@@ -63,6 +65,7 @@ impl std::fmt::Display for Difference {
             Difference::Block { nth, stored, sent } => {
                 write!(f, "its content block {nth} is '{}' where '{}' is stored", sent.name(), stored.name())
             }
+            Difference::Missing => f.write_str("it is stored, and the body ends before it"),
             Difference::Field => f.write_str("a field besides role and content differs from the stored one"),
         }
     }

@@ -7,7 +7,7 @@
 
 use crate::alarms::Alarms;
 use crate::settings::Settings;
-use crate::tenants::Tenants;
+use crate::tenants::{OWN, Tenants};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,8 +15,8 @@ use std::time::Duration;
 use tidegate_base::{Moment, Prng, StreamId};
 use tidegate_observe::Metrics;
 use tidegate_schedule::{
-    Ask, Backoff, ClassId, DomainView, FailedAttempt, LaneId, Lease, LeaseId, Levels, Limits, OrgId, Outcome, Refusal,
-    Retry, Scheduler, TenantId, TenantLevels, Ticket, Verdict, WaitView, WaitsFor, WorkspaceId,
+    Ask, Backoff, ClassId, DomainView, Estimator, FailedAttempt, LaneId, Lease, LeaseId, Levels, Limits, OrgId,
+    Outcome, Refusal, Retry, Scheduler, TenantId, TenantLevels, Ticket, Verdict, WaitView, WaitsFor, WorkspaceId,
 };
 use tidegate_transport::Clock;
 use tidegate_wire::usage::Usage;
@@ -53,6 +53,7 @@ impl Admission {
         let specs: Vec<_> = settings.organisations.iter().map(|o| o.spec()).collect();
         let mut scheduler = Scheduler::new(&specs, settings.schedule);
         tenants.iter().for_each(|t| scheduler.tenant(clock.now(), t.id, &t.rules));
+        tenants.named(OWN).into_iter().for_each(|own| scheduler.own_tenants(&own.rules));
         let state = State { scheduler, waiting: BTreeMap::new(), alarms: Alarms::new(&settings.organisations) };
         Admission(Arc::new(Shared { clock, state: Mutex::new(state), changed: Notify::new(), metrics }))
     }
@@ -127,10 +128,17 @@ impl Admission {
         self.state().scheduler.retry(now, backoff, failed, prng)
     }
 
-    /// The organisation behind a client's own credential, by its hash.
-    pub(crate) fn credential(&self, hash: u64) -> OrgId {
+    /// The organisation behind a client's own credential, by its hash, and the tenant that it is: no
+    /// two credentials share limits, a share or a retry budget.
+    pub(crate) fn credential(&self, hash: u64) -> (OrgId, TenantId) {
         let now = self.0.clock.now();
-        self.state().scheduler.credential(now, hash)
+        let org = self.state().scheduler.credential(now, hash);
+        (org, org.own_tenant())
+    }
+
+    /// What is known of how many tokens an input to this class of models has.
+    pub(crate) fn estimator(&self, class: ClassId) -> Estimator {
+        self.state().scheduler.estimator(class)
     }
 
     /// What the configuration says of the limits of a class.
@@ -233,6 +241,7 @@ pub(crate) struct LeaseGuard {
     lane: LaneId,
     metered: bool,
     waited_for: Option<WaitsFor>,
+    input: u64,
     sent: AtomicBool,
 }
 
@@ -244,6 +253,7 @@ impl LeaseGuard {
             lane: lease.lane(),
             metered: lease.metered(),
             waited_for: lease.waited_for(),
+            input: lease.input(),
             lease: Some(lease),
             sent: AtomicBool::new(false),
         }
@@ -267,6 +277,11 @@ impl LeaseGuard {
         self.waited_for
     }
 
+    /// Uncached input tokens it was thought to have.
+    pub(crate) fn input(&self) -> u64 {
+        self.input
+    }
+
     /// Whether the request was sent whole.
     pub(crate) fn was_sent(&self) -> bool {
         self.sent.load(Ordering::Relaxed)
@@ -275,12 +290,19 @@ impl LeaseGuard {
     /// The request's last byte was written.
     pub(crate) fn sent(&self) {
         self.sent.store(true, Ordering::Relaxed);
+        if !self.metered {
+            // How late it was says something of limits only.
+            return;
+        }
         let now = self.admission.0.clock.now();
         self.admission.state().scheduler.sent(now, self.id);
     }
 
     /// The answer's head came; `organisation` is what the upstream calls it.
     pub(crate) fn heard(&self, levels: &Levels, organisation: Option<&str>) {
+        if levels.is_silent() && organisation.is_none() {
+            return;
+        }
         self.admission.change(|state, now| {
             state.scheduler.heard(now, self.id, levels);
             if let Some(id) = organisation {

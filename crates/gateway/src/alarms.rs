@@ -1,9 +1,10 @@
 //! What an operator has to know at once: an error line in the log when it begins, an info line when
 //! it ends, and nothing per request between.
 //!
-//! A key that is rejected, an organisation that has spent what it may, a breaker that opens, and
-//! two configured organisations that the upstream calls by the same id: they share one quota, and
-//! the scheduler counts it twice.
+//! A key that is rejected, an organisation that has spent what it may, a breaker that opens; two
+//! configured organisations that the upstream calls by the same id (they share one quota, and the
+//! scheduler counts it twice), and one that it calls by two (they share none). The last two are
+//! mistakes in the configuration and said once each.
 
 use crate::settings::Organisation;
 use std::collections::BTreeSet;
@@ -17,8 +18,11 @@ pub(crate) struct Alarms {
     rejected: BTreeSet<LaneId>,
     capped: BTreeSet<OrgId>,
     open: BTreeSet<(OrgId, Option<WorkspaceId>, ClassId)>,
-    /// The upstream's own id of each organisation, once it was told.
+    /// The upstream's own id of each organisation, as it was first told.
     ids: Vec<Option<String>>,
+    /// Organisations of which it was said that they are one, the lower number first; or, twice the
+    /// same number, that it is two.
+    misnamed: BTreeSet<(usize, usize)>,
 }
 
 impl Alarms {
@@ -91,15 +95,25 @@ impl Alarms {
         if self.ids.get(at).is_none_or(|known| known.as_deref() == Some(id)) || id.len() > 128 {
             return;
         }
-        self.ids[at] = Some(id.to_owned());
+        let is_another = self.ids[at].is_some();
+        if is_another && self.misnamed.insert((at, at)) {
+            tracing::error!(
+                target: "tidegate::upstream",
+                organisation = self.name(org),
+                "its keys belong to different organisations of the upstream and share no limits: give each a table of its own"
+            );
+        }
         let same = (0..self.ids.len()).find(|n| *n != at && self.ids[*n].as_deref() == Some(id));
-        if let Some(other) = same {
+        if let Some(other) = same.filter(|other| self.misnamed.insert((at.min(*other), at.max(*other)))) {
             tracing::error!(
                 target: "tidegate::upstream",
                 organisation = self.name(org),
                 other = self.name(OrgId(other as u32)),
                 "these two are one organisation to the upstream and share its limits: put their keys into one table"
             );
+        }
+        if !is_another {
+            self.ids[at] = Some(id.to_owned());
         }
     }
 }

@@ -5,7 +5,10 @@
 //! says is decided in `settle`; what an upstream said goes to the client only if it is the API's
 //! own envelope. `docs/errors.md` has an entry for each code.
 
+mod turns;
+
 use crate::failure::Failure;
+use crate::memory::TurnTrouble;
 use std::borrow::Cow;
 use std::time::Duration;
 use tidegate_base::ByteSize;
@@ -67,6 +70,8 @@ pub(crate) enum Trouble {
     UpstreamRefused { status: u16 },
     /// The client is a page in a browser, and no client keys are configured.
     Origin,
+    /// A conversation's turn cannot be had, or cannot be kept.
+    Turn(Box<TurnTrouble>),
     /// The upstream failed, and not again or not any more.
     Upstream(Box<Failure>),
 }
@@ -124,6 +129,28 @@ pub fn public_codes() -> &'static [&'static str] {
         "upstream_rate_limited",
         "upstream_key_rejected",
         "upstream_refused",
+        "conversations_off",
+        "conversations_need_key",
+        "conversation_not_found",
+        "invalid_conversation_id",
+        "conversation_diverged",
+        "turn_conflict",
+        "conversation_busy",
+        "turn_interrupted",
+        "nothing_new",
+        "invalid_messages",
+        "invalid_turn",
+        "window_too_small",
+        "conversations_budget_spent",
+        "invalid_query",
+        "invalid_line",
+        "exports_busy",
+        "conversation_exists",
+        "conversation_too_large",
+        "conversation_log_full",
+        "conversation_log_read_only",
+        "conversation_log_busy",
+        "conversation_log_failed",
     ]
 }
 
@@ -188,7 +215,7 @@ pub(crate) fn answer(trouble: &Trouble) -> Answer {
         Trouble::PathUnknown => row(
             NotFound,
             "unknown_path",
-            "no such path here; Tidegate serves /v1/messages, /v1/messages/count_tokens, /v1/models and /v1/models/{id}",
+            "no such path here; Tidegate serves /v1/messages, /v1/messages/count_tokens, /v1/models, /v1/models/{id} and /v1/conversations",
         ),
         Trouble::Method { allowed } => {
             let message = format!("this path takes {allowed}");
@@ -313,6 +340,7 @@ pub(crate) fn answer(trouble: &Trouble) -> Answer {
             "origin_not_allowed",
             "requests from web pages are refused while no client keys are configured; make one with `tidegate key new`",
         ),
+        Trouble::Turn(trouble) => turns::answer(trouble),
         Trouble::Upstream(failure) => upstream(failure),
     }
 }
@@ -345,10 +373,18 @@ fn upstream_row(failure: &Failure) -> Answer {
         Cause::ServerError => {
             let status = failure.status.unwrap_or(500);
             let named = failure.envelope.as_ref().and_then(|e| ErrorType::of_name(&e.kind));
+            // Whatever its status: a limit that the client is told of is its own, and none was met.
+            let named = named.filter(|kind| *kind != RateLimit);
             said(named.unwrap_or(ErrorType::of_status(status)), "upstream_error", "the upstream failed").status(status)
         }
         Cause::Overloaded => said(Overloaded, "upstream_overloaded", "the upstream is overloaded")
             .after(wait.unwrap_or(Duration::from_secs(5))),
+        Cause::Throttled if failure.is_own => {
+            said(Overloaded, "spend_cap", "the organisation behind your own credential has spent what it may")
+        }
+        Cause::KeyRejected if failure.is_own => {
+            said(Authentication, "upstream_error", "the upstream rejected your own credential")
+        }
         Cause::Throttled if failure.by == Throttle::SpendCap => {
             answer(&Trouble::Refused(Refusal::SpendCap { retry_after: wait.unwrap_or(RETRY_WORTHWHILE) }))
         }
@@ -368,6 +404,7 @@ fn upstream_row(failure: &Failure) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tidegate_wire::blame::Blame;
 
     #[test]
     fn a_wait_over_a_minute_is_not_worth_holding_a_caller_for() {
@@ -395,6 +432,26 @@ mod tests {
     fn no_upstream_429_leaves_as_a_429() {
         let failure = Failure::new(Cause::Throttled, "429");
         assert_eq!(answer(&Trouble::Upstream(Box::new(failure))).status, 529);
+    }
+
+    #[test]
+    fn a_server_that_fails_in_the_words_of_a_limit_has_failed() {
+        let envelope = Some(ErrorBody::new(ErrorType::RateLimit, "x", "slow down"));
+        let failure = Failure { status: Some(503), envelope, ..Failure::new(Cause::ServerError, "503") };
+        let told = answer(&Trouble::Upstream(Box::new(failure)));
+        assert_eq!((told.status, &*told.body.kind, &*told.body.message), (503, "api_error", "slow down"));
+    }
+
+    #[test]
+    fn what_is_the_matter_with_a_clients_own_credential_is_told_as_that() {
+        let envelope = || Some(ErrorBody::new(ErrorType::RateLimit, "enforced_spend_limit_reached", "all spent"));
+        for (blame, want) in [(Blame::SpendCap, (529, "spend_cap")), (Blame::Key, (401, "upstream_error"))] {
+            let failure = Failure::blaming_own(blame, true, "it").unwrap();
+            let told = answer(&Trouble::Upstream(Box::new(Failure { envelope: envelope(), ..failure })));
+            assert_eq!((told.status, told.code, told.should_retry), (want.0, want.1, Some(false)));
+            assert_eq!(told.body.message, "all spent", "in the upstream's words");
+            assert!(!Failure::blaming_own(blame, false, "it").unwrap().is_own, "an operator's is not told so");
+        }
     }
 
     #[test]

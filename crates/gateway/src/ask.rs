@@ -43,9 +43,22 @@ pub(crate) fn ask(
     }
 }
 
-fn input(body: &[u8]) -> Mix {
+/// What an input is made of.
+pub(crate) fn input(body: &[u8]) -> Mix {
     let mix = mix(body);
     Mix { words: mix.words, digits: mix.digits, marks: mix.marks, wide: mix.wide, encoded: mix.encoded }
+}
+
+/// So many times as much, of the same kind.
+pub(crate) fn enlarged(mix: Mix, times: f64) -> Mix {
+    let of = |bytes: u32| (f64::from(bytes) * times).ceil() as u32;
+    Mix {
+        words: of(mix.words),
+        digits: of(mix.digits),
+        marks: of(mix.marks),
+        wide: of(mix.wide),
+        encoded: of(mix.encoded),
+    }
 }
 
 fn prefix(part: CachePart) -> Prefix {

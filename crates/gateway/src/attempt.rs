@@ -5,6 +5,7 @@ use crate::answer::Trouble;
 use crate::exchange::{Sent, exchange};
 use crate::failure::Failure;
 use crate::house::House;
+use crate::memory::Heard;
 use crate::plan::Plan;
 use crate::plane::Plane;
 use crate::relay::{Relay, RelayParts, Relayed};
@@ -17,6 +18,7 @@ use tidegate_base::to_next_month;
 use tidegate_observe::Phase;
 use tidegate_schedule::{Cause, Outcome, Spent, Throttle};
 use tidegate_upstream::Exchange;
+use tidegate_wire::error::ErrorBody;
 use tidegate_wire::http::ResponseHead;
 use tidegate_wire::raw::RawObject;
 use tidegate_wire::usage::Usage;
@@ -47,6 +49,8 @@ pub(crate) enum Attempt {
         end: End,
         /// What the model used, if it answered and said so.
         spent: Option<Spent>,
+        /// The answer, where its turn has to be kept before the client gets the rest of it.
+        heard: Option<Box<Heard>>,
     },
     /// What the request refers to is not where it was looked for, and there is another place.
     NotThere,
@@ -62,19 +66,23 @@ pub(crate) struct Failed {
 /// What an attempt means for its lease.
 pub(crate) fn outcome(house: &House, lease: &LeaseGuard, attempt: &Result<Attempt, Stop>) -> Outcome {
     let failed = match attempt {
-        Ok(Attempt::Ended { end: End::Answered, spent }) => return Outcome::Answered(*spent),
-        Ok(Attempt::Ended { .. } | Attempt::NotThere) => return Outcome::Failed,
+        Ok(Attempt::Ended { end: End::Answered, spent, .. }) => return Outcome::Answered(*spent),
+        Ok(Attempt::Ended { .. } | Attempt::NotThere) => return Outcome::Rejected,
         Err(_) if lease.was_sent() => return Outcome::Failed,
         Err(_) => return Outcome::NotSent,
         Ok(Attempt::Failed(failed)) => &failed.failure,
     };
     match (failed.cause, failed.by) {
+        // What is the matter with a client's own credential changes without a word to us.
+        _ if failed.is_own => Outcome::Failed,
         (Cause::Throttled, by @ Throttle::SpendCap) => {
             let wall = house.clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
             let month = Duration::from_secs(to_next_month(wall));
             Outcome::Throttled { by, retry_after: Some(house.settings.clocks.spend_cap.min(month)) }
         }
-        (Cause::Throttled, by) => Outcome::Throttled { by, retry_after: failed.retry_after },
+        // That says something of the request and nothing of the limit.
+        (Cause::Throttled, _) if failed.larger_than_thought(lease.input()).is_some() => Outcome::NotSent,
+        (Cause::Throttled, by) => Outcome::Throttled { by, retry_after: failed.closes_for() },
         (Cause::Overloaded, _) => Outcome::Overloaded { retry_after: failed.retry_after },
         (Cause::KeyRejected, _) => Outcome::KeyRejected { retry_after: house.settings.clocks.key_rejected },
         // An error event that is about the request itself says nothing of the upstream's health.
@@ -98,15 +106,24 @@ pub(crate) async fn attempt(
     let mut answer = match sent {
         Ok(Sent::Answer(answer)) => answer,
         Ok(Sent::Mute { status }) => return Err(Trouble::UpstreamRefused { status }.into()),
-        Ok(Sent::Said { head, .. }) if head.status == 404 && plan.home.look_on() => return Ok(Attempt::NotThere),
         Ok(Sent::Said { head, body }) => {
+            if head.status == 404 && !is_about_a_model(&body) {
+                if plan.home.look_on(&house.references) {
+                    return Ok(Attempt::NotThere);
+                }
+                // It may live where nobody could be asked.
+                if let Some(refusal) = plan.home.unasked() {
+                    return Err(Trouble::Refused(refusal).into());
+                }
+            }
             account.first_byte_at.get_or_insert(house.clock.now());
             said(house, reply, plan, &head, &body);
-            return Ok(Attempt::Ended { end: End::Said, spent: None });
+            return Ok(Attempt::Ended { end: End::Said, spent: None, heard: None });
         }
         Err(failure) => return Ok(Attempt::Failed(Failed { failure, content_seen: false })),
     };
     account.first_byte_at.get_or_insert(house.clock.now());
+    house.class_answered(&plan.classed);
     live.enter(Phase::Relay);
     if !plan.request.streams {
         return pass_whole(plane, reply, plan, lease, *answer, account).await;
@@ -115,10 +132,12 @@ pub(crate) async fn attempt(
     let head = answer.take_head();
     let parts = RelayParts {
         assembles,
+        keeps: plan.keeps,
         thinks_unseen: plan.thinks_unseen,
         body: &mut plan.request.body,
         meter: lease.is_metered().then(|| plane.progress.meter(lease.id())),
         home: plan.home.learns.then_some(&plan.home),
+        own_credential: plan.request.own_credential,
         lease,
     };
     let mut relay = Relay::new(house, &live, head, parts);
@@ -128,19 +147,34 @@ pub(crate) async fn attempt(
     account.gaps = std::mem::take(&mut relay.gaps);
     let content_seen = relay.content_seen;
     let failed = |failure| Ok(Attempt::Failed(Failed { failure, content_seen }));
+    if plan.keeps && !matches!(relayed, Ok(Relayed::Whole)) {
+        plan.said = relay.take_said();
+    }
     match relayed? {
         Relayed::Failed(failure) => failed(failure),
         Relayed::TooLarge(trouble) => Err(trouble.into()),
         Relayed::Whole => {
             let spent = Some(spent(&relay.tap.usage));
             plan.home.found(&house.references, house.place(lease.lane()), relay.tap.message_id.as_deref());
-            if assembles && let Err(failure) = relay.give_assembled(reply) {
+            let mut heard = None;
+            if plan.keeps {
+                match relay.hear() {
+                    Ok(all) => heard = Some(Box::new(all)),
+                    Err(failure) => return failed(failure),
+                }
+            } else if assembles && let Err(failure) = relay.give_assembled(reply) {
                 return failed(failure);
             }
             answer.finish(house.clock.now());
-            Ok(Attempt::Ended { end: End::Answered, spent })
+            Ok(Attempt::Ended { end: End::Answered, spent, heard })
         }
     }
+}
+
+/// Whether a 404 says that there is no such model: that is so everywhere, whatever the request
+/// refers to.
+fn is_about_a_model(body: &[u8]) -> bool {
+    ErrorBody::read(body).is_some_and(|e| e.message.starts_with("model:"))
 }
 
 /// Usage, as the scheduler reckons with it.
@@ -155,6 +189,8 @@ fn spent(usage: &Usage) -> Spent {
 
 /// Passes a refusal of this very request on as it came.
 fn said(house: &House, reply: &mut Reply<'_>, plan: &Plan<'_>, head: &ResponseHead, body: &Bytes) {
+    // There will be no such turn.
+    reply.turn = None;
     if reply.head_sent() {
         // The true status can no longer be told; its envelope can, inside the stream.
         debug_assert!(plan.client_streams, "only a stream's head is sent early");
@@ -218,7 +254,13 @@ async fn pass_whole(
             return Ok(Attempt::Failed(Failed { failure, content_seen: true }));
         }
     }
-    reply.whole(&answer.head, &[], &[], &body, bytes);
+    let heard = plan.keeps.then(|| {
+        let lease = std::mem::replace(&mut bytes, house.backlogs.empty_lease());
+        Box::new(Heard::Whole { head: answer.take_head(), assembled: false, message: body.to_vec(), lease })
+    });
+    if heard.is_none() {
+        reply.whole(&answer.head, &[], &[], &body, bytes);
+    }
     answer.finish(house.clock.now());
-    Ok(Attempt::Ended { end: End::Answered, spent: spent_here })
+    Ok(Attempt::Ended { end: End::Answered, spent: spent_here, heard })
 }

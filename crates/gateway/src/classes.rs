@@ -3,31 +3,94 @@
 //! A class is a pool of models, or one of the doors beside it: fast mode and counting tokens are
 //! metered apart. Its name is that of the configuration and of the metrics; its number is the
 //! scheduler's.
+//!
+//! Clients choose the names. One that the configuration knows, or for which an upstream has answered,
+//! keeps its number for good. The others have to make do with a few numbers between them, and the one
+//! asked for longest ago gives its number to a new one: nothing was learned under it but refusals. So
+//! whoever invents models takes nothing from those that exist.
 
-use crate::settings::QuotaByClass;
-use std::collections::BTreeMap;
+use crate::settings::{Organisation, QuotaByClass};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tidegate_schedule::{ClassId, Limits};
 use tidegate_wire::models;
 
-/// Different classes that get a quota domain of their own; a client that invents more shares the
-/// last one.
+/// Different classes that get a quota domain of their own; what comes after shares the last one.
 const CLASSES_MAX: usize = 256;
+/// Of these, classes for which no upstream has answered yet.
+const UNPROVEN_MAX: usize = 64;
 
 /// Stands for every class of models that has no limits of its own.
 const DEFAULT: &str = "default";
 
 /// The classes seen so far.
 #[derive(Debug, Default)]
-pub(crate) struct Classes(Mutex<BTreeMap<String, ClassId>>);
+pub(crate) struct Classes {
+    /// Names that the configuration has limits for.
+    configured: BTreeSet<String>,
+    all: Mutex<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    seats: BTreeMap<String, Seat>,
+    /// Numbers that were given out.
+    numbers: usize,
+    /// How often a class was asked for.
+    asked: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Seat {
+    class: ClassId,
+    is_proven: bool,
+    asked: u64,
+}
+
+/// A request's class.
+#[derive(Clone, Debug)]
+pub(crate) struct Classed {
+    pub(crate) class: ClassId,
+    /// Its name, if it is kept only once an upstream answers.
+    unproven: Option<Box<str>>,
+}
+
+/// Whether the default limits of models hold for the class called `name`.
+fn is_of_models(name: &str) -> bool {
+    !name.contains('/') && name != "models"
+}
+
+impl Table {
+    /// A number for a class called `name`, and whether nobody had it before.
+    fn number(&mut self, name: &str, is_configured: bool, most: usize) -> Option<(ClassId, bool)> {
+        let unproven = self.seats.iter().filter(|(_, seat)| !seat.is_proven);
+        let is_room = is_configured || unproven.clone().count() < UNPROVEN_MAX;
+        if is_room && self.numbers < most {
+            self.numbers += 1;
+            return Some((ClassId(self.numbers as u32 - 1), true));
+        }
+        // The scheduler was told the same limits for all of a kind.
+        let of_a_kind = unproven.filter(|(other, _)| is_of_models(other) == is_of_models(name));
+        let (oldest, seat) = of_a_kind.min_by_key(|(_, seat)| seat.asked)?;
+        let (oldest, class) = (oldest.clone(), seat.class);
+        self.seats.remove(&oldest);
+        Some((class, false))
+    }
+}
 
 impl Classes {
-    fn all(&self) -> MutexGuard<'_, BTreeMap<String, ClassId>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn new(organisations: &[Organisation]) -> Self {
+        let tables = organisations.iter().flat_map(|o| o.workspaces.iter().map(|w| &w.limits).chain([&o.limits]));
+        let names = tables.flat_map(|limits| limits.keys()).filter(|name| *name != DEFAULT);
+        Classes { configured: names.cloned().collect(), all: Mutex::default() }
+    }
+
+    fn all(&self) -> MutexGuard<'_, Table> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The class of a request; `new` is told of one that was not there before.
-    pub(crate) fn of(&self, door: &str, model: &str, fast: bool, new: impl FnOnce(ClassId, &str)) -> ClassId {
+    pub(crate) fn of(&self, door: &str, model: &str, fast: bool, new: impl FnOnce(ClassId, &str)) -> Classed {
         let pool = models::class(model);
         let joined;
         let name = match door {
@@ -43,27 +106,56 @@ impl Classes {
             _ => door,
         };
         let mut all = self.all();
-        if let Some(id) = all.get(name) {
-            return *id;
+        all.asked += 1;
+        let asked = all.asked;
+        if let Some(seat) = all.seats.get_mut(name) {
+            seat.asked = asked;
+            return Classed { class: seat.class, unproven: (!seat.is_proven).then(|| name.into()) };
         }
-        let id = ClassId(all.len().min(CLASSES_MAX) as u32);
-        if id.0 < CLASSES_MAX as u32 {
-            all.insert(name.to_owned(), id);
+        let is_configured = self.configured.contains(name);
+        // Those that the configuration names find room whenever they come.
+        let most = if is_configured { CLASSES_MAX } else { CLASSES_MAX.saturating_sub(self.configured.len()) };
+        let Some((class, is_new)) = all.number(name, is_configured, most) else {
+            return Classed { class: ClassId(CLASSES_MAX as u32), unproven: None };
+        };
+        all.seats.insert(name.to_owned(), Seat { class, is_proven: is_configured, asked });
+        if is_new {
             // Before the lock is gone: nobody may ask for it with limits that are not known yet.
-            new(id, name);
+            new(class, name);
         }
-        id
+        Classed { class, unproven: (!is_configured).then(|| name.into()) }
+    }
+
+    /// An upstream answered a request of this class, so there is such a model.
+    pub(crate) fn answered(&self, classed: &Classed) {
+        let Some(name) = classed.unproven.as_deref() else { return };
+        let mut all = self.all();
+        let (class, asked) = (classed.class, all.asked);
+        if !all.seats.contains_key(name) {
+            // Another got its number meanwhile, and gives it back unless that one answered too.
+            let holder = all.seats.iter().find(|(_, seat)| seat.class == class);
+            let holder = holder.map(|(other, seat)| (other.clone(), seat.is_proven));
+            match holder {
+                Some((_, true)) => return,
+                Some((other, false)) => drop(all.seats.remove(&other)),
+                None => {}
+            }
+            all.seats.insert(name.to_owned(), Seat { class, is_proven: true, asked });
+        } else if let Some(seat) = all.seats.get_mut(name) {
+            seat.is_proven = true;
+        }
     }
 
     /// The name of a class.
     pub(crate) fn name(&self, class: ClassId) -> String {
-        self.all().iter().find(|(_, id)| **id == class).map_or_else(|| "other".to_owned(), |(name, _)| name.clone())
+        let all = self.all();
+        let found = all.seats.iter().find(|(_, seat)| seat.class == class);
+        found.map_or_else(|| "other".to_owned(), |(name, _)| name.clone())
     }
 
     /// What `quota` says of the class called `name`.
     pub(crate) fn quota(quota: &QuotaByClass, name: &str) -> Option<Limits> {
-        let is_models = !name.contains('/') && name != "models";
-        quota.get(name).or_else(|| quota.get(DEFAULT).filter(|_| is_models)).copied()
+        quota.get(name).or_else(|| quota.get(DEFAULT).filter(|_| is_of_models(name))).copied()
     }
 }
 
@@ -75,7 +167,7 @@ mod tests {
     fn what_is_metered_apart_has_a_class_of_its_own() {
         let classes = Classes::default();
         let mut made = Vec::new();
-        let mut of = |door, model, fast| classes.of(door, model, fast, |_, name| made.push(name.to_owned())).0;
+        let mut of = |door, model, fast| classes.of(door, model, fast, |_, name| made.push(name.to_owned())).class.0;
         assert_eq!(of("messages", "claude-opus-4-8", false), of("messages", "claude-opus-4-5-20251101", false));
         let others = [
             of("messages", "claude-opus-4-8", true),
@@ -91,14 +183,73 @@ mod tests {
         assert_eq!(classes.name(ClassId(1)), "fast/claude-opus-4");
     }
 
+    fn asked(classes: &Classes, model: &str) -> Classed {
+        classes.of("messages", model, false, |_, _| {})
+    }
+
     #[test]
-    fn clients_cannot_make_classes_without_end() {
+    fn ten_thousand_invented_models_take_nothing_from_those_that_exist() {
+        let named = Organisation {
+            limits: QuotaByClass::from([("claude-opus-4".to_owned(), Limits::default())]),
+            ..Organisation::default()
+        };
+        let classes = Classes::new(&[named]);
+        let before = asked(&classes, "claude-sonnet-5");
+        classes.answered(&before);
+        let mut numbers = BTreeSet::new();
+        for n in 0..10_000 {
+            let invented = asked(&classes, &format!("m{n}"));
+            numbers.insert(invented.class.0);
+            assert!(invented.class != before.class);
+        }
+        assert_eq!(numbers.len(), UNPROVEN_MAX, "so many numbers between all of them");
+        let seats = classes.all().seats.len();
+        assert_eq!((seats, classes.all().numbers), (UNPROVEN_MAX + 1, UNPROVEN_MAX + 1));
+        // What comes late is no worse off, whether the configuration knows it or an upstream does.
+        let late = asked(&classes, "claude-haiku-6");
+        let configured = asked(&classes, "claude-opus-4-8");
+        classes.answered(&late);
+        (0..1_000).for_each(|n| drop(asked(&classes, &format!("n{n}"))));
+        for (model, kept) in [("claude-sonnet-5", before), ("claude-haiku-6", late), ("claude-opus-4-5", configured)] {
+            let again = asked(&classes, model);
+            assert_eq!((again.class, again.unproven), (kept.class, None), "{model}");
+            assert_eq!(classes.name(kept.class), models::class(model));
+        }
+    }
+
+    #[test]
+    fn a_model_whose_number_went_to_another_gets_it_back_when_it_answers() {
         let classes = Classes::default();
-        let of = |n: usize| classes.of("messages", &format!("m{n}"), false, |_, _| {}).0;
-        assert_eq!((of(0), of(255), of(1)), (0, 1, 2));
-        (0..1_000).for_each(|n| assert!(of(n) <= CLASSES_MAX as u32));
-        assert_eq!((of(5_000), of(5_001), of(0)), (CLASSES_MAX as u32, CLASSES_MAX as u32, 0));
+        let slow = asked(&classes, "slow");
+        (0..UNPROVEN_MAX).for_each(|n| drop(asked(&classes, &format!("m{n}"))));
+        assert_ne!(classes.name(slow.class), "slow");
+        classes.answered(&slow);
+        assert_eq!((asked(&classes, "slow").class, classes.name(slow.class).as_str()), (slow.class, "slow"));
+        assert_eq!(classes.all().seats.values().filter(|seat| seat.class == slow.class).count(), 1);
+    }
+
+    #[test]
+    fn models_without_end_that_do_answer_share_the_last_class() {
+        let classes = Classes::default();
+        let of = |n: usize| {
+            let classed = asked(&classes, &format!("m{n}"));
+            classes.answered(&classed);
+            classed.class.0
+        };
+        (0..1_000).for_each(|n| assert_eq!(of(n), n.min(CLASSES_MAX) as u32));
+        assert_eq!((of(0), of(255), of(5_000)), (0, 255, CLASSES_MAX as u32));
         assert_eq!(classes.name(ClassId(CLASSES_MAX as u32)), "other");
+    }
+
+    #[test]
+    fn a_number_goes_on_only_to_what_has_the_same_limits() {
+        let classes = Classes::default();
+        let models = asked(&classes, "m").class;
+        for n in 0..1_000 {
+            let counts = classes.of("count_tokens", &format!("c{n}"), false, |_, _| {});
+            assert_ne!(counts.class, models);
+        }
+        assert_eq!(asked(&classes, "m").class, models);
     }
 
     #[test]

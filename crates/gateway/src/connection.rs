@@ -12,6 +12,7 @@
 use crate::answer::Trouble;
 use crate::door::{After, one, refuse};
 use crate::plane::{Counted, Plane, STREAM};
+use crate::tenants::Tenant;
 use bytes::BytesMut;
 use std::sync::Arc;
 use tidegate_transport::http1::ServerConn;
@@ -19,9 +20,20 @@ use tidegate_transport::http2::{self, Next, ServerConnection, ServerRules};
 use tidegate_transport::{Accepted, Alpn, BoxIo, ServerStream};
 use tokio::sync::OwnedSemaphorePermit;
 
+/// Who is at the other end of a connection.
+#[derive(Clone, Debug)]
+pub(crate) enum Peer {
+    /// Somebody on this machine.
+    Here,
+    /// Somebody on another.
+    Elsewhere,
+    /// Tidegate itself, in this tenant's name.
+    Errand(Arc<Tenant>),
+}
+
 /// Serves one connection to its end.
 pub(crate) async fn connection(plane: Arc<Plane>, accepted: Accepted, _permit: OwnedSemaphorePermit, _load: Counted) {
-    let from_loopback = accepted.from_loopback;
+    let peer = if accepted.from_loopback { Peer::Here } else { Peer::Elsewhere };
     let opened = if accepted.is_tls() {
         Box::pin(shake_hands(&plane, accepted)).await
     } else {
@@ -30,10 +42,10 @@ pub(crate) async fn connection(plane: Arc<Plane>, accepted: Accepted, _permit: O
     let begun = match opened {
         None => return,
         Some((io, Alpn::Http2)) => Some((io, BytesMut::new())),
-        Some((io, Alpn::Http11 | Alpn::Unsaid)) => http1(&plane, io, from_loopback).await,
+        Some((io, Alpn::Http11 | Alpn::Unsaid)) => http1(&plane, io, &peer).await,
     };
     if let Some((io, read)) = begun {
-        Box::pin(http2(plane, io, read, from_loopback)).await;
+        Box::pin(http2(plane, io, read, &peer)).await;
     }
 }
 
@@ -57,10 +69,10 @@ async fn shake_hands(plane: &Plane, accepted: Accepted) -> Option<(BoxIo, Alpn)>
 }
 
 /// Requests one after another; gives the connection back if its first bytes are HTTP/2's.
-async fn http1(plane: &Plane, io: BoxIo, from_loopback: bool) -> Option<(BoxIo, BytesMut)> {
+async fn http1(plane: &Plane, io: BoxIo, peer: &Peer) -> Option<(BoxIo, BytesMut)> {
     let mut stream = ServerStream::Http1(ServerConn::new(io));
     loop {
-        match one(plane, &mut stream, from_loopback).await {
+        match one(plane, &mut stream, peer).await {
             After::KeepAlive => {}
             After::Close => {
                 Box::pin(stream.close(plane.house.clock)).await;
@@ -81,7 +93,7 @@ async fn http1(plane: &Plane, io: BoxIo, from_loopback: bool) -> Option<(BoxIo, 
 
 /// Streams side by side, until the client leaves, is idle for too long, or a drain has let the last
 /// one end.
-async fn http2(plane: Arc<Plane>, io: BoxIo, read: BytesMut, from_loopback: bool) {
+async fn http2(plane: Arc<Plane>, io: BoxIo, read: BytesMut, peer: &Peer) {
     let house = Arc::clone(&plane.house);
     let clocks = &house.settings.clocks;
     let rules = ServerRules { streams: house.settings.limits.connection_streams, idle: clocks.client_idle };
@@ -104,7 +116,7 @@ async fn http2(plane: Arc<Plane>, io: BoxIo, read: BytesMut, from_loopback: bool
             next = conn.next() => next,
         };
         match next {
-            Next::Stream(stream) => take(&plane, stream, from_loopback),
+            Next::Stream(stream) => take(&plane, stream, peer),
             Next::Idle => house.metrics.clock_expired("client_idle"),
             Next::Closed => return,
         }
@@ -112,16 +124,16 @@ async fn http2(plane: Arc<Plane>, io: BoxIo, read: BytesMut, from_loopback: bool
 }
 
 /// Gives a stream a task and a place among all connections and streams; without one it is refused.
-fn take(plane: &Arc<Plane>, stream: Box<http2::ServerStream>, from_loopback: bool) {
+fn take(plane: &Arc<Plane>, stream: Box<http2::ServerStream>, peer: &Peer) {
     let permit = Arc::clone(&plane.house.permits).try_acquire_owned().ok();
     let load = plane.count_stream();
-    let plane = Arc::clone(plane);
+    let (plane, peer) = (Arc::clone(plane), peer.clone());
     let tasks = plane.tasks.clone();
     tasks.spawn(&STREAM, async move {
         let _load = load;
         let mut stream = ServerStream::Http2(stream);
         let after = match permit {
-            Some(_permit) => one(&plane, &mut stream, from_loopback).await,
+            Some(_permit) => one(&plane, &mut stream, &peer).await,
             None => refuse(&plane, &mut stream, &Trouble::StreamLimit, false).await,
         };
         match after {
@@ -144,7 +156,8 @@ mod tests {
         let network = MemoryNetwork::new();
         let mut door = network.listen("a:1");
         let _client = network.connect("a:1").unwrap();
-        let house = Arc::new(House::new(Clock::real(), Settings::default(), Arc::new(tidegate_observe::NoRecords)));
+        let house =
+            Arc::new(House::new(Clock::real(), Settings::default(), Arc::new(tidegate_observe::NoRecords), None));
         let permit = Arc::clone(&house.permits).try_acquire_owned().unwrap();
         let plane = Arc::new(Plane::new(house, Arc::new(network), Tasks::new(), 0));
         let load = plane.count();

@@ -10,6 +10,8 @@
 //! place in the table of live requests.
 
 use crate::answer::{Trouble, answer};
+use crate::connection::Peer;
+use crate::memory::Place;
 use crate::path;
 use crate::plane::Plane;
 use crate::reply::own_lines;
@@ -31,10 +33,19 @@ pub(crate) struct Door {
     pub(crate) has_model: bool,
     /// Whether answers may be streams.
     pub(crate) can_stream: bool,
+    /// Whether Tidegate answers itself, from what it keeps.
+    pub(crate) is_ours: bool,
 }
 
-const MESSAGES: Door =
-    Door { name: "messages", methods: &["POST"], allowed: "POST", has_body: true, has_model: true, can_stream: true };
+const MESSAGES: Door = Door {
+    name: "messages",
+    methods: &["POST"],
+    allowed: "POST",
+    has_body: true,
+    has_model: true,
+    can_stream: true,
+    is_ours: false,
+};
 const COUNT_TOKENS: Door = Door {
     name: "count_tokens",
     methods: &["POST"],
@@ -42,9 +53,17 @@ const COUNT_TOKENS: Door = Door {
     has_body: true,
     has_model: true,
     can_stream: false,
+    is_ours: false,
 };
-const MODELS: Door =
-    Door { name: "models", methods: &["GET"], allowed: "GET", has_body: false, has_model: false, can_stream: false };
+const MODELS: Door = Door {
+    name: "models",
+    methods: &["GET"],
+    allowed: "GET",
+    has_body: false,
+    has_model: false,
+    can_stream: false,
+    is_ours: false,
+};
 const ROOT: Door = Door {
     name: "root",
     methods: &["GET", "HEAD"],
@@ -52,7 +71,19 @@ const ROOT: Door = Door {
     has_body: false,
     has_model: false,
     can_stream: false,
+    is_ours: true,
 };
+
+/// A door to what is kept here.
+const fn of_ours(name: &'static str, methods: &'static [&'static str], allowed: &'static str) -> Door {
+    Door { name, methods, allowed, has_body: true, has_model: false, can_stream: false, is_ours: true }
+}
+
+const CONVERSATIONS: Door = of_ours("conversations", &["GET", "POST", "DELETE"], "GET, POST, DELETE");
+const CONVERSATION: Door = of_ours("conversation", &["GET", "DELETE"], "GET, DELETE");
+const CONVERSATION_TURNS: Door = of_ours("conversation_turns", &["GET", "POST"], "GET, POST");
+const CONVERSATION_WINDOW: Door = of_ours("conversation_window", &["GET"], "GET");
+const CONVERSATION_FORK: Door = of_ours("conversation_fork", &["POST"], "POST");
 
 /// The table.
 fn route(method: &str, path: &str) -> Result<&'static Door, Trouble> {
@@ -61,8 +92,13 @@ fn route(method: &str, path: &str) -> Result<&'static Door, Trouble> {
         "/v1/messages/count_tokens" => &COUNT_TOKENS,
         "/v1/models" => &MODELS,
         "/" => &ROOT,
-        _ => match path.strip_prefix("/v1/models/") {
-            Some(id) if is_model_id(id) => &MODELS,
+        _ => match (Place::of(path), path.strip_prefix("/v1/models/")) {
+            (Some(Place::All), _) => &CONVERSATIONS,
+            (Some(Place::One(_)), _) => &CONVERSATION,
+            (Some(Place::Turns(_)), _) => &CONVERSATION_TURNS,
+            (Some(Place::Window(_)), _) => &CONVERSATION_WINDOW,
+            (Some(Place::Fork(_)), _) => &CONVERSATION_FORK,
+            (None, Some(id)) if is_model_id(id) => &MODELS,
             _ => return Err(Trouble::PathUnknown),
         },
     };
@@ -90,7 +126,7 @@ pub(crate) enum After {
 }
 
 /// One request, from the silence before it to what becomes of the connection.
-pub(crate) async fn one(plane: &Plane, conn: &mut ServerStream, from_loopback: bool) -> After {
+pub(crate) async fn one(plane: &Plane, conn: &mut ServerStream, peer: &Peer) -> After {
     let house = &*plane.house;
     let (clock, clocks) = (house.clock, &house.settings.clocks);
     let came = tokio::select! {
@@ -117,7 +153,7 @@ pub(crate) async fn one(plane: &Plane, conn: &mut ServerStream, from_loopback: b
     match route(head.method(), head.path()) {
         Ok(door) if *door == ROOT => root(plane, conn, &head).await,
         // Boxed: an idle connection should not hold the room a request needs.
-        Ok(door) => Box::pin(path::serve(plane, conn, &head, door, from_loopback)).await,
+        Ok(door) => Box::pin(path::serve(plane, conn, &head, door, peer)).await,
         Err(trouble) => refuse(plane, conn, &trouble, head.method() == "HEAD").await,
     }
 }
@@ -171,6 +207,9 @@ mod tests {
         assert_eq!(check("POST", "/v1/messages").unwrap(), "messages");
         assert_eq!(check("GET", "/v1/models/claude-opus-5-5").unwrap(), "models");
         assert_eq!(check("HEAD", "/").unwrap(), "root");
+        assert_eq!(check("DELETE", "/v1/conversations/a%2Fb").unwrap(), "conversation");
+        assert!(matches!(check("PUT", "/v1/conversations"), Err(Trouble::Method { allowed: "GET, POST, DELETE" })));
+        assert!(matches!(check("GET", "/v1/conversations/a/fork"), Err(Trouble::Method { allowed: "POST" })));
         assert!(matches!(check("GET", "/v1/messages"), Err(Trouble::Method { allowed: "POST" })));
         assert!(matches!(check("post", "/v1/messages"), Err(Trouble::Method { .. })));
         for path in [
@@ -180,6 +219,8 @@ mod tests {
             "/v1/models/",
             "/v1/models/..",
             "/v1/models/a%2Fb",
+            "/v1/conversations/",
+            "/v1/conversations/a/b",
             "//v1/messages",
             "*",
         ] {

@@ -13,7 +13,7 @@ use crate::house::House;
 use crate::plane::Plane;
 use bytes::Bytes;
 use tidegate_observe::{LiveRequest, Phase};
-use tidegate_schedule::Cause;
+use tidegate_schedule::{Cause, Throttle};
 use tidegate_transport::ClientError;
 use tidegate_upstream::{Exchange, ExchangeClocks, ExchangeError, Outgoing, ProbeClocks, Stage};
 use tidegate_wire::blame::{Blame, blame};
@@ -159,10 +159,11 @@ async fn refused(house: &House, request: &Request<'_>, mut exchange: Exchange) -
     let Some(blamed) = blame(head.status, envelope.as_ref()) else {
         return Err(Box::new(Failure::new(Cause::BadStream, format!("unexpected status {}", head.status))));
     };
-    // A key and money that are the client's own are its own business.
-    let told = request.own_credential && matches!(blamed, Blame::Key | Blame::SpendCap);
+    // A key and money that are the client's own are its own business; but a 429 is nobody's.
+    let told = request.own_credential && matches!(blamed, Blame::Key | Blame::SpendCap) && head.status != 429;
     let blamed = if told { Blame::Request } else { blamed };
-    let Some(failure) = Failure::blaming(blamed, format!("status {}", head.status)) else {
+    let failure = Failure::blaming_own(blamed, request.own_credential, format!("status {}", head.status));
+    let Some(failure) = failure else {
         return Ok(match envelope {
             Some(_) => Sent::Said { head, body },
             None => Sent::Mute { status: head.status },
@@ -170,10 +171,14 @@ async fn refused(house: &House, request: &Request<'_>, mut exchange: Exchange) -
     };
     // What one organisation will not do for long, another may.
     let elsewhere = matches!(blamed, Blame::Key | Blame::SpendCap);
+    let left = RateLimits::read(&head.headers, request.fast).input_tokens;
+    let input_left = left.remaining.zip(left.limit).filter(|_| failure.by == Throttle::InputTokens);
     Err(Box::new(Failure {
+        input_left,
         status: Some(head.status),
         retry_after: retry_after(&head.headers, house.clock.wall()),
-        is_final: !elsewhere && head.headers.text("x-should-retry").is_some_and(|v| v.trim() == "false"),
+        is_final: failure.is_final
+            || !elsewhere && head.headers.text("x-should-retry").is_some_and(|v| v.trim() == "false"),
         envelope,
         ..failure
     }))

@@ -15,8 +15,13 @@ pub(crate) struct Failure {
     pub(crate) status: Option<u16>,
     /// Whether another attempt would end the same: it concerns the request itself.
     pub(crate) is_final: bool,
+    /// Whether it concerns the client's own upstream credential, which is its own business.
+    pub(crate) is_own: bool,
     /// The clock that ran out, if one did.
     pub(crate) clock: Option<&'static str>,
+    /// Where a limit of input tokens refused it: what the upstream said there was of it, and of how
+    /// much a minute.
+    pub(crate) input_left: Option<(u64, u64)>,
     /// What the upstream asked for.
     pub(crate) retry_after: Option<Duration>,
     /// What the upstream said, if it spoke the API's language.
@@ -34,7 +39,9 @@ impl Failure {
             by: Throttle::Unnamed,
             status: None,
             is_final: false,
+            is_own: false,
             clock: None,
+            input_left: None,
             retry_after: None,
             envelope: None,
             public: "the upstream broke off before its answer was whole",
@@ -68,9 +75,37 @@ impl Failure {
         Some(Failure { by, ..Failure::new(cause, detail) })
     }
 
+    /// The same where the client's own credential may be meant: then it is told and not tried again.
+    pub(crate) fn blaming_own(blame: Blame, own_credential: bool, detail: impl Into<String>) -> Option<Self> {
+        let is_own = own_credential && matches!(blame, Blame::Key | Blame::SpendCap);
+        let failure = Self::blaming(blame, detail)?;
+        Some(Failure { is_own, is_final: failure.is_final || is_own, ..failure })
+    }
+
+    /// How many times as large as the `tokens` it was taken for a request has to be that was refused
+    /// although there was room for so many; `None` if it was not refused for that.
+    pub(crate) fn larger_than_thought(&self, tokens: u64) -> Option<f64> {
+        let (left, _) = self.input_left.filter(|(left, _)| *left > 0 && *left >= tokens)?;
+        // What is left is told to the nearest thousand.
+        Some((left + 1_000) as f64 / tokens.max(1) as f64)
+    }
+
+    /// The input limit that refused it for its size: what refills in a second was there for others.
+    pub(crate) fn too_large_for(&self) -> Option<u64> {
+        let (_, limit) = self.input_left.filter(|(left, limit)| left.saturating_mul(60) >= *limit)?;
+        Some(limit)
+    }
+
+    /// How long the upstream wants the domain left alone. If it refused the size it spoke of this
+    /// request only.
+    pub(crate) fn closes_for(&self) -> Option<Duration> {
+        self.retry_after.filter(|_| self.too_large_for().is_none())
+    }
+
     /// The kind of refusal, for metrics; `None` for a failure that is none.
     pub(crate) fn refusal(&self) -> Option<&'static str> {
         match self.cause {
+            _ if self.is_own => None,
             Cause::Throttled => Some(self.by.name()),
             Cause::Overloaded | Cause::KeyRejected => Some(self.cause.name()),
             _ => None,
@@ -79,5 +114,28 @@ impl Failure {
 
     pub(crate) fn telling(self, public: &'static str) -> Self {
         Failure { public, ..self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_that_leaves_room_for_others_is_about_the_request() {
+        let after = Some(Duration::from_secs(60));
+        let refused = |left| Failure {
+            input_left: Some((left, 600_000)),
+            retry_after: after,
+            ..Failure::new(Cause::Throttled, "429")
+        };
+        let full = refused(50_000);
+        assert_eq!((full.too_large_for(), full.closes_for()), (Some(600_000), None));
+        assert_eq!(full.larger_than_thought(10_000), Some(5.1), "it needs more than there was");
+        assert_eq!(full.larger_than_thought(60_000), None, "nobody thought that it would fit");
+        // Less than a second's refill: others used it up.
+        let empty = refused(9_000);
+        assert_eq!((empty.too_large_for(), empty.closes_for()), (None, after));
+        assert_eq!(refused(0).larger_than_thought(0), None);
     }
 }

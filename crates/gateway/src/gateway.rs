@@ -7,6 +7,7 @@
 
 use crate::connection::connection;
 use crate::house::House;
+use crate::memory::{ERRANDS, UPKEEP, run_errands, upkeep};
 use crate::plane::{CONNECTION, POOL_GRACE, Plane, REPORT, SWEEP};
 use crate::settings::Settings;
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use tidegate_observe::{Live, Metrics, NoRecords, Records};
+use tidegate_store::Store;
 use tidegate_transport::{Accepted, Clock, Dial, Listen, TaskKind, Tasks};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
@@ -70,7 +72,18 @@ impl Gateway {
 
     /// The same, with somebody who keeps a record of every request.
     pub fn recording(settings: Settings, clock: Clock, dial: Arc<dyn Dial>, records: Arc<dyn Records>) -> Self {
-        let house = Arc::new(House::new(clock, settings, records));
+        Gateway::remembering(settings, clock, dial, records, None)
+    }
+
+    /// The same, with a log that conversations are kept in.
+    pub fn remembering(
+        settings: Settings,
+        clock: Clock,
+        dial: Arc<dyn Dial>,
+        records: Arc<dyn Records>,
+        store: Option<Store>,
+    ) -> Self {
+        let house = Arc::new(House::new(clock, settings, records, store));
         Gateway { house, dial, connections: Tasks::new(), background: Tasks::new(), planes: Arc::default() }
     }
 
@@ -123,6 +136,8 @@ impl Gateway {
         self.background.spawn(&ALARM, self.house.admission.clone().run());
         self.background.spawn(&SWEEP, Arc::clone(&plane).sweep());
         self.background.spawn(&REPORT, Arc::clone(&plane).report());
+        self.background.spawn(&ERRANDS, run_errands(Arc::clone(&plane)));
+        self.keep_up();
         let deal = move |accepted, permit| {
             let counted = plane.count();
             plane.tasks.spawn(&CONNECTION, connection(Arc::clone(&plane), accepted, permit, counted));
@@ -149,6 +164,7 @@ impl Gateway {
             planes.push((plane, deal));
         }
         self.background.spawn(&ALARM, self.house.admission.clone().run());
+        self.keep_up();
         let deal = move |accepted: Accepted, permit: OwnedSemaphorePermit| {
             let least = planes.iter().min_by_key(|(plane, _)| plane.load());
             let sent = least.map(|(plane, deal)| (plane.count(), deal.clone()));
@@ -161,6 +177,13 @@ impl Gateway {
         };
         self.background.spawn(&ACCEPTOR, self.clone().accept(listen, deal));
         Ok(())
+    }
+
+    /// Sees to the conversation log, if there is one.
+    fn keep_up(&self) {
+        if self.house.memory.store().is_ok() {
+            self.background.spawn(&UPKEEP, upkeep(Arc::clone(&self.house)));
+        }
     }
 
     /// Accepts until a drain begins.
@@ -228,6 +251,7 @@ async fn run_plane(
     let local = Tasks::new();
     let sweep = local.spawn(&SWEEP, Arc::clone(&plane).sweep());
     let report = local.spawn(&REPORT, Arc::clone(&plane).report());
+    let errands = local.spawn(&ERRANDS, run_errands(Arc::clone(&plane)));
     while let Some((accepted, permit, counted)) = dealt.recv().await {
         plane.tasks.spawn(&CONNECTION, connection(Arc::clone(&plane), accepted, permit, counted));
     }
@@ -235,4 +259,5 @@ async fn run_plane(
     plane.close_pool().await;
     sweep.abort();
     report.abort();
+    errands.abort();
 }

@@ -1,8 +1,9 @@
 //! What all threads share: settings, keys, the scheduler's host, budgets, metrics.
 
 use crate::admit::Admission;
-use crate::classes::Classes;
+use crate::classes::{Classed, Classes};
 use crate::identify::Keys;
+use crate::memory::Memory;
 use crate::references::{Place, References};
 use crate::settings::{Organisation, Settings};
 use crate::tenants::{OWN, Tenants};
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use tidegate_base::{ByteBudget, Prng};
 use tidegate_observe::{Live, Metrics, Records};
 use tidegate_schedule::{ClassId, DomainView, LaneId, OrgId, WorkspaceId};
+use tidegate_store::Store;
 use tidegate_transport::Clock;
 use tidegate_wire::cached::HashKey;
 use tokio::sync::{Semaphore, watch};
@@ -22,6 +24,7 @@ pub(crate) struct House {
     pub(crate) tenants: Tenants,
     pub(crate) admission: Admission,
     pub(crate) references: References,
+    pub(crate) memory: Memory,
     /// The key of every hash that a client could wish to meet another.
     pub(crate) hash_key: HashKey,
     pub(crate) metrics: Metrics,
@@ -36,7 +39,7 @@ pub(crate) struct House {
 }
 
 impl House {
-    pub(crate) fn new(clock: Clock, settings: Settings, records: Arc<dyn Records>) -> Self {
+    pub(crate) fn new(clock: Clock, settings: Settings, records: Arc<dyn Records>, store: Option<Store>) -> Self {
         let metrics = Metrics::new();
         let tenants = Tenants::new(&settings);
         let mut prng = Prng::new(settings.seed).fork("hashes");
@@ -45,6 +48,7 @@ impl House {
             admission: Admission::new(clock, &settings, &tenants, metrics.clone()),
             keys: Keys::new(&settings, &tenants),
             references: References::new(hash_key, places(&settings)),
+            memory: Memory::new(clock, &settings, store),
             hash_key,
             tenants,
             permits: Arc::new(Semaphore::new(settings.limits.connections.min(Semaphore::MAX_PERMITS))),
@@ -52,7 +56,7 @@ impl House {
             backlogs: ByteBudget::new(settings.limits.backlogs_bytes),
             live: Live::default(),
             draining: watch::Sender::new(false),
-            classes: Classes::default(),
+            classes: Classes::new(&settings.organisations),
             clock,
             settings,
             metrics,
@@ -62,7 +66,7 @@ impl House {
 
     /// The quota class of a request to `door` for `model`. A new one is told what the configuration
     /// says of its limits.
-    pub(crate) fn class(&self, door: &'static str, model: &str, fast: bool) -> ClassId {
+    pub(crate) fn class(&self, door: &'static str, model: &str, fast: bool) -> Classed {
         self.classes.of(door, model, fast, |class, name| {
             for (n, org) in self.settings.organisations.iter().enumerate() {
                 let id = OrgId(n as u32);
@@ -76,6 +80,11 @@ impl House {
                 }
             }
         })
+    }
+
+    /// An upstream answered a request of this class.
+    pub(crate) fn class_answered(&self, classed: &Classed) {
+        self.classes.answered(classed);
     }
 
     /// The name of a quota class.
@@ -131,6 +140,8 @@ impl House {
         self.metrics.scheduler(waiting, leased);
         self.metrics.budget("bodies", self.bodies.used());
         self.metrics.budget("backlogs", self.backlogs.used());
+        let (conversations, bytes) = self.memory.held();
+        self.metrics.conversations_held(conversations, bytes);
         let domains = self.admission.domains();
         for domain in &domains {
             // Of a class that nothing was learned of yet there is no error to show.

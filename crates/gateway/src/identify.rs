@@ -4,7 +4,9 @@
 //! the first bytes of its hash, and compared whole in constant time.
 
 use crate::answer::Trouble;
+use crate::connection::Peer;
 use crate::key::KeyHash;
+use crate::memory::Wish;
 use crate::settings::{Clocks, Settings};
 use crate::tenants::{NOBODY, OWN, Tenant, Tenants};
 use std::collections::BTreeMap;
@@ -67,6 +69,8 @@ pub(crate) struct Caller {
     pub(crate) own: Option<u64>,
     /// A deadline the client set for this request; `None` leaves our own.
     pub(crate) deadline: Option<Deadline>,
+    /// What it wishes of a conversation.
+    pub(crate) wish: Wish,
     /// The SDK's own timeout, which is a deadline for buffered answers only.
     pub(crate) sdk_timeout: Option<Duration>,
 }
@@ -82,15 +86,18 @@ fn credential(headers: &Headers) -> Option<&[u8]> {
 }
 
 /// The phase.
-pub(crate) fn identify(keys: &Keys, head: &RequestHead, from_loopback: bool, now: Moment) -> Result<Caller, Trouble> {
+pub(crate) fn identify(keys: &Keys, head: &RequestHead, peer: &Peer, now: Moment) -> Result<Caller, Trouble> {
     let headers = &head.headers;
     let key = credential(headers).filter(|k| !k.is_empty());
+    let errand = if let Peer::Errand(tenant) = peer { Some(tenant) } else { None };
     let own = key.and_then(|k| keys.own(k));
     let own_hash = own.as_ref().map(|(_, hash)| *hash);
-    let tenant = if let Some((tenant, _)) = own {
+    let tenant = if let Some(tenant) = errand {
+        Arc::clone(tenant)
+    } else if let Some((tenant, _)) = own {
         tenant
     } else if let Some(nobody) = &keys.nobody {
-        if !from_loopback {
+        if !matches!(peer, Peer::Here) {
             return Err(Trouble::LoopbackOnly);
         }
         // A web page that a person on this machine looks at can post here; it has no business to.
@@ -102,12 +109,17 @@ pub(crate) fn identify(keys: &Keys, head: &RequestHead, from_loopback: bool, now
         keys.tenant(key.ok_or(Trouble::KeyMissing)?).ok_or(Trouble::KeyUnknown)?
     };
     let (mut band, mut deadline, mut organisation) = (tenant.band, None, None);
+    let mut wish = Wish::default();
     let own = |name: &[u8]| name.len() > 9 && name[..9].eq_ignore_ascii_case(b"tidegate-");
     for (name, value) in headers.iter().filter(|(name, _)| own(name)) {
         let name = std::str::from_utf8(name).unwrap_or_default();
         let value = std::str::from_utf8(value).unwrap_or_default().trim();
         let wrong = |expected| Trouble::Header { name: name.to_ascii_lowercase(), expected };
-        match name[9..].to_ascii_lowercase().as_str() {
+        let lower = name[9..].to_ascii_lowercase();
+        if wish.read(&lower, value).map_err(wrong)? {
+            continue;
+        }
+        match lower.as_str() {
             "priority" => {
                 band = Band::of_name(value).ok_or_else(|| wrong("`interactive`, `normal` or `background`"))?
             }
@@ -136,7 +148,7 @@ pub(crate) fn identify(keys: &Keys, head: &RequestHead, from_loopback: bool, now
     }
     let sdk_timeout = headers.text("x-stainless-timeout").and_then(|v| v.trim().parse::<f64>().ok());
     let sdk_timeout = sdk_timeout.filter(|s| (0.001..=86_400.0).contains(s)).map(Duration::from_secs_f64);
-    Ok(Caller { tenant, band, organisation, own: own_hash, deadline, sdk_timeout })
+    Ok(Caller { tenant, band, organisation, own: own_hash, deadline, wish, sdk_timeout })
 }
 
 impl Caller {
@@ -145,7 +157,8 @@ impl Caller {
     pub(crate) fn anybody() -> Self {
         let tenants = Tenants::new(&Settings::default());
         let tenant = Arc::clone(tenants.named(NOBODY).expect("it is always there"));
-        Caller { tenant, band: Band::default(), organisation: None, own: None, deadline: None, sdk_timeout: None }
+        let wish = Wish::default();
+        Caller { tenant, band: Band::default(), organisation: None, own: None, deadline: None, wish, sdk_timeout: None }
     }
 
     /// When the answer is no longer wanted.
@@ -163,14 +176,14 @@ mod tests {
     use super::*;
     use crate::settings::{ClientKey, Organisation};
 
-    fn check(keys: &Keys, lines: &[(&str, &str)], from_loopback: bool) -> Result<Caller, Trouble> {
+    fn check(keys: &Keys, lines: &[(&str, &str)], here: bool) -> Result<Caller, Trouble> {
         let mut text = "POST / HTTP/1.1\r\nhost: a\r\n".to_owned();
         for (name, value) in lines {
             text += &format!("{name}: {value}\r\n");
         }
         let mut read = bytes::BytesMut::from((text + "\r\n").as_str());
         let head = tidegate_wire::http::parse_request(&mut read).unwrap().unwrap();
-        identify(keys, &head, from_loopback, Moment::ZERO)
+        identify(keys, &head, if here { &Peer::Here } else { &Peer::Elsewhere }, Moment::ZERO)
     }
 
     fn keys(keys: &[ClientKey]) -> Keys {

@@ -8,10 +8,11 @@
 //! | `path` | the phases in order, and the loop of attempts |
 //! | `identify`, `decode`, `admit`, `exchange`, `relay`, `answer`, `settle` | a phase each |
 //! | `plan`, `attempt` | what is going to be done; `exchange` and `relay`, once |
+//! | `memory` | conversations: recalled before it, kept after it |
 //! | `reply` | the client's side of a request: its answer, its heartbeats, its leaving |
 //! | `connection` | one client connection: TLS, HTTP/1.1 or HTTP/2, keep-alive, idleness |
 //! | `door` | its requests: heads, refusals, which path leads where |
-//! | `ask`, `classes`, `references`, `tenants` | what the scheduler is told of a request |
+//! | `ask`, `classes`, `references`, `generations`, `tenants` | what the scheduler is told of a request |
 //! | `progress` | what streams produce, told while they do |
 //! | `failure`, `key` | an attempt that failed; a client key's hash |
 //! | `house`, `plane` | what all threads share; what one thread owns |
@@ -33,9 +34,11 @@ mod door;
 mod exchange;
 mod failure;
 mod gateway;
+mod generations;
 mod house;
 mod identify;
 mod key;
+mod memory;
 mod path;
 mod plan;
 mod plane;
@@ -51,4 +54,7 @@ pub use admin::serve as serve_admin;
 pub use answer::public_codes;
 pub use gateway::{Drained, Gateway, SetupError};
 pub use key::{KeyHash, KeyHashError};
-pub use settings::{ClientKey, Clocks, Limits, Organisation, QuotaByClass, Settings, TenantSettings, Workspace};
+pub use settings::{
+    ClientKey, Clocks, Concurrent, Conversations, Divergent, Keep, Limits, Organisation, QuotaByClass, Settings,
+    TenantSettings, Workspace,
+};

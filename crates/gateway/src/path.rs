@@ -7,7 +7,7 @@
 //! | 3 | decode | `decode` | counted bytes to a request |
 //! | 4 | attach | (to come) | documents to blocks |
 //! | 5 | mask | (to come) | personal data out |
-//! | 6 | recall | (to come) | a conversation's window |
+//! | 6 | recall | `memory` | a conversation's window |
 //! | 7 | admit | `admit` | a lease on a quota domain |
 //! | 8 | exchange | `exchange` | a connection, the request, the answer's head |
 //! | 9 | relay | `relay` | the answer, event by event |
@@ -16,25 +16,32 @@
 //!
 //! 7 to 9 are one attempt. An attempt that fails before any content was passed on may be repeated;
 //! whether and when is the schedule room's rule, asked in [`attempts`]; one attempt is in `attempt`.
-//! Every exit goes through `settle`, once.
+//! A turn of a conversation is kept before its client sees the answer's end. Every exit goes through
+//! `settle`, once.
 
 use crate::admit::LeaseGuard;
 use crate::answer::Trouble;
+use crate::ask::enlarged;
 use crate::attempt::{Attempt, Stop, attempt, outcome};
+use crate::connection::Peer;
 use crate::decode::{DecodeEnd, decode};
 use crate::door::{After, Door};
 use crate::failure::Failure;
+use crate::house::House;
 use crate::identify::identify;
+use crate::memory::{self, Heard, Recalled, Replay, Turn, TurnTrouble, recall};
 use crate::plan::Plan;
 use crate::plane::Plane;
-use crate::reply::{Interrupt, Reply};
+use crate::reply::{Interrupt, Reply, TurnLines};
 use crate::settle::{Account, End, Life, settle};
 use std::future::poll_fn;
 use std::time::Duration;
 use tidegate_base::Deadline;
 use tidegate_observe::{LiveRequest, Phase};
 use tidegate_schedule::{Ask, Backoff, Cause, FailedAttempt, Refusal, Retry};
+use tidegate_store::StoreError;
 use tidegate_transport::ServerStream;
+use tidegate_wire as wire;
 use tidegate_wire::http::RequestHead;
 use tidegate_wire::request::MessagesRequest;
 
@@ -42,13 +49,17 @@ use tidegate_wire::request::MessagesRequest;
 /// has left if that is less.
 const MARGIN: Duration = Duration::from_millis(250);
 
+/// How often a request is asked for again that the upstream refused for its size alone. Each time
+/// quota is saved up for it while others wait.
+const REFUSED_FOR_SIZE_MAX: u32 = 3;
+
 /// Takes one request from its head to its settling; says what becomes of the connection.
 pub(crate) async fn serve(
     plane: &Plane,
     conn: &mut ServerStream,
     head: &RequestHead,
     door: &Door,
-    from_loopback: bool,
+    peer: &Peer,
 ) -> After {
     let house = &*plane.house;
     let (request, stream) = plane.new_ids();
@@ -58,7 +69,9 @@ pub(crate) async fn serve(
     let mut reply = Reply::new(conn, house, life.live.clone(), deadline, close);
     let mut account = Account::default();
 
-    let walked = walk(plane, &mut reply, head, door, from_loopback, &mut account).await;
+    let mut turn = None;
+    let walked = walk(plane, &mut reply, head, door, peer, &mut account, &mut turn).await;
+    interrupt(house, turn.filter(|_| reply.content), &account).await;
     let (end, told) = match walked {
         Ok(end) => (end, true),
         Err(Stop::Trouble(trouble)) => (tell(&mut reply, &trouble, &mut account), true),
@@ -90,16 +103,18 @@ async fn walk(
     reply: &mut Reply<'_>,
     head: &RequestHead,
     door: &Door,
-    from_loopback: bool,
+    peer: &Peer,
     account: &mut Account,
+    turn: &mut Option<Box<Turn>>,
 ) -> Result<End, Stop> {
     let house = &*plane.house;
     // A refusal below leaves the body unread, and then the connection cannot be used again.
     let close = std::mem::replace(&mut reply.close, true);
     let arrived = house.clock.now();
-    let caller = identify(&house.keys, head, from_loopback, arrived)?;
+    let caller = identify(&house.keys, head, peer, arrived)?;
     account.tenant = Some(caller.tenant.name.clone());
-    reply.limits_of = caller.tenant.is_metered().then_some(caller.tenant.id);
+    // Whose own credential it is is known with the plan.
+    reply.limits_of = (caller.tenant.is_metered() && caller.own.is_none()).then_some(caller.tenant.id);
     if house.is_draining() {
         return Err(Trouble::Draining.into());
     }
@@ -108,28 +123,108 @@ async fn walk(
     }
 
     reply.live().enter(Phase::Decode);
+    if door.is_ours && memory::is_import(head) {
+        reply.live().is_for(&caller.tenant.name, "");
+        return memory::import(house, reply, head, &caller, close).await;
+    }
     let live = reply.live().clone();
     let decoded = tokio::select! {
         biased;
         () = poll_fn(|cx| live.poll_cancelled(cx)) => return Err(Interrupt::Cancelled.into()),
         decoded = decode(house, reply.conn(), head) => decoded,
     };
-    let body = match decoded {
+    let mut body = match decoded {
         Ok(body) => body,
         Err(DecodeEnd::Trouble(trouble)) => return Err(trouble.into()),
         Err(DecodeEnd::Left) => return Err(Interrupt::ClientLeft.into()),
     };
     reply.close = close;
-    let request = if door.has_model { Some(MessagesRequest::read(&body.bytes).map_err(Trouble::Body)?) } else { None };
-    let mut plan = Plan::new(plane, head, door, &caller, body, request.as_ref())?;
-    account.model = plan.model.to_owned();
-    account.stream = plan.client_streams;
+    let mut request =
+        if door.has_model { Some(MessagesRequest::read(&body.bytes).map_err(Trouble::Body)?) } else { None };
+    let client_streams = door.can_stream && request.as_ref().is_some_and(|r| r.stream);
+    account.model = request.as_ref().map(|r| r.model.clone()).unwrap_or_default();
+    account.stream = client_streams;
     account.band = Some(caller.band.name());
-    reply.live().is_for(&caller.tenant.name, plan.model);
-    reply.streams = plan.client_streams;
-    reply.deadline = caller.deadline(arrived, plan.client_streams, &house.settings.clocks);
+    reply.live().is_for(&caller.tenant.name, &account.model);
+    reply.streams = client_streams;
+    reply.deadline = caller.deadline(arrived, client_streams, &house.settings.clocks);
+    if door.is_ours {
+        reply.live().enter(Phase::Recall);
+        return memory::serve(house, reply, head, &caller, body).await;
+    }
 
-    attempts(plane, reply, &mut plan, account).await
+    if !caller.wish.is_plain()
+        && let Some(asked) = &request
+    {
+        reply.live().enter(Phase::Recall);
+        match recall(house, reply, head, &caller, &mut body, asked, !door.can_stream).await? {
+            Recalled::Nothing => {}
+            Recalled::Turn(new) => {
+                reply.turn = Some(TurnLines::new(new.conversation(), new.number));
+                *turn = Some(new);
+            }
+            Recalled::Replay(replay) => return replayed(house, reply, &replay),
+        }
+        request = Some(MessagesRequest::read(&body.bytes).map_err(Trouble::Body)?);
+    }
+    let mut plan = Plan::new(plane, head, door, &caller, body, request.as_ref())?;
+    plan.keeps = turn.is_some();
+    reply.limits_of = caller.tenant.is_metered().then_some(plan.ask.tenant);
+    attempts(plane, reply, &mut plan, account, turn).await
+}
+
+/// Gives the answer of a turn that is there already.
+fn replayed(house: &House, reply: &mut Reply<'_>, replay: &Replay) -> Result<End, Stop> {
+    reply.turn = Some(TurnLines::again(&replay.conversation, replay.number));
+    house.metrics.turn("replayed");
+    if !reply.streams {
+        reply.whole_of_ours(&replay.message);
+        return Ok(End::Answered);
+    }
+    let corrupt = || StoreError::Corrupt("a stored answer is no message".to_owned());
+    let events = wire::replay::events(&replay.message).ok_or_else(|| Trouble::from(TurnTrouble::Log(corrupt())))?;
+    reply.begin_stream(None);
+    reply.push_event(&events, house.clock.now());
+    Ok(End::Answered)
+}
+
+/// Keeps what was passed on of a turn that did not come to its end. One of which nothing was is gone
+/// with its value.
+async fn interrupt(house: &House, turn: Option<Box<Turn>>, account: &Account) {
+    let Some(mut turn) = turn else { return };
+    match turn.interrupt(house, account).await {
+        Ok(true) => house.metrics.turn("interrupted"),
+        Ok(false) => {}
+        Err(error) => {
+            house.metrics.turn("lost");
+            tracing::error!(target: "tidegate::memory", ?error, "an interrupted turn could not be kept");
+        }
+    }
+}
+
+/// Keeps the turn; then, and not before, its client gets the answer's end.
+async fn keep(
+    house: &House,
+    reply: &mut Reply<'_>,
+    turn: &mut Turn,
+    heard: Heard,
+    account: &Account,
+) -> Result<(), Stop> {
+    reply.live().enter(Phase::Keep);
+    // Not attended: what was asked of the disk is done, whether or not the client is still there.
+    let kept = turn.keep(house, &heard, account).await;
+    house.metrics.turn(if kept.is_ok() { "kept" } else { "refused" });
+    kept.map_err(Trouble::from)?;
+    match heard {
+        Heard::Stream { end, .. } => reply.push_event(&end, house.clock.now()),
+        Heard::Whole { head, assembled, message, lease } => {
+            let json: [(&str, &[u8]); 1] = [("content-type", b"application/json")];
+            let (without, with) =
+                if assembled { (&["content-type", "cache-control"][..], &json[..]) } else { (&[][..], &[][..]) };
+            reply.whole(&head, without, with, &message, lease);
+        }
+    }
+    Ok(())
 }
 
 /// The loop of attempts: admit, exchange, relay; again while the rule says so.
@@ -138,11 +233,13 @@ async fn attempts(
     reply: &mut Reply<'_>,
     plan: &mut Plan<'_>,
     account: &mut Account,
+    turn: &mut Option<Box<Turn>>,
 ) -> Result<End, Stop> {
     let house = &*plane.house;
     let mut backoff = Backoff::new(house.settings.schedule.retry);
     // What is asked for again until the deadline, and is the answer when that comes.
     let mut under_load = None;
+    let mut refused_for_size = 0;
     loop {
         let lease = admit(plane, reply, plan, account).await.map_err(|stop| late(stop, reply, under_load.take()))?;
         let lane = lease.lane();
@@ -150,9 +247,19 @@ async fn attempts(
         account.attempts = backoff.attempts();
         let attempt = attempt(plane, reply, plan, &lease, account).await;
         let outcome = outcome(house, &lease, &attempt);
+        let input = lease.input();
         lease.settle(outcome);
+        let said = plan.said.take();
+        if let Some(turn) = turn {
+            turn.said = said;
+        }
         let failed = match attempt {
-            Ok(Attempt::Ended { end, .. }) => return Ok(end),
+            Ok(Attempt::Ended { end, heard, .. }) => {
+                if let (Some(turn), Some(heard)) = (turn, heard) {
+                    keep(house, reply, turn, *heard, account).await?;
+                }
+                return Ok(end);
+            }
             // What it refers to is somewhere else; that is no failure to wait for.
             Ok(Attempt::NotThere) => continue,
             Ok(Attempt::Failed(failed)) => failed,
@@ -166,6 +273,15 @@ async fn attempts(
             house.metrics.upstream_refused(house.organisation(lane.org), kind);
         }
         failure.detail.clone_into(&mut account.detail);
+        if let Some(times) = failure.larger_than_thought(input) {
+            plan.ask.input = enlarged(plan.ask.input, times);
+        }
+        if let Some(limit) = failure.too_large_for() {
+            refused_for_size += 1;
+            if refused_for_size == REFUSED_FOR_SIZE_MAX {
+                return Err(Trouble::Refused(Refusal::TooLarge { tokens: input, limit }).into());
+            }
+        }
         let repeatable = !(failure.is_final || reply.content || plan.server_tools && failed.content_seen);
         if !repeatable {
             return Err(Trouble::Upstream(failure).into());
@@ -203,7 +319,8 @@ fn late(stop: Stop, reply: &Reply<'_>, under_load: Option<Box<Failure>>) -> Stop
     }
 }
 
-/// Phase 7: a lease, and how long it took.
+/// Phase 7: a lease, and how long it took. Where it was only guessed that what the request refers to
+/// lives there, another place is asked for one.
 async fn admit(
     plane: &Plane,
     reply: &mut Reply<'_>,
@@ -212,22 +329,28 @@ async fn admit(
 ) -> Result<LeaseGuard, Stop> {
     let house = &*plane.house;
     reply.live().enter(Phase::Admit);
-    let asked = house.clock.now();
-    // An answer that begins with the deadline is of no use; and a refusal should come before it.
-    let deadline = reply.deadline.at();
-    let latest = asked + asked.until(deadline).saturating_sub(MARGIN.min(asked.until(deadline) / 10));
-    plan.ask = Ask { latest, waited: account.waited, pin: plan.home.pin(), ..plan.ask };
-    let stream = reply.live().stream;
-    let lease = reply.attend(house.admission.lease(plan.ask, stream)).await;
-    account.waited += house.clock.now().since(asked);
     let (tenant, band) = (&plan.caller.tenant.name, plan.caller.band.name());
-    let lease = lease?.map_err(|refusal| {
-        if matches!(refusal, Refusal::TooLong { .. } | Refusal::Tenant { .. }) {
-            house.metrics.clock_expired("queue_wait");
+    let lease = loop {
+        let asked = house.clock.now();
+        // An answer that begins with the deadline is of no use; and a refusal should come before it.
+        let deadline = reply.deadline.at();
+        let latest = asked + asked.until(deadline).saturating_sub(MARGIN.min(asked.until(deadline) / 10));
+        plan.ask = Ask { latest, waited: account.waited, pin: plan.home.pin(), ..plan.ask };
+        let stream = reply.live().stream;
+        let lease = reply.attend(house.admission.lease(plan.ask, stream)).await;
+        account.waited += house.clock.now().since(asked);
+        match lease? {
+            Ok(lease) => break lease,
+            Err(refusal) if plan.home.passes_by(&refusal) => {}
+            Err(refusal) => {
+                if matches!(refusal, Refusal::TooLong { .. } | Refusal::Tenant { .. }) {
+                    house.metrics.clock_expired("queue_wait");
+                }
+                house.metrics.queue_shed(tenant, band, refusal.name());
+                return Err(Trouble::Refused(refusal).into());
+            }
         }
-        house.metrics.queue_shed(tenant, band, refusal.name());
-        Trouble::Refused(refusal)
-    })?;
+    };
     if let Some(reason) = lease.waited_for() {
         house.metrics.queue_waited(tenant, band, reason.name());
     }
@@ -247,12 +370,7 @@ fn tell(reply: &mut Reply<'_>, trouble: &Trouble, account: &mut Account) -> End 
 }
 
 /// What an interrupt means: whether there is somebody to tell, and how the request ended.
-fn interrupted(
-    house: &crate::house::House,
-    why: Interrupt,
-    reply: &mut Reply<'_>,
-    account: &mut Account,
-) -> (End, bool) {
+fn interrupted(house: &House, why: Interrupt, reply: &mut Reply<'_>, account: &mut Account) -> (End, bool) {
     match why {
         Interrupt::ClientLeft => (End::ClientLeft, false),
         Interrupt::SlowReader => (End::SlowReader, false),

@@ -2,6 +2,7 @@
 
 use crate::answer::Trouble;
 use crate::ask::ask;
+use crate::classes::Classed;
 use crate::decode::Body;
 use crate::door::Door;
 use crate::exchange::Request;
@@ -9,15 +10,17 @@ use crate::identify::Caller;
 use crate::plane::Plane;
 use crate::references::Home;
 use tidegate_schedule::Ask;
+use tidegate_wire::assemble::Assembler;
 use tidegate_wire::http::RequestHead;
 use tidegate_wire::request::MessagesRequest;
 
 /// What is going to be done, decided once.
 pub(crate) struct Plan<'a> {
-    pub(crate) model: &'a str,
     pub(crate) caller: &'a Caller,
     /// What the scheduler is asked for, the same for each attempt but for its last lines.
     pub(crate) ask: Ask,
+    /// What it asks for, as far as quota is concerned.
+    pub(crate) classed: Classed,
     /// Where it has to go.
     pub(crate) home: Home,
     pub(crate) request: Request<'a>,
@@ -25,6 +28,10 @@ pub(crate) struct Plan<'a> {
     pub(crate) client_streams: bool,
     pub(crate) thinks_unseen: bool,
     pub(crate) server_tools: bool,
+    /// The answer belongs to a conversation's turn.
+    pub(crate) keeps: bool,
+    /// What the last attempt said, if it has to be known.
+    pub(crate) said: Option<Assembler>,
 }
 
 impl<'a> Plan<'a> {
@@ -47,12 +54,16 @@ impl<'a> Plan<'a> {
         // Looked into before anything is changed in it.
         let house = &*plane.house;
         let fast = request.is_some_and(|r| r.fast);
-        let class = house.class(door.name, model, fast);
+        let classed = house.class(door.name, model, fast);
         let seen = (client_streams || assembles) && !thinks_unseen;
-        let ask = Ask { seen, ..ask(house, class, caller, &body.bytes, request, door.can_stream) };
+        let mut ask = Ask { seen, ..ask(house, classed.class, caller, &body.bytes, request, door.can_stream) };
         let home = match (caller.own, request) {
-            // What it refers to lives where its own credential leads.
-            (Some(hash), _) => Home::at(Some(house.admission.credential(hash))),
+            // What it refers to lives where its own credential leads, and its share is its own.
+            (Some(hash), _) => {
+                let (org, tenant) = house.admission.credential(hash);
+                ask.tenant = tenant;
+                Home::at(Some(org))
+            }
             (None, Some(request)) => house.references.home(&body.bytes, request, caller)?,
             (None, None) => Home::at(caller.organisation),
         };
@@ -66,6 +77,7 @@ impl<'a> Plan<'a> {
         }
         Ok(Plan {
             ask,
+            classed,
             home,
             request: Request {
                 head,
@@ -76,9 +88,10 @@ impl<'a> Plan<'a> {
             },
             thinks_unseen,
             server_tools: request.is_some_and(|r| r.server_tools),
+            keeps: false,
+            said: None,
             client_streams,
             caller,
-            model,
         })
     }
 

@@ -2,26 +2,25 @@
 //!
 //! A file, a container, a skill, a thread exists in one workspace of one organisation. Who owns
 //! which id is learned from what passes by and kept in a bounded table. A request with a known id
-//! goes to its owner, and to nobody else. An unknown id is guessed: always the same place for the
-//! same id (rendezvous hashing), and where the upstream says 404 the others are tried in turn
-//! before that is passed on; who answers is remembered.
+//! goes to its owner, and to nobody else, unless that says 404: then the owner is forgotten. An
+//! unknown id is guessed: always the same place for the same id (rendezvous hashing), and where the
+//! upstream says 404 the others are tried in turn before that is passed on; who answers is
+//! remembered. A guessed place that cannot be asked (its key rejected, its money spent, its quota
+//! used up for long) is passed by; but then nobody can say that the thing does not exist.
 //!
-//! The table has two generations: what is used moves into the young one; when that is full the old
-//! one is dropped and the young one grows old. So it forgets roughly what was not used for longest.
+//! What one tenant's requests teach is of use to that tenant only: nobody can send another's
+//! requests astray.
 
 use crate::answer::Trouble;
+use crate::generations::Generations;
 use crate::identify::Caller;
-use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hasher};
-use std::mem;
-use std::sync::{Mutex, PoisonError};
-use tidegate_schedule::{OrgId, Pin, WorkspaceId};
+use std::sync::{Arc, Mutex, PoisonError};
+use tidegate_schedule::{OrgId, Pin, Refusal, WorkspaceId};
 use tidegate_wire::cached::HashKey;
-use tidegate_wire::references::{self, IDS_MAX};
+use tidegate_wire::references;
 use tidegate_wire::request::MessagesRequest;
 
-/// Ids whose owner is remembered, both generations together: a few megabytes.
-const REMEMBERED_MAX: usize = 100_000;
 /// Places that are asked for an id whose owner is unknown.
 const PLACES_TRIED_MAX: usize = 16;
 
@@ -35,30 +34,6 @@ pub(crate) struct Place {
 impl Place {
     fn pin(self) -> Pin {
         Pin { org: self.org, workspace: Some(self.workspace) }
-    }
-}
-
-#[derive(Debug, Default)]
-struct Generations {
-    young: BTreeMap<u64, Place>,
-    old: BTreeMap<u64, Place>,
-}
-
-impl Generations {
-    fn put(&mut self, id: u64, place: Place) {
-        if self.young.len() >= REMEMBERED_MAX / 2 && !self.young.contains_key(&id) {
-            self.old = mem::take(&mut self.young);
-        }
-        self.young.insert(id, place);
-    }
-
-    fn get(&mut self, id: u64) -> Option<Place> {
-        if let Some(place) = self.young.get(&id) {
-            return Some(*place);
-        }
-        let place = self.old.remove(&id)?;
-        self.put(id, place);
-        Some(place)
     }
 }
 
@@ -78,9 +53,13 @@ impl References {
         References { key, places, known: Mutex::default() }
     }
 
-    fn hash(&self, id: &str) -> u64 {
+    /// The hash of what `tenant` calls `id`.
+    fn hash(&self, tenant: &str, id: &str) -> u64 {
         let mut hash = DefaultHasher::new();
         self.key.iter().for_each(|k| hash.write_u64(*k));
+        hash.write(tenant.as_bytes());
+        // No text has this byte in it.
+        hash.write_u8(0xff);
         hash.write(id.as_bytes());
         hash.finish()
     }
@@ -107,11 +86,9 @@ impl References {
         if self.places.len() < 2 {
             return Ok(home);
         }
-        references::named(body, &request.parts, |id| {
-            if home.ids.len() < IDS_MAX {
-                home.ids.push(self.hash(id));
-            }
-        });
+        let tenant = &caller.tenant.name;
+        references::named(body, &request.parts, |id| home.ids.push(self.hash(tenant, id)));
+        home.tenant = Some(Arc::clone(tenant));
         home.threads = request.parts.thread.is_some();
         home.learns = home.threads || !home.ids.is_empty() || request.server_tools || request.parts.container.is_some();
         if home.pinned.is_some() || home.ids.is_empty() {
@@ -126,6 +103,7 @@ impl References {
         }
         if home.places.is_empty() {
             home.places = self.guesses(home.ids[0]);
+            home.is_guess = true;
         }
         Ok(home)
     }
@@ -135,6 +113,12 @@ impl References {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         ids.into_iter().for_each(|id| known.put(id, place));
     }
+
+    /// Forgets that any of `ids` lives at `place`.
+    fn forget(&self, ids: &[u64], place: Place) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        ids.iter().for_each(|id| known.forget(*id, place));
+    }
 }
 
 /// Where one request has to go, as far as that is known.
@@ -142,12 +126,18 @@ impl References {
 pub(crate) struct Home {
     /// The organisation its client named.
     pinned: Option<OrgId>,
+    /// Whose it is, if it may refer to something.
+    tenant: Option<Arc<str>>,
     /// What it refers to.
     ids: Vec<u64>,
     /// Where that may live, the likeliest first; empty if it may live anywhere.
     places: Vec<Place>,
-    /// How many of these were asked in vain.
+    /// Whether nobody has said that it lives there.
+    is_guess: bool,
+    /// How many of these were asked in vain, or passed by.
     vain: usize,
+    /// Why the first that was passed by could not be asked.
+    unasked: Option<Refusal>,
     /// Whether its answer may make ids known.
     pub(crate) learns: bool,
     /// Whether the id of its answer is a thread's.
@@ -167,23 +157,46 @@ impl Home {
     }
 
     /// It was not there. False if there is no other place to look.
-    pub(crate) fn look_on(&mut self) -> bool {
+    pub(crate) fn look_on(&mut self, references: &References) -> bool {
+        if let (false, [owner]) = (self.is_guess, &*self.places) {
+            let owner = *owner;
+            references.forget(&self.ids, owner);
+            self.is_guess = true;
+            self.places.extend(references.guesses(self.ids[0]).into_iter().filter(|place| *place != owner));
+        }
         self.vain += 1;
         self.vain < self.places.len()
     }
 
+    /// It could not be asked for there. False if there is no other place to look, or it is known to
+    /// live nowhere else.
+    pub(crate) fn passes_by(&mut self, refusal: &Refusal) -> bool {
+        let of_that_place = matches!(refusal, Refusal::NoKey | Refusal::SpendCap { .. } | Refusal::TooLong { .. });
+        let passes = of_that_place && self.is_guess && self.vain + 1 < self.places.len();
+        if passes {
+            self.vain += 1;
+            self.unasked.get_or_insert(*refusal);
+        }
+        passes
+    }
+
+    /// Why a place where it may live was not asked, if one was not.
+    pub(crate) fn unasked(&self) -> Option<Refusal> {
+        self.unasked
+    }
+
     /// It was served at `place`, so what it refers to lives there.
     pub(crate) fn found(&self, references: &References, place: Place, message_id: Option<&str>) {
-        let thread = message_id.filter(|_| self.threads).map(|id| references.hash(id));
-        if self.learns {
-            references.learn(self.ids.iter().copied().chain(thread), place);
-        }
+        let Some(tenant) = self.tenant.as_deref().filter(|_| self.learns) else { return };
+        let thread = message_id.filter(|_| self.threads).map(|id| references.hash(tenant, id));
+        references.learn(self.ids.iter().copied().chain(thread), place);
     }
 
     /// A piece of its answer from `place` goes by.
     pub(crate) fn sees(&self, references: &References, place: Place, piece: &[u8]) {
+        let Some(tenant) = self.tenant.as_deref() else { return };
         let mut ids = Vec::new();
-        references::told(piece, |id| ids.push(references.hash(id)));
+        references::told(piece, |id| ids.push(references.hash(tenant, id)));
         if !ids.is_empty() {
             references.learn(ids, place);
         }
@@ -218,18 +231,54 @@ mod tests {
         let first = home.pin();
         assert_eq!(check(&table, &file("file_1")).unwrap().pin(), first, "the same guess each time");
         let mut asked = vec![first];
-        while home.look_on() {
+        while home.look_on(&table) {
             asked.push(home.pin());
         }
         asked.sort_by_key(|p| p.unwrap().org);
         assert_eq!(asked, [0, 1, 2, 3].map(|o| Some(place(o).pin())));
         home.found(&table, place(2), None);
-        let mut home = check(&table, &file("file_1")).unwrap();
-        assert_eq!(home.pin(), Some(place(2).pin()));
-        assert!(!home.look_on(), "its owner's word is the last");
+        assert_eq!(check(&table, &file("file_1")).unwrap().pin(), Some(place(2).pin()));
         let guesses: std::collections::BTreeSet<_> =
             (0..50).map(|n| check(&table, &file(&format!("f{n}"))).unwrap().pin().unwrap().org).collect();
         assert_eq!(guesses.len(), 4, "different ids are guessed differently");
+    }
+
+    #[test]
+    fn an_owner_that_has_it_no_more_is_forgotten_and_the_others_are_asked() {
+        let table = table(3);
+        table.learn([table.hash("default", "file_1")], place(1));
+        let mut home = check(&table, &file("file_1")).unwrap();
+        let mut asked = vec![home.pin().unwrap().org.0];
+        while home.look_on(&table) {
+            asked.push(home.pin().unwrap().org.0);
+        }
+        assert_eq!((asked[0], asked.len()), (1, 3), "each once: {asked:?}");
+        let guess = table.guesses(table.hash("default", "file_1"))[0];
+        assert_eq!(check(&table, &file("file_1")).unwrap().pin(), Some(guess.pin()), "nobody is known to have it");
+    }
+
+    #[test]
+    fn a_guess_that_cannot_be_asked_is_passed_by_and_a_known_owner_is_not() {
+        let table = table(3);
+        let mut home = check(&table, &file("file_1")).unwrap();
+        let (first, cap) = (home.pin(), Refusal::SpendCap { retry_after: std::time::Duration::from_secs(9) });
+        assert!(!home.passes_by(&Refusal::TooLarge { tokens: 9, limit: 1 }), "that is the request's own");
+        assert!(home.passes_by(&cap) && home.pin() != first);
+        assert!(home.passes_by(&Refusal::NoKey) && !home.passes_by(&Refusal::NoKey), "three places");
+        assert_eq!(home.unasked(), Some(cap), "where it is cannot be said");
+        home.found(&table, place(2), None);
+        let mut known = check(&table, &file("file_1")).unwrap();
+        assert!(!known.passes_by(&cap) && known.pin() == Some(place(2).pin()));
+    }
+
+    #[test]
+    fn what_one_tenant_teaches_sends_nobody_else_astray() {
+        let table = table(4);
+        let guess = check(&table, &file("file_1")).unwrap().pin();
+        for org in 0..4 {
+            table.learn([table.hash("somebody else", "file_1")], place(org));
+            assert_eq!(check(&table, &file("file_1")).unwrap().pin(), guess);
+        }
     }
 
     #[test]
@@ -237,7 +286,11 @@ mod tests {
         let table = table(3);
         let home = check(&table, r#"{"model":"m","thread":{"type":"create"}}"#).unwrap();
         assert_eq!(home.pin(), None);
-        home.sees(&table, place(1), br#"{"container":{"id":"cnt_1"},"content":[{"file_id":"file_7"}]}"#);
+        home.sees(
+            &table,
+            place(1),
+            br#"{"container":{"id":"cnt_1"},"content":[{"type":"x_output","file_id":"file_7"}]}"#,
+        );
         home.found(&table, place(1), Some("msg_1"));
         for body in [
             file("file_7"),
@@ -251,8 +304,8 @@ mod tests {
     #[test]
     fn ids_of_different_owners_cannot_be_served_together() {
         let table = table(3);
-        table.learn([table.hash("file_1")], place(0));
-        table.learn([table.hash("cnt_1")], place(1));
+        table.learn([table.hash("default", "file_1")], place(0));
+        table.learn([table.hash("default", "cnt_1")], place(1));
         let both = file("file_1").replace("\"model\"", "\"container\":\"cnt_1\",\"model\"");
         assert!(matches!(check(&table, &both), Err(Trouble::ReferencesApart)));
     }
@@ -261,19 +314,5 @@ mod tests {
     fn with_one_place_there_is_nothing_to_look_for() {
         let home = check(&table(1), &file("file_1")).unwrap();
         assert!(home.pin().is_none() && !home.learns);
-    }
-
-    #[test]
-    fn the_table_is_bounded_and_keeps_what_is_used() {
-        let mut table = Generations::default();
-        table.put(7, place(1));
-        for id in 1_000..300_000 {
-            table.put(id, place(0));
-            if id % 10_000 == 0 {
-                assert_eq!(table.get(7), Some(place(1)), "{id}");
-            }
-            assert!(table.young.len() + table.old.len() <= REMEMBERED_MAX);
-        }
-        assert_eq!(table.get(1_000), None);
     }
 }

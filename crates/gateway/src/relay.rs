@@ -11,6 +11,7 @@ use crate::answer::Trouble;
 use crate::decode::Body;
 use crate::failure::Failure;
 use crate::house::House;
+use crate::memory::Heard;
 use crate::progress::Meter;
 use crate::references::Home;
 use crate::reply::{Interrupt, Reply};
@@ -48,6 +49,8 @@ pub(crate) enum Relayed {
 pub(crate) struct RelayParts<'a> {
     /// The client asked for no stream.
     pub(crate) assembles: bool,
+    /// The answer is a turn's: it is put together whoever asked for what, and its end is held back.
+    pub(crate) keeps: bool,
     /// Long silences are normal.
     pub(crate) thinks_unseen: bool,
     /// Let go with the first content that is passed on.
@@ -55,6 +58,8 @@ pub(crate) struct RelayParts<'a> {
     pub(crate) lease: &'a LeaseGuard,
     pub(crate) meter: Option<Meter<'a>>,
     pub(crate) home: Option<&'a Home>,
+    /// The client's credential is the upstream's.
+    pub(crate) own_credential: bool,
 }
 
 /// One answer on its way through.
@@ -71,13 +76,19 @@ pub(crate) struct Relay<'a> {
     meter: Option<Meter<'a>>,
     /// Where ids that the answer makes known are remembered, if it may.
     home: Option<&'a Home>,
+    own_credential: bool,
     splitter: Splitter,
     /// What was seen of the stream.
     pub(crate) tap: Tap,
     /// Gaps between reads.
     pub(crate) gaps: GapCounts,
-    /// The answer being put together, for a client that asked for no stream.
+    /// The answer being put together, for a client that asked for no stream or for a conversation.
     assembler: Option<Assembler>,
+    /// Whether events are passed on.
+    passes: bool,
+    /// Whether the last one is held back, and that one.
+    holds: bool,
+    end: Vec<u8>,
     bytes: ByteLease,
     /// Whether content was seen, passed on or not.
     pub(crate) content_seen: bool,
@@ -93,7 +104,7 @@ impl<'a> Relay<'a> {
     pub(crate) fn new(house: &'a House, live: &'a LiveRequest, head: ResponseHead, parts: RelayParts<'a>) -> Self {
         let now = house.clock.now();
         let clocks = &house.settings.clocks;
-        let RelayParts { assembles, thinks_unseen, body, lease, meter, home } = parts;
+        let RelayParts { assembles, keeps, thinks_unseen, body, lease, meter, home, own_credential } = parts;
         Relay {
             house,
             live,
@@ -102,10 +113,14 @@ impl<'a> Relay<'a> {
             lease,
             meter,
             home,
+            own_credential,
             splitter: Splitter::new(),
             tap: Tap::new(),
             gaps: GapCounts::default(),
-            assembler: assembles.then(Assembler::new),
+            assembler: (assembles || keeps).then(Assembler::new),
+            passes: !assembles,
+            holds: keeps,
+            end: Vec::new(),
             bytes: house.backlogs.empty_lease(),
             content_seen: false,
             last_byte: now,
@@ -136,8 +151,10 @@ impl<'a> Relay<'a> {
         // The client's side first: what has just been read is written before anything is judged.
         let progresses = self.tap.started() && now < self.last_progress + self.progress_span;
         if let Poll::Ready(why) = reply.poll_watch(cx, now, due, progresses) {
-            // Of a message that has ended nothing is left to be cancelled or late.
-            let told = self.tap.stopped && matches!(why, Interrupt::Cancelled | Interrupt::Deadline);
+            // Of a message that has ended nothing is left to be cancelled or late; and a turn's is
+            // kept whole, whoever is still there to read its end.
+            let late = matches!(why, Interrupt::Cancelled | Interrupt::Deadline);
+            let told = self.tap.stopped && (late || self.holds);
             return Poll::Ready(if told { Ok(Relayed::Whole) } else { Err(why) });
         }
         if let Some(trouble) = self.too_large.take() {
@@ -240,21 +257,23 @@ impl<'a> Relay<'a> {
             self.last_progress = self.last_byte;
         }
         self.content_seen |= kind.is_content();
-        match &mut self.assembler {
-            Some(assembler) => {
-                if let Err(e) = assembler.add(event) {
-                    let failure = Failure::new(Cause::BadStream, e.0);
-                    return self.fail(failure.telling("the upstream's stream makes no message"));
-                }
-                let bytes = assembler.bytes() as u64;
-                let limit = self.house.settings.limits.answer_bytes;
-                if bytes > limit {
-                    self.too_large = Some(Trouble::AnswerTooLarge { limit });
-                } else if !self.bytes.resize(bytes) {
-                    self.too_large = Some(Trouble::BacklogBudget);
-                }
+        if let Some(assembler) = &mut self.assembler {
+            if let Err(e) = assembler.add(event) {
+                let failure = Failure::new(Cause::BadStream, e.0);
+                return self.fail(failure.telling("the upstream's stream makes no message"));
             }
-            None => self.pass(kind, event, reply),
+            let bytes = assembler.bytes() as u64;
+            let limit = self.house.settings.limits.answer_bytes;
+            if bytes > limit {
+                self.too_large = Some(Trouble::AnswerTooLarge { limit });
+            } else if !self.bytes.resize(bytes) {
+                self.too_large = Some(Trouble::BacklogBudget);
+            }
+        }
+        if self.holds && kind == Kind::MessageStop {
+            self.end = event.to_vec();
+        } else if self.passes {
+            self.pass(kind, event, reply);
         }
     }
 
@@ -289,11 +308,12 @@ impl<'a> Relay<'a> {
         let envelope = self.tap.error.as_deref().cloned();
         let kind = envelope.as_ref().and_then(|e| ErrorType::of_name(&e.kind)).unwrap_or(ErrorType::Api);
         let detail = || format!("error event {}", kind.name());
-        let blamed = blame(kind.status(), envelope.as_ref()).and_then(|blamed| Failure::blaming(blamed, detail()));
+        let blamed = blame(kind.status(), envelope.as_ref());
+        let blamed = blamed.and_then(|blamed| Failure::blaming_own(blamed, self.own_credential, detail()));
         // What is about the request itself has begun like an answer, and ends as it is.
-        let is_final = blamed.is_none();
+        let is_about_it = blamed.is_none();
         let failure = blamed.unwrap_or_else(|| Failure::new(Cause::ServerError, detail()));
-        Failure { status: Some(kind.status()), is_final, envelope, ..failure }
+        Failure { status: Some(kind.status()), is_final: is_about_it || failure.is_final, envelope, ..failure }
     }
 
     /// When the first of the upstream's clocks runs out. A connection that can be asked for a sign
@@ -317,17 +337,34 @@ impl<'a> Relay<'a> {
         Relayed::Failed(Box::new(Failure::by_clock(Cause::Gap, if gap { "gap" } else { "progress" })))
     }
 
+    /// What came of an answer that did not end.
+    pub(crate) fn take_said(&mut self) -> Option<Assembler> {
+        self.assembler.take()
+    }
+
+    /// The whole answer, and what the client does not have of it yet.
+    pub(crate) fn hear(mut self) -> Result<Heard, Box<Failure>> {
+        let message = assembled(self.assembler.take())?;
+        Ok(match self.head.take() {
+            Some(head) if !self.passes => Heard::Whole { head, assembled: true, message, lease: self.bytes },
+            _ => Heard::Stream { end: self.end, message },
+        })
+    }
+
     /// Gives the client the assembled answer.
     pub(crate) fn give_assembled(self, reply: &mut Reply<'_>) -> Result<(), Box<Failure>> {
-        let json = self.assembler.unwrap_or_default().finish().map_err(|e| {
-            Box::new(Failure::new(Cause::BadStream, e.0).telling("the upstream's stream makes no message"))
-        })?;
+        let json = assembled(self.assembler)?;
         if let Some(head) = &self.head {
             let with: [(&str, &[u8]); 1] = [("content-type", b"application/json")];
             reply.whole(head, &["content-type", "cache-control"], &with, &json, self.bytes);
         }
         Ok(())
     }
+}
+
+fn assembled(answer: Option<Assembler>) -> Result<Vec<u8>, Box<Failure>> {
+    let whole = answer.unwrap_or_default().finish();
+    whole.map_err(|e| Box::new(Failure::new(Cause::BadStream, e.0).telling("the upstream's stream makes no message")))
 }
 
 fn broken(error: &ClientError) -> Failure {

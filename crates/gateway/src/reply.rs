@@ -60,6 +60,8 @@ pub(crate) struct Reply<'c> {
     pub(crate) deadline: Deadline,
     /// The tenant whose own limits the answer tells of, in place of the upstream's.
     pub(crate) limits_of: Option<TenantId>,
+    /// The turn it answers.
+    pub(crate) turn: Option<TurnLines>,
     /// Whether the client asked for a stream.
     pub(crate) streams: bool,
     /// Whether the model's `message_start` was passed on.
@@ -73,6 +75,10 @@ pub(crate) struct Reply<'c> {
     /// Whether the connection has to close after this answer.
     pub(crate) close: bool,
     head_sent: bool,
+    /// The answer is JSON Lines, of unknown length.
+    in_lines: bool,
+    /// It ended with an error inside it: its body must not look whole.
+    broken_off: bool,
     /// The answer is complete here; only the client's reading is waited for.
     finishing: bool,
     /// What the client's transport has not been given yet, since it does not take what it has.
@@ -105,12 +111,15 @@ impl<'c> Reply<'c> {
             backlog: BytesMut::new(),
             blocked: false,
             limits_of: None,
+            turn: None,
             streams: false,
             started: false,
             content: false,
             events: 0,
             status: 0,
             head_sent: false,
+            in_lines: false,
+            broken_off: false,
             finishing: false,
             merged_to: 0,
             overrun: false,
@@ -277,6 +286,7 @@ impl<'c> Reply<'c> {
         self.status = 200;
         let (request, stream) = (self.live.request, self.live.stream);
         let limits = self.limits_of.map(|tenant| limit_lines(self.house, tenant));
+        let turn = self.turn.as_ref();
         self.conn.respond(200, None, self.close, |head| {
             match upstream {
                 Some(upstream) => pass_lines(head, upstream, &[], limits.is_some()),
@@ -287,6 +297,7 @@ impl<'c> Reply<'c> {
             }
             own_lines(head, request, upstream);
             write_limits(head, limits.as_deref());
+            write_turn(head, turn);
             head.header("tidegate-stream", stream.as_str().as_bytes());
             // Proxies of the nginx family buffer streams unless they are told not to.
             head.header("x-accel-buffering", b"no");
@@ -353,6 +364,7 @@ impl<'c> Reply<'c> {
         self.status = upstream.status;
         let request = self.live.request;
         let limits = self.limits_of.map(|tenant| limit_lines(self.house, tenant));
+        let turn = self.turn.as_ref();
         self.conn.respond(upstream.status, Some(body.len() as u64), self.close, |head| {
             pass_lines(head, upstream, without, limits.is_some());
             write_limits(head, limits.as_deref());
@@ -360,8 +372,65 @@ impl<'c> Reply<'c> {
                 head.header(name, value);
             }
             own_lines(head, request, Some(upstream));
+            write_turn(head, turn);
         });
         self.conn.push(body);
+    }
+
+    /// Gives a whole answer of our own, in JSON.
+    pub(crate) fn whole_of_ours(&mut self, body: &[u8]) {
+        self.head_sent = true;
+        self.status = 200;
+        let request = self.live.request;
+        let limits = self.limits_of.map(|tenant| limit_lines(self.house, tenant));
+        let turn = self.turn.as_ref();
+        self.conn.respond(200, Some(body.len() as u64), self.close, |head| {
+            head.header("content-type", b"application/json");
+            write_limits(head, limits.as_deref());
+            own_lines(head, request, None);
+            write_turn(head, turn);
+        });
+        self.conn.push(body);
+    }
+
+    /// Holds `lease` until the client has the answer.
+    pub(crate) fn holds(&mut self, lease: ByteLease) {
+        self.lease = lease;
+    }
+
+    /// Sends the head of an answer of our own in JSON Lines.
+    pub(crate) fn begin_lines(&mut self) {
+        (self.head_sent, self.in_lines, self.status) = (true, true, 200);
+        let request = self.live.request;
+        self.conn.respond(200, None, self.close, |head| {
+            head.header("content-type", b"application/x-ndjson");
+            own_lines(head, request, None);
+        });
+    }
+
+    /// Adds to it. What the client has not taken is not bounded here: see [`Reply::all_taken`].
+    pub(crate) fn push_lines(&mut self, lines: &[u8]) {
+        self.conn.push(lines);
+    }
+
+    /// Waits until the client has taken all that is there for it. Our own deadline does not end that
+    /// while it takes something.
+    pub(crate) async fn all_taken(&mut self) -> Result<(), Interrupt> {
+        poll_fn(|cx| {
+            let why = self.poll_watch(cx, self.house.clock.now(), Moment::NEVER, true);
+            if self.conn.unwritten() == 0 && self.backlog.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            why.map(Err)
+        })
+        .await
+    }
+
+    /// Gives work that has come further a deadline of its own; a client's own deadline stays.
+    pub(crate) fn renew_deadline(&mut self) {
+        if !self.deadline.is_clients() {
+            self.deadline = Deadline::by_default(self.house.clock.now() + self.house.settings.clocks.whole);
+        }
     }
 
     /// Passes an error envelope on inside a stream whose head was sent.
@@ -377,7 +446,11 @@ impl<'c> Reply<'c> {
         let row = answer(trouble);
         let request = self.live.request;
         let body = row.body.envelope(Some(request.as_str()));
-        if self.head_sent {
+        if self.in_lines {
+            // What came before may have ended inside a line.
+            self.backlog.extend_from_slice(&[b"\n", body.as_slice(), b"\n"].concat());
+            self.broken_off = true;
+        } else if self.head_sent {
             sse::write(&mut self.backlog, "error", &body);
         } else {
             self.head_sent = true;
@@ -406,6 +479,10 @@ impl<'c> Reply<'c> {
             why.map(Err)
         };
         poll_fn(|cx| flushed(self, cx)).await?;
+        if self.broken_off {
+            // Closed in the middle, it can be seen to be cut, and all that was written still arrives.
+            return if self.conn.close_breaks_off() { Ok(false) } else { Err(Interrupt::Cancelled) };
+        }
         let reusable = self.conn.end();
         match poll_fn(|cx| flushed(self, cx)).await {
             Ok(()) => Ok(reusable && !self.close),
@@ -413,6 +490,34 @@ impl<'c> Reply<'c> {
             Err(Interrupt::ClientLeft) => Ok(false),
             Err(why) => Err(why),
         }
+    }
+}
+
+/// Which turn of which conversation an answer is.
+pub(crate) struct TurnLines {
+    conversation: String,
+    number: u32,
+    /// It was there already.
+    replayed: bool,
+}
+
+impl TurnLines {
+    pub(crate) fn new(conversation: &str, number: u32) -> Self {
+        TurnLines { conversation: conversation.to_owned(), number, replayed: false }
+    }
+
+    /// A turn that was there already.
+    pub(crate) fn again(conversation: &str, number: u32) -> Self {
+        TurnLines { replayed: true, ..TurnLines::new(conversation, number) }
+    }
+}
+
+fn write_turn(head: &mut HeadWriter<'_>, turn: Option<&TurnLines>) {
+    let Some(turn) = turn else { return };
+    head.header("tidegate-conversation", turn.conversation.as_bytes());
+    head.number("tidegate-turn", u64::from(turn.number));
+    if turn.replayed {
+        head.header("tidegate-replayed", b"true");
     }
 }
 
@@ -453,7 +558,16 @@ fn write_limits(head: &mut HeadWriter<'_>, lines: Option<&[(String, String)]>) {
 /// what is left of the upstream's quota.
 fn pass_lines(head: &mut HeadWriter<'_>, upstream: &ResponseHead, without: &[&str], without_limits: bool) {
     let listed = |name: &[u8]| upstream.headers.lists("connection", name);
-    let ours = ["content-length", "set-cookie", "tidegate-request-id", "tidegate-stream", "x-accel-buffering"];
+    let ours = [
+        "content-length",
+        "set-cookie",
+        "tidegate-conversation",
+        "tidegate-replayed",
+        "tidegate-request-id",
+        "tidegate-stream",
+        "tidegate-turn",
+        "x-accel-buffering",
+    ];
     for (name, value) in upstream.headers.iter() {
         let dropped = |list: &[&str]| list.iter().any(|d| d.as_bytes().eq_ignore_ascii_case(name));
         let limits = without_limits && is_rate_limit(name);

@@ -5,6 +5,7 @@ use crate::key::KeyHash;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tidegate_conversation::budget::Rules as WindowRules;
 use tidegate_schedule::{Band, Limits as Quota, OrgSpec, Rules, TenantRules, WorkspaceId};
 use tidegate_upstream::{Lane, PoolRules};
 
@@ -28,6 +29,8 @@ pub struct Settings {
     pub keys: Vec<ClientKey>,
     /// What tenants may use; one that is not named here has no limits of its own.
     pub tenants: Vec<TenantSettings>,
+    /// Conversations, where there is a log for them.
+    pub conversations: Conversations,
     /// Seed of ids and jitter; World gives its own.
     pub seed: u64,
 }
@@ -93,6 +96,80 @@ pub struct TenantSettings {
     pub rules: TenantRules,
     /// The band of its requests that name none; `None` is the usual one.
     pub band: Option<Band>,
+    /// Most tokens of a request of its conversations; `None` is what holds for all.
+    pub window: Option<u64>,
+    /// What is kept of its conversations; what is `None` is as for all.
+    pub keep: Keep,
+}
+
+/// How much is kept of a tenant's conversations; `None` is everything. What changed longest ago goes
+/// first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Keep {
+    /// Since the last change.
+    pub age: Option<Duration>,
+    /// Conversations.
+    pub conversations: Option<u64>,
+    /// Bytes of their turns.
+    pub bytes: Option<u64>,
+}
+
+/// What becomes of a body that says something else than its conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Divergent {
+    /// It is refused.
+    Refuse,
+    /// It makes another conversation of what both have.
+    Fork,
+}
+
+/// What becomes of a turn while another one of its conversation is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Concurrent {
+    /// It waits.
+    Wait,
+    /// It is refused.
+    Refuse,
+}
+
+/// How conversations are kept and windows made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conversations {
+    /// Most tokens of one request, answer included; never more than the model's own. Less than most
+    /// models take: past some point a longer window costs more than it helps.
+    pub window: u64,
+    /// What becomes of a body that says something else than what is stored.
+    pub divergence: Divergent,
+    /// What becomes of a second turn at once.
+    pub concurrent: Concurrent,
+    /// Whether the history is searched for what suits a new turn.
+    pub recall: bool,
+    /// Whether summaries are made ahead of a cut, where they cost less than they save.
+    pub summaries: bool,
+    /// Bytes of conversations in memory; those in use are among them.
+    pub memory_bytes: u64,
+    /// When and how far windows are cut.
+    pub rules: WindowRules,
+    /// What a tenant keeps.
+    pub keep: Keep,
+    /// The file is rewritten at most so often, after something was deleted: meanwhile turns wait.
+    pub compact_every: Duration,
+}
+
+impl Default for Conversations {
+    fn default() -> Self {
+        Conversations {
+            window: 200_000,
+            divergence: Divergent::Refuse,
+            concurrent: Concurrent::Wait,
+            recall: true,
+            summaries: true,
+            memory_bytes: 256 << 20,
+            rules: WindowRules::default(),
+            keep: Keep::default(),
+            compact_every: Duration::from_secs(24 * 60 * 60),
+        }
+    }
 }
 
 /// A client's key.

@@ -79,6 +79,8 @@ pub(crate) struct Account {
     pub(crate) waited: Duration,
     pub(crate) first_byte_at: Option<Moment>,
     pub(crate) usage: Usage,
+    /// What the last attempt used.
+    pub(crate) usage_of_last: Usage,
     pub(crate) gaps: GapCounts,
     pub(crate) stop_reason: Option<Box<str>>,
     pub(crate) code: Option<&'static str>,
@@ -98,6 +100,7 @@ impl Account {
         add(&mut self.usage.cache_creation, usage.cache_creation);
         add(&mut self.usage.cache_read, usage.cache_read);
         add(&mut self.usage.output, usage.output);
+        self.usage_of_last = *usage;
     }
 }
 

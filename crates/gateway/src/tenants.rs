@@ -8,7 +8,8 @@ use tidegate_schedule::{Band, TenantId, TenantRules};
 /// The tenant of whoever asks where no client keys are configured.
 pub(crate) const NOBODY: &str = "default";
 
-/// The tenant of whoever brings an upstream credential of their own.
+/// The tenant of whoever brings an upstream credential of their own: one name, and its rules for each
+/// credential apart.
 pub(crate) const OWN: &str = "own";
 
 /// One tenant.
@@ -19,6 +20,8 @@ pub(crate) struct Tenant {
     /// The band of its requests that name none.
     pub(crate) band: Band,
     pub(crate) rules: TenantRules,
+    /// Most tokens of a request of its conversations, if it has a limit of its own.
+    pub(crate) window: Option<u64>,
 }
 
 impl Tenant {
@@ -46,6 +49,7 @@ impl Tenants {
                 id: TenantId(n as u32),
                 band: known.and_then(|t| t.band).unwrap_or_default(),
                 rules: known.map(|t| t.rules).unwrap_or_default(),
+                window: known.and_then(|t| t.window),
                 name,
             })
         });
@@ -58,9 +62,10 @@ impl Tenants {
         self.0.get(at)
     }
 
-    /// The tenant numbered `id`.
+    /// The tenant numbered `id`. Clients with a credential of their own are numbered by the scheduler
+    /// and have one name.
     pub(crate) fn name(&self, id: TenantId) -> &str {
-        self.0.get(id.0 as usize).map_or("", |t| &t.name)
+        self.0.get(id.0 as usize).map_or(OWN, |t| &t.name)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Tenant> {

@@ -5,6 +5,7 @@
 //! threads.
 
 mod live;
+mod memory;
 mod metrics;
 mod record;
 

@@ -20,6 +20,8 @@ pub enum Phase {
     Identify,
     /// Its body is being read.
     Decode,
+    /// Its conversation is being looked up, or another turn of it is under way.
+    Recall,
     /// It waits for a lease.
     Admit,
     /// It waits before another attempt.
@@ -30,19 +32,23 @@ pub enum Phase {
     FirstByte,
     /// The answer is being passed on.
     Relay,
+    /// The turn is being written to the conversation log.
+    Keep,
     /// It is over.
     Settle,
 }
 
 impl Phase {
-    const ALL: [Phase; 8] = [
+    const ALL: [Phase; 10] = [
         Phase::Identify,
         Phase::Decode,
+        Phase::Recall,
         Phase::Admit,
         Phase::Backoff,
         Phase::Exchange,
         Phase::FirstByte,
         Phase::Relay,
+        Phase::Keep,
         Phase::Settle,
     ];
 
@@ -51,11 +57,13 @@ impl Phase {
         match self {
             Phase::Identify => "identify",
             Phase::Decode => "decode",
+            Phase::Recall => "recall",
             Phase::Admit => "admit",
             Phase::Backoff => "backoff",
             Phase::Exchange => "exchange",
             Phase::FirstByte => "first_byte",
             Phase::Relay => "relay",
+            Phase::Keep => "keep",
             Phase::Settle => "settle",
         }
     }
@@ -65,11 +73,13 @@ impl Phase {
         match self {
             Phase::Identify | Phase::Settle => "nothing",
             Phase::Decode => "the client's body",
+            Phase::Recall => "its conversation",
             Phase::Admit => "a lease on a quota domain",
             Phase::Backoff => "the time of its next attempt",
             Phase::Exchange => "a connection to the upstream",
             Phase::FirstByte => "the upstream's first byte",
             Phase::Relay => "the upstream's next event",
+            Phase::Keep => "the conversation log's disk",
         }
     }
 }

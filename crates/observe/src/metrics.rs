@@ -4,6 +4,7 @@
 //! the model, is admitted up to a number and then called `other`. Gaps between events are counted
 //! in the stream ([`GapCounts`]) and added here once it ends.
 
+use crate::memory::Conversations;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
@@ -226,6 +227,7 @@ pub struct Metrics {
     truncated: Counter,
     merged: Counter,
     drained: Gauge,
+    pub(crate) conversations: Conversations,
 }
 
 /// A label that clients choose: its own while there are few, then `other`.
@@ -242,7 +244,7 @@ fn label_among(known: &Mutex<BTreeSet<Arc<str>>>, name: &str) -> Text {
     Text(label)
 }
 
-fn times() -> Histogram {
+pub(crate) fn times() -> Histogram {
     Histogram::new(TIME_BOUNDS)
 }
 
@@ -293,6 +295,7 @@ impl Metrics {
             truncated: Counter::default(),
             merged: Counter::default(),
             drained: Gauge::default(),
+            conversations: Conversations::default(),
         };
         r.register("requests", "Requests that ended, by door, tenant, status and how they ended", m.requests.clone());
         r.register("streams_open", "Answers being produced now", m.streams_open.clone());
@@ -361,6 +364,7 @@ impl Metrics {
         r.register("answers_at_max_tokens", "Answers that ended with stop_reason max_tokens", m.truncated.clone());
         r.register("backlog_merges", "Times a slow reader's backlog was merged", m.merged.clone());
         r.register("draining", "1 while the process drains", m.drained.clone());
+        m.conversations.register(&mut r);
         r.register_collector(Box::new(m.gaps.clone()));
         Metrics { registry: Arc::new(r), ..m }
     }
@@ -424,8 +428,12 @@ impl Metrics {
         self.refusals.get_or_create(&CodeOf { code }).inc();
     }
 
-    /// Tokens used by an answer.
+    /// Tokens used by an answer. Of a model that answered nothing no label is kept: its name may be
+    /// invented.
     pub fn tokens(&self, tenant: &Arc<str>, model: &str, usage: &Usage) {
+        if *usage == Usage::default() {
+            return;
+        }
         let model = self.model(model);
         let add = |kind, n: u64| {
             if n > 0 {

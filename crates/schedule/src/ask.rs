@@ -12,6 +12,13 @@ use tidegate_base::Moment;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OrgId(pub u32);
 
+impl OrgId {
+    /// The tenant that a client's own credential is, of the organisation behind it.
+    pub fn own_tenant(self) -> TenantId {
+        TenantId(self.0)
+    }
+}
+
 /// A workspace of an organisation, by its place in [`OrgSpec::workspaces`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WorkspaceId(pub u16);
@@ -29,7 +36,8 @@ pub struct LaneId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClassId(pub u32);
 
-/// Who calls us; the host gives out the numbers, small and from 0.
+/// Who calls us; the host gives out the numbers, small and from 0, but for clients with a credential
+/// of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TenantId(pub u32);
 
@@ -172,6 +180,7 @@ pub struct Lease {
     pub(crate) lane: LaneId,
     pub(crate) metered: bool,
     pub(crate) waited_for: Option<WaitsFor>,
+    pub(crate) input: u64,
 }
 
 impl Lease {
@@ -189,6 +198,11 @@ impl Lease {
     /// metered it is not.
     pub fn metered(&self) -> bool {
         self.metered
+    }
+
+    /// Uncached input tokens that were taken for it, as estimated.
+    pub fn input(&self) -> u64 {
+        self.input
     }
 
     /// What it waited for at last, if it had to wait.
@@ -375,9 +389,12 @@ pub enum Outcome {
     NotSent,
     /// An answer was given, whole or in part; `None` where its usage did not come.
     Answered(Option<Spent>),
-    /// It was sent and failed in a way that says nothing of the quota or the upstream's health: the
-    /// client left, the request itself was refused.
+    /// It was sent and ended in a way that says nothing of the quota or the upstream's health: the
+    /// client left.
     Failed,
+    /// The upstream refused the request itself: it is malformed, too long, or speaks of what is not
+    /// there.
+    Rejected,
     /// The upstream or the way to it failed; five in a row, or most of many, open the breaker.
     Broken,
     /// 529: the upstream is overloaded, for everybody.

@@ -40,8 +40,12 @@ const RAMP_GROWTH: f64 = 0.1 / 60.0;
 const RAMP_SPAN: Duration = Duration::from_secs(10);
 /// However sharply usage had to be cut, so many a second stay.
 const RAMP_LEAST_PER_S: f64 = 0.2;
+/// So much of a second's refill may be saved up beyond what somebody needs.
+const SLACK_S: f64 = 0.25;
 /// Half-life of the highest level seen, which says how much can be saved up.
 const SEEN_HALF_LIFE_S: f64 = 600.0;
+/// And how long it is believed to hold no more than was found after a saving.
+const HOLDS_FOR: Duration = Duration::from_secs(600);
 
 /// What one bucket counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +99,8 @@ pub(crate) struct Told {
     pub(crate) remaining: u64,
     /// By how much a second our own count of what was used may be off.
     pub(crate) unsure: f64,
+    /// And by how much what was taken for the request that it answers.
+    pub(crate) off: f64,
 }
 
 /// One limiter's shadow.
@@ -124,6 +130,21 @@ pub(crate) struct Bucket {
     drain: f64,
     /// The bounds an earlier head gave, when, and what we had used by then.
     earlier: Option<Earlier>,
+    /// What is being saved up for somebody, if it is more than was ever seen.
+    saving: Option<f64>,
+    /// The last that was saved for, until a head tells of it.
+    saved: Option<Saved>,
+    /// It holds no more than this, as found then.
+    holds: Option<(f64, Moment)>,
+}
+
+/// A request that was saved for went.
+#[derive(Clone, Copy, Debug)]
+struct Saved {
+    went: Moment,
+    /// What was there then, if there was room for it.
+    level: f64,
+    amount: f64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -153,6 +174,9 @@ impl Bucket {
             foreign: 0.0,
             drain: 0.0,
             earlier: None,
+            saving: None,
+            saved: None,
+            holds: None,
         }
     }
 
@@ -194,6 +218,11 @@ impl Bucket {
         if self.ramped { self.rate().max(1.0) } else { self.seen.max(self.nominal()).max(1.0) }
     }
 
+    /// The most it can hold at all, as far as that is known.
+    fn holds(&self) -> f64 {
+        self.holds.map_or(f64::INFINITY, |(most, _)| most.max(self.capacity()))
+    }
+
     /// What is kept back, so that lateness and rounding do not add up to a 429.
     pub(crate) fn guard(&self, jitter: Duration) -> f64 {
         let capacity = self.capacity();
@@ -201,7 +230,8 @@ impl Bucket {
     }
 
     /// Refills up to `now`. `room` is how much a waiting request needs at once, if that is more than
-    /// was ever seen: nothing else is let through meanwhile, so it may be believed to fill so far.
+    /// was ever seen: nothing else is let through meanwhile, so it may be believed to fill so far, and
+    /// a little more, since what is needed may grow meanwhile and must not be run after.
     pub(crate) fn advance(&mut self, now: Moment, room: f64) {
         let span = now.since(self.at).as_secs_f64();
         if span <= 0.0 {
@@ -216,13 +246,23 @@ impl Bucket {
         self.seen *= 0.5f64.powf(span / SEEN_HALF_LIFE_S);
         self.drain *= 0.5f64.powf(span / DRAIN_HALF_LIFE_S);
         // Never down to the capacity: what is there was told, or saved for somebody.
+        self.saving = (room > self.capacity()).then_some(room);
+        let room = if room > 0.0 { room + self.rate() * SLACK_S } else { 0.0 };
         let most = self.capacity().max(room).max(self.low);
+        self.holds = self.holds.filter(|(_, found)| now.since(*found) < HOLDS_FOR);
         self.low = (self.low + self.rate() * span).min(most);
         self.high = (self.high + self.nominal() * span).min((self.limit as f64).max(self.low));
     }
 
     /// `amount` was used, or is about to be; a negative one was not used after all.
     pub(crate) fn take(&mut self, now: Moment, amount: f64) {
+        if let Some(need) = self.saving.take_if(|_| amount > 0.0) {
+            // What was saved may have run over: that it may be there was reason enough to try, and is none
+            // to count on the rest.
+            self.saved = Some(Saved { went: now, level: self.low, amount });
+            let sure = self.capacity();
+            self.low = self.low.min(if amount > sure { sure } else { need });
+        }
         self.low -= amount;
         self.high -= amount;
         self.ledger.add(now, amount);
@@ -269,6 +309,7 @@ impl Bucket {
             self.high = if limit > self.limit { self.high + (limit - self.limit) as f64 } else { self.high };
             self.high = self.high.min(limit as f64).max(self.low);
             self.seen = self.seen.min(limit as f64);
+            (self.saved, self.holds) = (None, None);
         }
         (self.limit, self.source) = (limit, source);
     }
@@ -276,13 +317,15 @@ impl Bucket {
     /// A head told a level, of an instant between `sent` and `now`. `late` is how long what we
     /// used may have been under way; `alone`: nothing else of ours was in flight.
     pub(crate) fn hear(&mut self, now: Moment, sent: Moment, told: &Told, late: Duration, alone: bool) {
-        let remaining = told.remaining;
+        let (remaining, saving) = (told.remaining, self.saving);
         self.advance(now, 0.0);
-        let unsure = told.unsure;
+        self.saving = saving;
+        let (unsure, off) = (told.unsure, told.off);
         let (told, err) = (remaining as f64, self.kind.rounding() + unsure * now.since(sent).as_secs_f64());
         self.seen = self.seen.max(told);
         self.heard_at = Some(now);
-        let (low, high) = self.bounds(now, sent.max(now - (MEMORY - late)), told, err, late);
+        let (low, high) = self.bounds(now, sent.max(now - MEMORY.saturating_sub(late)), told, err, late);
+        let left = self.tells_of_saving(now, sent, told, err + off, high);
         if high < self.low {
             // Nothing of what was believed is left to believe: the head's own bounds hold.
             self.foreign += self.low - high;
@@ -294,7 +337,32 @@ impl Bucket {
         if remaining > 0 && low > self.low && !self.ramped {
             self.low = if alone { low } else { self.low + LIFT * (low - self.low) };
         }
+        self.low = self.low.max(left.unwrap_or(f64::NEG_INFINITY));
         self.low = self.low.min(self.high);
+    }
+
+    /// The first head since a saving ended tells what was there then, and so what can be there: `told`
+    /// less `off` at least, of some time after a request that went at `sent`, and `high` at most by now.
+    /// If all that was saved would have been more, it ran over, and the bucket holds no more than it had.
+    /// The head of the very request it was saved for has seen that request; what must be left then is
+    /// the answer.
+    fn tells_of_saving(&mut self, now: Moment, sent: Moment, told: f64, off: f64, high: f64) -> Option<f64> {
+        let saved = self.saved.take_if(|saved| saved.went <= sent)?;
+        let refilled = self.nominal() * now.since(saved.went).as_secs_f64();
+        let used = self.ledger.total() - self.ledger.by(saved.went);
+        if refilled > used {
+            // It may have run over since.
+            return None;
+        }
+        let there = high + off + used - refilled;
+        if there < saved.level.min(self.holds()) {
+            self.holds = Some((there.max(self.capacity()), now));
+        }
+        if told <= off || sent > saved.went {
+            return None;
+        }
+        self.seen = self.seen.max(told - off + saved.amount - refilled);
+        Some(told - off - (used - saved.amount).max(0.0))
     }
 
     /// What others used since an earlier head lies between what is surely missing and what may be;
@@ -353,6 +421,8 @@ impl Bucket {
             self.blamed_at = Some(now);
         }
         self.low = self.low.min(0.0).min(-self.rate() * asked.as_secs_f64());
+        // What was found may have been others' use.
+        (self.saved, self.holds) = (None, None);
     }
 
     /// Usage as a whole grew too sharply: slow down to nine tenths of what went in the last ten
@@ -386,7 +456,7 @@ impl Bucket {
     /// The level at which `amount` may go, if it may be off by `doubt`.
     pub(crate) fn need(&self, amount: f64, doubt: f64, jitter: Duration) -> f64 {
         let guard = self.guard(jitter) + doubt.min(0.3 * self.capacity());
-        let full = 0.999 * (self.limit as f64).max(self.capacity());
+        let full = (0.999 * (self.limit as f64).max(self.capacity())).min(self.holds() + guard);
         (amount + guard).min(full.max(guard))
     }
 
@@ -410,7 +480,7 @@ mod tests {
     const S: Duration = Duration::from_secs(1);
 
     fn told(remaining: u64) -> Told {
-        Told { remaining, unsure: 0.0 }
+        Told { remaining, unsure: 0.0, off: 0.0 }
     }
 
     /// The upstream's own bucket, exact.
@@ -437,8 +507,8 @@ mod tests {
         b.advance(at(60_000), 0.0);
         assert_eq!(b.low(), 1_000.0, "a second's refill, since more was never seen");
         b.advance(at(70_000), 5_000.0);
-        assert_eq!(b.low(), 5_000.0, "and more for whom it is saved");
-        assert_eq!(b.wait(5_000.0, 0.0, 100 * MS), Duration::from_secs_f64(0.4), "the guard");
+        assert_eq!(b.low(), 5_250.0, "and more for whom it is saved");
+        assert_eq!(b.wait(5_000.0, 0.0, 100 * MS), Duration::from_secs_f64(0.15), "the guard");
     }
 
     #[test]
@@ -502,6 +572,34 @@ mod tests {
     }
 
     #[test]
+    fn what_ran_over_is_not_counted_on_and_tells_how_much_it_holds() {
+        let mut b = Bucket::new(Kind::Input, 600_000, Source::Config, at(0));
+        let mut real = Real { rate_per_ms: 10.0, most: 50_000.0, level: 50_000.0, at: 0 };
+        let (mut now, mut waits) = (0, Vec::new());
+        for amount in [90_000.0, 40_000.0, 60_000.0, 90_000.0] {
+            let began = now;
+            while b.low() < b.need(amount, 0.0, 100 * MS) {
+                now += 50;
+                b.advance(at(now), b.need(amount, 0.0, 100 * MS));
+                assert!(now < began + 40_000);
+            }
+            waits.push(now - began);
+            b.take(at(now), amount);
+            assert!(real.level(now) >= amount.min(50_000.0), "it can be let in");
+            real.level -= amount;
+            assert!(b.low() <= real.level(now), "{} over {}", b.low(), real.level);
+            now += 500;
+            let remaining = real.level(now).max(0.0) as u64;
+            b.hear(at(now), at(now - 500), &told(remaining), 100 * MS, false);
+        }
+        // At first until all of it would be there, and at last only until the bucket is full.
+        assert!(waits[0] > 9_000 && waits[3] < 8_000, "{waits:?}");
+        assert!((50_000.0..70_000.0).contains(&b.holds()), "{}", b.holds());
+        b.blame(at(now), S);
+        assert_eq!(b.holds(), f64::INFINITY, "it may have been somebody else's use");
+    }
+
+    #[test]
     fn a_limit_that_is_told_counts_from_then_on() {
         let mut b = Bucket::new(Kind::Requests, 600, Source::Assumed, at(0));
         b.hear(at(1_000), at(900), &told(590), 100 * MS, true);
@@ -542,7 +640,7 @@ mod tests {
                 }
                 while let Some(entry) = heads.first_entry().filter(|e| e.key().0 <= now) {
                     let (_, (sent, told)) = entry.remove_entry();
-                    b.hear(at(now), at(sent), &Told { remaining: told, unsure: 0.0 }, Duration::from_millis(late), false);
+                    b.hear(at(now), at(sent), &Told { remaining: told, unsure: 0.0, off: 0.0 }, Duration::from_millis(late), false);
                 }
                 b.advance(at(now), 0.0);
                 if prng.chance(0.05) {

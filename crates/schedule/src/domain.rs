@@ -35,6 +35,10 @@ impl Knowledge {
 /// What to assume of answers before any was seen.
 const FIRST_S: f64 = 1.0;
 const SPEED: f64 = 60.0;
+/// No model speaks faster, tokens a second.
+const FASTEST: f64 = 2_000.0;
+/// Shorter answers tell nothing of speed.
+const PACED_LEAST: f64 = 20.0;
 /// How much one answer counts in the means.
 const WEIGHT: f64 = 0.05;
 /// A domain that had nothing to do for so long is asked by one request first, however large.
@@ -162,17 +166,16 @@ impl Domain {
         self.late = (self.late * LATE_FADES).max(now.since(went).as_secs_f64().min(30.0));
     }
 
-    /// The first event of an answer came.
-    pub(crate) fn began(&mut self, span: Duration) {
-        self.pace.first += WEIGHT * (span.as_secs_f64() - self.pace.first);
-    }
-
-    /// An answer of `tokens` took `span` from its first event.
-    pub(crate) fn paced(&mut self, tokens: f64, span: Duration) {
-        let seconds = span.as_secs_f64();
-        if tokens >= 20.0 && seconds > 0.05 {
-            let speed = (tokens / seconds).clamp(1.0, 2_000.0);
-            self.pace.speed += WEIGHT * (speed - self.pace.speed);
+    /// An answer of `tokens` took `first` to its first event, and `span` from there. One that came
+    /// faster than any model speaks was held until it was whole, and tells of neither.
+    pub(crate) fn paced(&mut self, tokens: f64, first: Duration, span: Duration) {
+        let speed = tokens / span.as_secs_f64();
+        if !(0.0..FASTEST).contains(&speed) {
+            return;
+        }
+        self.pace.first += WEIGHT * (first.as_secs_f64() - self.pace.first);
+        if tokens >= PACED_LEAST {
+            self.pace.speed += WEIGHT * (speed.max(1.0) - self.pace.speed);
         }
     }
 

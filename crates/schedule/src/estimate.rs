@@ -28,9 +28,13 @@ const CLASSES: usize = 5;
 /// image or a document page: some 1,500 tokens for 100 to 300 KB.
 const USUAL: [f64; CLASSES] = [0.23, 0.40, 0.35, 0.34, 0.008];
 /// No coefficient leaves this span around the usual one: a few absurd reports must not make inputs
-/// free, or unaffordable.
-const LEAST: f64 = 0.2;
+/// free, or unaffordable. What is encoded may be far less: a photograph of 5 MB is 1,600 tokens.
+const LEAST: [f64; CLASSES] = [0.2, 0.2, 0.2, 0.2, 0.02];
 const MOST: f64 = 5.0;
+/// The part of the usual coefficients that surely comes true, whatever the tokenizer: runs of letters
+/// are split somewhere, while an indentation or a rule of dashes may be a single token, and what is
+/// encoded may be nearly nothing.
+const SURELY: [f64; CLASSES] = [0.5, 0.5, 0.15, 0.4, 0.0];
 /// How far one answer moves the coefficients towards what would have been right.
 const STEP: f64 = 0.1;
 /// How much one answer counts in the running error.
@@ -69,6 +73,17 @@ impl Estimator {
         sum.max(1.0)
     }
 
+    /// Tokens that such an input has at the least.
+    pub(crate) fn surely(&self, mix: &Mix) -> f64 {
+        let least = self.per_byte.iter().zip(USUAL).zip(SURELY).map(|((per, usual), part)| per.min(usual) * part);
+        mix.parts().iter().zip(least).map(|(bytes, per)| bytes * per).sum()
+    }
+
+    /// Tokens of its text alone: what is encoded is guessed at too roughly to compare by.
+    pub(crate) fn plain(&self, mix: &Mix) -> f64 {
+        self.tokens(&Mix { encoded: 0, ..*mix })
+    }
+
     /// The upstream counted `actual` tokens, cached ones included.
     pub fn learn(&mut self, mix: &Mix, actual: u64) {
         let actual = actual as f64;
@@ -91,9 +106,9 @@ impl Estimator {
         }
         // Early answers teach more: a tokenizer that is off by a constant is off at once.
         let step = STEP.max(0.5 / self.answers as f64);
-        for ((coefficient, part), usual) in self.per_byte.iter_mut().zip(parts).zip(USUAL) {
+        for (((coefficient, part), usual), least) in self.per_byte.iter_mut().zip(parts).zip(USUAL).zip(LEAST) {
             let better = *coefficient + step * (actual - guess) * part / norm * usual;
-            *coefficient = better.clamp(usual * LEAST, usual * MOST);
+            *coefficient = better.clamp(usual * least, usual * MOST);
         }
     }
 
@@ -156,11 +171,23 @@ mod tests {
     }
 
     #[test]
+    fn photographs_are_learned_to_be_small_and_nothing_is_sure_of_what_is_encoded() {
+        let mut e = Estimator::default();
+        let photograph = Mix { words: 200, encoded: 5_000_000, ..Mix::default() };
+        assert!(e.tokens(&photograph) > 30_000.0 && e.surely(&photograph) < 50.0);
+        (0..100).for_each(|_| e.learn(&photograph, 1_650));
+        assert!((1_400.0..1_900.0).contains(&e.tokens(&photograph)), "{}", e.tokens(&photograph));
+        let text = Mix { words: 40_000, ..Mix::default() };
+        assert!((0.45..0.55).contains(&(e.surely(&text) / Estimator::default().tokens(&text))));
+        assert_eq!(e.plain(&Mix { words: 40_000, ..photograph }), e.tokens(&text));
+    }
+
+    #[test]
     fn absurd_reports_move_it_only_so_far() {
         let (mut e, m) = (Estimator::default(), Mix { words: 1_000, ..Mix::default() });
         (0..10_000).for_each(|_| e.learn(&m, u64::MAX));
         assert!(e.tokens(&m) <= 1_000.0 * USUAL[0] * MOST + 1.0);
         (0..10_000).for_each(|_| e.learn(&m, 1));
-        assert!(e.tokens(&m) >= 1_000.0 * USUAL[0] * LEAST - 1.0);
+        assert!(e.tokens(&m) >= 1_000.0 * USUAL[0] * LEAST[0] - 1.0);
     }
 }

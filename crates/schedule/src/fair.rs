@@ -3,8 +3,10 @@
 //! Three bands share what there is by weight, so that none starves. In a band tenants share by
 //! weight what they *use* (virtual token counter: each tenant's counter rises by what its requests
 //! cost, and the lowest goes first), so a flood delays its sender and nobody else. A tenant that
-//! comes back begins at the lowest counter of those who wait: nobody saves up by being idle. Within
-//! a tenant the one whose time ends first goes first. A tenant that got nothing out of a band for
+//! comes back begins at the lowest counter of those who wait: nobody saves up by being idle. Nor does
+//! anybody run into debt with those who were idle: what a request turns out to have used beyond what
+//! it was charged counts only if others waited when it went, since whoever came later began where its
+//! tenant stood without that. Within a tenant the one whose time ends first goes first. A tenant that got nothing out of a band for
 //! [`crate::Rules::ageing`] has its first there moved up a band: no band starves, and a flood, which
 //! is served all the time, does not climb over the others.
 //!
@@ -181,8 +183,17 @@ impl Fair {
         })
     }
 
-    /// One went, at a `cost`: its tenant and its band have had so much.
-    pub(crate) fn went(&mut self, now: Moment, tenant: TenantId, band: Band, weight: f64, band_weight: f64, cost: f64) {
+    /// One went, at a `cost`: its tenant and its band have had so much. Whether it was taken from
+    /// others, who wait in the same band.
+    pub(crate) fn went(
+        &mut self,
+        now: Moment,
+        tenant: TenantId,
+        band: Band,
+        weight: f64,
+        band_weight: f64,
+        cost: f64,
+    ) -> bool {
         let band = &mut self.bands[band as usize];
         band.counter += cost / band_weight.max(1.0);
         if let Some(queue) = band.tenants.get(&tenant) {
@@ -190,9 +201,10 @@ impl Fair {
         }
         band.charge(tenant, weight, cost);
         band.served(now, tenant);
+        band.order.iter().take(2).any(|(_, other)| *other != tenant)
     }
 
-    /// What one that went really used is `more` than it was charged.
+    /// What one that went while others waited really used is `more` than it was charged.
     pub(crate) fn correct(&mut self, band: Band, tenant: TenantId, weight: f64, more: f64) {
         self.bands[band as usize].charge(tenant, weight, more);
     }

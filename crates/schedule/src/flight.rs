@@ -43,8 +43,8 @@ pub(crate) struct Flight {
     pub(crate) went: Moment,
     pub(crate) began: Option<Moment>,
     pub(crate) metered: bool,
-    /// Its head told levels.
-    pub(crate) told: bool,
+    /// Its head told levels: of which level of its domain's limits, and how much input is left there.
+    pub(crate) told: Option<(usize, Option<u64>)>,
     /// Uncached input taken, tokens: as estimated, or as counted.
     pub(crate) input: f64,
     /// It had been saved for: the bucket was as full as it gets.
@@ -62,6 +62,8 @@ pub(crate) struct Flight {
     /// What its tenant was charged: of the class' quota, nanoseconds; of its own limit, tokens.
     pub(crate) cost: f64,
     pub(crate) tenant_tokens: f64,
+    /// Others waited in its band when it went.
+    pub(crate) contested: bool,
     pub(crate) prefix: Option<Prefix>,
     /// Tokens of that beginning, as estimated.
     pub(crate) prefix_tokens: f64,

@@ -35,22 +35,34 @@ impl Default for Lengths {
     }
 }
 
+/// Half octaves, read off a number's exponent: asked of each answer under way every 50 ms.
 fn bin(tokens: f64) -> usize {
-    ((tokens.max(1.0).log2() * 2.0) as usize).min(BINS - 1)
+    let bits = tokens.max(1.0).to_bits();
+    let (octave, part) = ((bits >> 52) as usize - 1_023, bits & ((1 << 52) - 1));
+    let upper = part >= std::f64::consts::SQRT_2.to_bits() & ((1 << 52) - 1);
+    (octave * 2 + usize::from(upper)).min(BINS - 1)
 }
 
 impl Lengths {
     /// An answer ended with so many tokens.
     pub(crate) fn add(&mut self, tokens: u64) {
-        let tokens = tokens as f64;
-        let bin = &mut self.bins[bin(tokens)];
-        bin.count += 1.0;
-        bin.sum += tokens as f32;
+        let n = bin(tokens as f64);
+        let add = |bin: &mut Bin| {
+            bin.count += 1.0;
+            bin.sum += tokens as f32;
+        };
+        add(&mut self.bins[n]);
+        self.tails[..=n].iter_mut().for_each(add);
         if self.tails[0].count > WEIGHT_MAX {
-            for bin in &mut self.bins {
-                bin.count /= 2.0;
-                bin.sum /= 2.0;
-            }
+            self.fade();
+        }
+    }
+
+    /// Halves everything; and no rounding error of the tails outlives it.
+    fn fade(&mut self) {
+        for bin in &mut self.bins {
+            bin.count /= 2.0;
+            bin.sum /= 2.0;
         }
         let mut tail = Bin::default();
         for (bin, slot) in self.bins.iter().zip(&mut self.tails).rev() {
@@ -117,6 +129,14 @@ mod tests {
             assert!((got / want - 1.0).abs() < 0.12, "{p}: {got} for {want}");
         }
         assert!(l.rest(60_000.0) >= 60_000.0, "past everything seen");
+    }
+
+    #[test]
+    fn bins_are_half_octaves() {
+        for tokens in (0..300_000).map(f64::from).chain([0.5, 1.414, 1.415, 2.8284, 2.8285, 1e12, f64::INFINITY]) {
+            assert_eq!(bin(tokens), ((tokens.max(1.0).log2() * 2.0) as usize).min(BINS - 1), "{tokens}");
+        }
+        assert_eq!(bin(f64::NAN), 0);
     }
 
     #[test]

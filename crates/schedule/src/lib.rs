@@ -56,7 +56,7 @@ pub use ask::{
 };
 pub use estimate::{Estimator, Mix};
 pub use retry::{Backoff, Cause, GiveUp, Retry, RetryBudget, RetryRules};
-pub use rules::{QueueRules, Rules};
+pub use rules::{JITTER_MAX, QueueRules, Rules};
 pub use scheduler::{Audit, FailedAttempt, Scheduler};
 pub use tenant::{TenantLevel, TenantLevels};
 pub use view::{DomainView, KeyView, MeterView, WaitView};

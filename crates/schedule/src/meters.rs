@@ -20,7 +20,7 @@ const IN_FLIGHT_FACTOR: f64 = 2.0;
 /// So many may always be in flight: the law says little of a few.
 const IN_FLIGHT_LEAST: f64 = 8.0;
 /// Times the mean error: two standard deviations, about, of errors spread evenly.
-const DOUBT: f64 = 2.3;
+pub(crate) const DOUBT: f64 = 2.3;
 /// So many may always go in a second.
 const LEAP_LEAST: f64 = 10.0;
 /// How long nothing can be heard of a request, beside the network's jitter.
@@ -152,7 +152,9 @@ impl Meters {
             let Some(bucket) = bucket else { continue };
             *room = bucket.need(amount, doubt, jitter);
             if *room > bucket.capacity() {
-                longest = longest.max(Duration::from_secs_f64((*room / bucket.rate().max(1e-6)).min(86_400.0)));
+                // What is owed is to be refilled first.
+                let missing = *room - bucket.low().min(0.0);
+                longest = longest.max(Duration::from_secs_f64((missing / bucket.rate().max(1e-6)).min(86_400.0)));
             }
         }
         longest
@@ -168,13 +170,13 @@ impl Meters {
         self.room = [0.0; 3];
     }
 
-    /// Whether an input of so many tokens can never go, and what the limit is.
-    pub(crate) fn never(&self, now: Moment, input: f64) -> Option<u64> {
+    /// Whether an input can never go, and what the limit is: it has `surely` more tokens than that, or
+    /// its text alone (`plain`, as estimated) is as long as what was refused.
+    pub(crate) fn never(&self, now: Moment, surely: f64, plain: f64) -> Option<u64> {
         // What is only assumed refuses nobody.
         let limit = self.input.as_ref().filter(|b| b.source() != Source::Assumed).map(|b| b.limit())?;
         let refused = self.too_large.filter(|(_, at)| now.since(*at) < TOO_LARGE_FOR).map(|(tokens, _)| tokens);
-        // An estimate may be a third too high.
-        (input > limit as f64 * 1.5 || refused.is_some_and(|tokens| input >= tokens * 0.95)).then_some(limit)
+        (surely > limit as f64 || refused.is_some_and(|tokens| plain >= tokens * 0.95)).then_some(limit)
     }
 
     /// Why a request cannot go at this level now; `None`: it can.
@@ -278,6 +280,21 @@ impl Meters {
         take(&mut self.output, output);
     }
 
+    /// A request that went at `then` was refused unread: its input was, as a rule, not charged. If its
+    /// answer's head told of `remaining` input, that says whether it was.
+    pub(crate) fn unread(&mut self, now: Moment, then: Moment, input: f64, remaining: Option<u64>, late: Duration) {
+        if let Some(bucket) = &mut self.requests {
+            bucket.maybe_back(1.0);
+        }
+        let alone = self.in_flight == 0;
+        if let Some(bucket) = &mut self.input {
+            bucket.amend(then, -input);
+            if let Some(remaining) = remaining {
+                bucket.hear(now, then, &Told { remaining, unsure: 0.0, off: 0.0 }, late, alone);
+            }
+        }
+    }
+
     /// What was taken for a request may have been given back.
     pub(crate) fn maybe_back(&mut self, input: f64) {
         if let Some(bucket) = &mut self.requests {
@@ -300,22 +317,22 @@ impl Meters {
         }
     }
 
-    /// A head told levels, for a request that went at `sent`.
-    pub(crate) fn hear(&mut self, now: Moment, sent: Moment, levels: &Levels, late: Duration, alone: bool) {
+    /// A head told levels, for a request that went at `sent`, whose input may be off by `off`.
+    pub(crate) fn hear(&mut self, now: Moment, sent: Moment, levels: &Levels, off: f64, late: Duration, alone: bool) {
         let limits = Limits {
             requests: levels.requests.limit,
             input_tokens: levels.input_tokens.limit,
             output_tokens: levels.output_tokens.limit,
         };
         self.limit(limits, Source::Header, now);
-        let hear = |bucket: &mut Option<Bucket>, level: &Level, unsure: f64| {
+        let hear = |bucket: &mut Option<Bucket>, level: &Level, unsure: f64, off: f64| {
             if let (Some(bucket), Some(remaining)) = (bucket, level.remaining) {
-                bucket.hear(now, sent, &Told { remaining, unsure }, late, alone);
+                bucket.hear(now, sent, &Told { remaining, unsure, off }, late, alone);
             }
         };
-        hear(&mut self.requests, &levels.requests, 0.0);
-        hear(&mut self.input, &levels.input_tokens, 0.0);
-        hear(&mut self.output, &levels.output_tokens, self.unsure);
+        hear(&mut self.requests, &levels.requests, 0.0, 0.0);
+        hear(&mut self.input, &levels.input_tokens, 0.0, off);
+        hear(&mut self.output, &levels.output_tokens, self.unsure, 0.0);
     }
 
     /// A 429 named a limiter and asked to wait; `tokens` is the input it refused although it had been

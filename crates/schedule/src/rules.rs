@@ -19,6 +19,9 @@ impl Default for QueueRules {
     }
 }
 
+/// The most that [`Rules::jitter`] may be: ten seconds of a limit kept back are a sixth of a minute's.
+pub const JITTER_MAX: Duration = Duration::from_secs(10);
+
 /// The scheduler's rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
@@ -31,7 +34,7 @@ pub struct Rules {
     /// How failed attempts are repeated.
     pub retry: RetryRules,
     /// How much later than it is reckoned here something may count at the upstream: the network's
-    /// jitter, and the 50 ms by which progress is told late.
+    /// jitter, and the 50 ms by which progress is told late. At most [`JITTER_MAX`].
     pub jitter: Duration,
 }
 

@@ -58,9 +58,45 @@ pub struct Retention {
 
 /// What a run deletes.
 #[derive(Clone, Debug)]
-pub(crate) enum Scope {
-    EndUser { tenant: String, end_user: String },
-    Retention { tenant: String, keep: Retention, now_ms: u64 },
+pub enum Scope {
+    /// All in which an end user took part.
+    EndUser {
+        /// The tenant.
+        tenant: String,
+        /// The end user's id.
+        end_user: String,
+    },
+    /// What a tenant no longer keeps.
+    Retention {
+        /// The tenant.
+        tenant: String,
+        /// What it keeps.
+        keep: Retention,
+        /// Now, wall clock, ms since 1970.
+        now_ms: u64,
+    },
+}
+
+/// What a run would delete: picked, and still there.
+#[derive(Clone, Debug, Default)]
+pub struct Picked {
+    victims: Vec<Victim>,
+    /// Whether there is more than one run deletes.
+    pub more: bool,
+    /// Whether one that changes before it is deleted has to go all the same.
+    all_must_go: bool,
+}
+
+impl Picked {
+    /// Where they are.
+    pub fn addresses(&self) -> Result<Vec<Address>, StoreError> {
+        self.victims.iter().map(|victim| Address::new(&victim.gone.tenant, &victim.gone.name)).collect()
+    }
+
+    /// Spares those of whose names `goes` says no.
+    pub fn only(&mut self, mut goes: impl FnMut(&str) -> bool) {
+        self.victims.retain(|victim| goes(&victim.gone.name));
+    }
 }
 
 /// A conversation as it looked when it was picked.
@@ -117,38 +153,46 @@ pub(crate) fn note_cleared(deleted: &mut Deleted, cleared: bool) {
 
 /// A whole run, led from a reading thread.
 pub(crate) fn run(connection: &Connection, changes: &Changes, scope: &Scope, reply: Reply<Deleted>) {
-    let end = in_one_moment(connection, |connection| pick(connection, scope)).and_then(|mut victims| {
-        let more = victims.len() > RUN_MAX;
-        victims.truncate(RUN_MAX);
-        let mut all = Deleted { wal_cleared: true, more, ..Deleted::default() };
-        let steps: Vec<Vec<Victim>> = victims.chunks(STEP).map(<[Victim]>::to_vec).collect();
-        let last = steps.len().saturating_sub(1);
-        for (index, step) in steps.into_iter().enumerate() {
-            let picked = step.len();
-            let work = move |connection: &Connection| delete_step(connection, &step);
-            let step = if index == last { changes.ask_clearing(work, note_cleared) } else { changes.ask(0, work) };
-            match step.wait() {
-                Ok(mut step) => {
-                    // Of an end user's, one that went on meanwhile has to go all the same.
-                    all.more |= step.conversations.len() < picked && matches!(scope, Scope::EndUser { .. });
-                    all.conversations.append(&mut step.conversations);
-                    all.wal_cleared = step.wal_cleared;
-                }
-                Err(error) if all.conversations.is_empty() => return Err(error),
-                Err(error) => {
-                    (all.stopped_by, all.more, all.wal_cleared) = (Some(error), true, false);
-                    break;
-                }
-            }
-        }
-        Ok(all)
-    });
+    let picked = in_one_moment(connection, |connection| pick(connection, scope));
     // Who does not listen any more does not want to know.
-    let _ = reply.send(end);
+    let _ = reply.send(picked.and_then(|picked| delete_picked(changes, picked)));
 }
 
-/// Whom a run deletes: at most one more than it may.
-fn pick(connection: &Connection, scope: &Scope) -> Result<Vec<Victim>, StoreError> {
+/// Deletes those that did not change since they were picked; led from a reading thread.
+pub(crate) fn delete_picked(changes: &Changes, picked: Picked) -> Result<Deleted, StoreError> {
+    let mut all = Deleted { wal_cleared: true, more: picked.more, ..Deleted::default() };
+    let steps: Vec<Vec<Victim>> = picked.victims.chunks(STEP).map(<[Victim]>::to_vec).collect();
+    let last = steps.len().saturating_sub(1);
+    for (index, step) in steps.into_iter().enumerate() {
+        let asked = step.len();
+        let work = move |connection: &Connection| delete_step(connection, &step);
+        let step = if index == last { changes.ask_clearing(work, note_cleared) } else { changes.ask(0, work) };
+        match step.wait() {
+            Ok(mut step) => {
+                all.more |= step.conversations.len() < asked && picked.all_must_go;
+                all.conversations.append(&mut step.conversations);
+                all.wal_cleared = step.wal_cleared;
+            }
+            Err(error) if all.conversations.is_empty() => return Err(error),
+            Err(error) => {
+                (all.stopped_by, all.more, all.wal_cleared) = (Some(error), true, false);
+                break;
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// Whom a run deletes.
+pub(crate) fn pick(connection: &Connection, scope: &Scope) -> Result<Picked, StoreError> {
+    let mut victims = candidates(connection, scope)?;
+    let more = victims.len() > RUN_MAX;
+    victims.truncate(RUN_MAX);
+    Ok(Picked { victims, more, all_must_go: matches!(scope, Scope::EndUser { .. }) })
+}
+
+/// Whom a run would delete: at most one more than it may.
+fn candidates(connection: &Connection, scope: &Scope) -> Result<Vec<Victim>, StoreError> {
     match scope {
         Scope::EndUser { tenant, end_user } => {
             let sql = "SELECT conversation, updated_ms, name, turns, bytes FROM conversations

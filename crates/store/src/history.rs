@@ -43,7 +43,7 @@ pub(crate) fn find(connection: &Connection, address: &Address) -> Result<(i64, C
 /// A conversation with its turns from `from` on, as many as fit.
 pub(crate) fn read(connection: &Connection, address: &Address, from: u32) -> Result<History, StoreError> {
     let (key, conversation) = find(connection, address)?;
-    let (turns, next) = turns(connection, key, from, READ_BYTES_MAX)?;
+    let (turns, next) = turns(connection, key, from, u32::MAX, READ_BYTES_MAX)?;
     let summaries = summaries(connection, key)?;
     let sql = "SELECT turns, state FROM windows WHERE conversation = ?1";
     let window = connection
@@ -53,11 +53,12 @@ pub(crate) fn read(connection: &Connection, address: &Address, from: u32) -> Res
     Ok(History { conversation, turns, next, summaries, window })
 }
 
-/// Turns from `from` on, at most `bytes_max` but at least one, and where to go on.
+/// Turns from `from` on, at most `turns_max` and `bytes_max` but at least one, and where to go on.
 pub(crate) fn turns(
     connection: &Connection,
     conversation: i64,
     from: u32,
+    turns_max: u32,
     bytes_max: u64,
 ) -> Result<(Vec<Turn>, Option<u32>), StoreError> {
     let sql = "SELECT turn, number, status, created_ms, bytes, request_hash, request_id, end_user, model, stop_reason,
@@ -68,7 +69,7 @@ pub(crate) fn turns(
     let (mut turns, mut total) = (Vec::new(), 0);
     while let Some(row) = rows.next()? {
         let bytes = unsigned(row.get(4)?);
-        if !turns.is_empty() && total + bytes > bytes_max {
+        if !turns.is_empty() && (total + bytes > bytes_max || turns.len() >= turns_max as usize) {
             return Ok((turns, Some(row.get(1)?)));
         }
         total += bytes;

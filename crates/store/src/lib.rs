@@ -36,13 +36,13 @@ mod transfer;
 mod turn;
 mod writer;
 
-pub use delete::{Deleted, Gone, Retention};
+pub use delete::{Deleted, Gone, Picked, Retention, Scope};
 pub use error::StoreError;
 pub use history::{Page, PageCursor};
 pub use pending::Pending;
-pub use stats::{Stats, TenantStats};
+pub use stats::{Size, Stats, TenantStats};
 pub use store::{Durability, Settings, Store};
-pub use transfer::{Chunk, Export, ExportCursor, Imported};
+pub use transfer::{Chunk, Export, ExportCursor, IMPORT_BYTES_MAX, Imported, Lines};
 pub use turn::{
     Address, Appended, Conversation, History, NewTurn, Status, Summary, TokenCounts, Turn, TurnContent, Window,
 };

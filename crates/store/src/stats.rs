@@ -49,14 +49,36 @@ pub(crate) fn stats(connection: &Connection) -> Result<Stats, StoreError> {
     })?;
     let tenants = tenants.collect::<Result<_, _>>()?;
     let blobs = connection.query_row("SELECT count(*) FROM blobs", [], |row| row.get(0))?;
+    let Size { file_bytes, free_bytes } = size(connection)?;
+    Ok(Stats { tenants, blobs: unsigned(blobs), file_bytes, free_bytes })
+}
+
+/// What the file takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// Size of the database's file, bytes.
+    pub file_bytes: u64,
+    /// Of these, in pages that are free for new content.
+    pub free_bytes: u64,
+}
+
+/// What the file takes; looks at nothing but its first page.
+pub(crate) fn size(connection: &Connection) -> Result<Size, StoreError> {
     let number = |what| connection.pragma_query_value(None, what, |row| row.get::<_, i64>(0)).map(unsigned);
     let page = number("page_size")?;
-    Ok(Stats {
-        tenants,
-        blobs: unsigned(blobs),
-        file_bytes: number("page_count")? * page,
-        free_bytes: number("freelist_count")? * page,
-    })
+    Ok(Size { file_bytes: number("page_count")? * page, free_bytes: number("freelist_count")? * page })
+}
+
+/// Every tenant that has a conversation, by name.
+pub(crate) fn tenants(connection: &Connection) -> Result<Vec<String>, StoreError> {
+    // From one to the next by the index, instead of over all conversations.
+    let sql = "WITH RECURSIVE next(tenant) AS (SELECT min(tenant) FROM conversations UNION ALL
+                 SELECT (SELECT min(c.tenant) FROM conversations AS c WHERE c.tenant > next.tenant) FROM next
+                 WHERE next.tenant IS NOT NULL)
+               SELECT tenant FROM next WHERE tenant IS NOT NULL";
+    let mut statement = connection.prepare_cached(sql)?;
+    let tenants = statement.query_map([], |row| row.get(0))?;
+    Ok(tenants.collect::<Result<_, _>>()?)
 }
 
 /// Rules the schema cannot state, each as a query for what breaks it.

@@ -6,14 +6,14 @@
 
 use crate::StoreError;
 use crate::append::{self, Prepared, Row};
-use crate::delete::{self, Deleted, Retention, Scope};
+use crate::delete::{self, Deleted, Picked, Retention, Scope};
 use crate::files::{self, FileLock};
 use crate::history::{self, Page, PageCursor};
 use crate::pending::{Pending, Reply};
 use crate::readers::Reads;
-use crate::stats::{self, Stats};
-use crate::transfer::{self, Chunk, Export, ExportCursor, Imported};
-use crate::turn::{Address, Appended, BESIDE_BYTES_MAX, History, NewTurn, Summary, check_tenant};
+use crate::stats::{self, Size, Stats};
+use crate::transfer::{self, Chunk, Export, ExportCursor, Imported, Lines};
+use crate::turn::{Address, Appended, BESIDE_BYTES_MAX, Conversation, History, NewTurn, Summary, Turn, check_tenant};
 use crate::writer::{Changes, Writer};
 use std::path::Path;
 use std::thread::JoinHandle;
@@ -138,6 +138,26 @@ impl Store {
         self.reads.ask(move |db| history::read(db, &address, from))
     }
 
+    /// A conversation without its turns.
+    pub fn conversation(&self, address: Address) -> Pending<Conversation> {
+        self.reads.ask(move |db| history::find(db, &address).map(|(_, conversation)| conversation))
+    }
+
+    /// At most `turns_max` turns of a conversation from number `from` on, at most `bytes_max` but at
+    /// least one, and where to go on.
+    pub fn turns(
+        &self,
+        address: Address,
+        from: u32,
+        turns_max: u32,
+        bytes_max: u64,
+    ) -> Pending<(Vec<Turn>, Option<u32>)> {
+        self.reads.ask(move |db| {
+            let (key, _) = history::find(db, &address)?;
+            history::turns(db, key, from, turns_max, bytes_max)
+        })
+    }
+
     /// The number of the turn that came of a request whose body has this SHA-256, if it is one of the
     /// last eight: a retry of it need not be asked again.
     pub fn find_request(&self, address: Address, hash: [u8; 32]) -> Pending<Option<u32>> {
@@ -193,6 +213,21 @@ impl Store {
         self.delete_all(Scope::Retention { tenant: tenant.to_owned(), keep, now_ms })
     }
 
+    /// What a deletion of many would delete, up to 1,024: whoever has one of them in use can see to
+    /// that first.
+    pub fn pick(&self, scope: Scope) -> Pending<Picked> {
+        self.reads.ask(move |db| delete::pick(db, &scope))
+    }
+
+    /// Deletes for good what was picked, as far as it did not change since.
+    pub fn delete_picked(&self, picked: Picked) -> Pending<Deleted> {
+        let changes = self.changes.clone();
+        self.reads.ask_with(0, move |_, reply| {
+            // Who does not listen any more does not want to know.
+            let _ = reply.send(delete::delete_picked(&changes, picked));
+        })
+    }
+
     fn delete_all(&self, scope: Scope) -> Pending<Deleted> {
         let changes = self.changes.clone();
         self.reads.ask_with(0, move |db, reply| delete::run(db, &changes, &scope, reply))
@@ -225,6 +260,32 @@ impl Store {
             // Who does not listen any more does not want to know.
             Err(error) => drop(reply.send(Err(error))),
         })
+    }
+
+    /// The first half of an import: reads and checks lines, and writes nothing.
+    pub fn read_lines(&self, tenant: &str, lines: Vec<u8>) -> Pending<Lines> {
+        let tenant = tenant.to_owned();
+        self.reads.ask_with(lines.len(), move |_, reply| {
+            let read = check_tenant(&tenant).and_then(|()| transfer::prepare(&tenant, &lines));
+            // Who does not listen any more does not want to know.
+            let _ = reply.send(read);
+        })
+    }
+
+    /// Its second half: writes them, all or none.
+    pub fn import_lines(&self, lines: Lines) -> Pending<Imported> {
+        let bytes_max = self.settings.conversation_bytes_max;
+        self.changes.ask(lines.held, move |db| transfer::import(db, &lines, bytes_max))
+    }
+
+    /// What the file takes; cheap enough to be asked every minute.
+    pub fn size(&self) -> Pending<Size> {
+        self.reads.ask(stats::size)
+    }
+
+    /// Every tenant that has a conversation, by name.
+    pub fn tenants(&self) -> Pending<Vec<String>> {
+        self.reads.ask(stats::tenants)
     }
 
     /// What there is, in numbers.

@@ -12,6 +12,7 @@ use crate::history::{self, CONVERSATION, conversation_of};
 use crate::lines::{self, Line};
 use crate::turn::{Address, Conversation, NewTurn, Summary, Turn, signed};
 use rusqlite::{Connection, OptionalExtension, params};
+use std::collections::BTreeSet;
 
 /// A chunk ends after the line that reaches this many bytes.
 const CHUNK_BYTES: usize = 8 << 20;
@@ -81,8 +82,8 @@ pub(crate) fn export(
                     let next = ExportCursor { name: conversation.name, turn: Some(turn) };
                     return Ok(Chunk { lines, next: Some(next) });
                 }
-                let (turns, next) =
-                    history::turns(connection, key, turn, CHUNK_BYTES.saturating_sub(lines.len()) as u64)?;
+                let room = CHUNK_BYTES.saturating_sub(lines.len()) as u64;
+                let (turns, next) = history::turns(connection, key, turn, u32::MAX, room)?;
                 turns.iter().try_for_each(|turn| lines::write_turn(&mut lines, &conversation.name, turn))?;
                 turn = next.unwrap_or(u32::MAX);
             }
@@ -134,7 +135,7 @@ fn following(connection: &Connection, what: &Export, after: &str) -> Result<Opti
 }
 
 /// Most bytes of lines that are imported together: room for the longest turn in its longest spelling.
-const IMPORT_BYTES_MAX: u64 = 160 << 20;
+pub const IMPORT_BYTES_MAX: u64 = 160 << 20;
 
 /// What became of imported lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -155,6 +156,15 @@ pub(crate) enum PreparedLine {
 }
 
 impl PreparedLine {
+    fn address(&self) -> Option<&Address> {
+        match self {
+            PreparedLine::Header => None,
+            PreparedLine::Conversation { address, .. }
+            | PreparedLine::Turn { address, .. }
+            | PreparedLine::Summary { address, .. } => Some(address),
+        }
+    }
+
     /// Reads and checks a line of `tenant`'s import.
     pub(crate) fn new(tenant: &str, line: &[u8]) -> Result<Self, StoreError> {
         Ok(match lines::read(line)? {
@@ -185,8 +195,23 @@ impl PreparedLine {
     }
 }
 
+/// Lines of an import that were read and checked, and are not written yet.
+#[derive(Debug)]
+pub struct Lines {
+    lines: Vec<(usize, PreparedLine)>,
+    /// Bytes they came as.
+    pub(crate) held: usize,
+}
+
+impl Lines {
+    /// The conversations they are about.
+    pub fn conversations(&self) -> BTreeSet<Address> {
+        self.lines.iter().filter_map(|(_, line)| line.address()).cloned().collect()
+    }
+}
+
 /// Reads and checks lines of `tenant`'s import; empty ones are passed over.
-pub(crate) fn prepare(tenant: &str, lines: &[u8]) -> Result<Vec<(usize, PreparedLine)>, StoreError> {
+pub(crate) fn prepare(tenant: &str, lines: &[u8]) -> Result<Lines, StoreError> {
     if lines.len() as u64 > IMPORT_BYTES_MAX {
         let size = lines.len() as u64;
         return Err(StoreError::TooLarge {
@@ -199,17 +224,13 @@ pub(crate) fn prepare(tenant: &str, lines: &[u8]) -> Result<Vec<(usize, Prepared
     let prepared = numbered.map(|(line, number)| {
         PreparedLine::new(tenant, line).map(|line| (number, line)).map_err(|error| error.at_line(number))
     });
-    prepared.collect()
+    Ok(Lines { lines: prepared.collect::<Result<_, _>>()?, held: lines.len() })
 }
 
 /// Writes lines, those aside that are there.
-pub(crate) fn import(
-    connection: &Connection,
-    lines: &[(usize, PreparedLine)],
-    bytes_max: u64,
-) -> Result<Imported, StoreError> {
+pub(crate) fn import(connection: &Connection, lines: &Lines, bytes_max: u64) -> Result<Imported, StoreError> {
     let mut imported = Imported::default();
-    for (number, line) in lines {
+    for (number, line) in &lines.lines {
         if import_line(connection, line, bytes_max).map_err(|error| error.at_line(*number))? {
             imported.added += 1;
         } else {
@@ -229,7 +250,7 @@ fn import_line(connection: &Connection, line: &PreparedLine, bytes_max: u64) -> 
             if !(1..=row.turns).contains(&turn.number) {
                 return append::append(connection, prepared, bytes_max).map(|_| true);
             }
-            let (found, _) = history::turns(connection, row.conversation, turn.number, 0)?;
+            let (found, _) = history::turns(connection, row.conversation, turn.number, 1, 0)?;
             same(found.first() == Some(&**turn))
         }
         PreparedLine::Summary { address, summary } => {

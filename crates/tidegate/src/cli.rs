@@ -24,6 +24,8 @@ pub enum Command {
     Simulate(Simulate),
     /// Measure a Claude-compatible endpoint.
     Bench(Box<Bench>),
+    /// Talk to a model in a conversation that a gateway keeps.
+    Chat(Chat),
     /// Check a configuration file and say what it means.
     CheckConfig {
         /// The file.
@@ -96,6 +98,10 @@ pub struct Serve {
     /// Upstream key. Other users of this machine can see arguments: prefer ANTHROPIC_API_KEY.
     #[arg(long)]
     pub upstream_key: Option<String>,
+    /// Keep conversations in this file, in place of the configuration's; it is made if it is not there.
+    /// [default with --simulate: a scratch file]
+    #[arg(long, value_name = "FILE")]
+    pub conversations: Option<PathBuf>,
     /// Data-plane threads. [default: one per core]
     #[arg(long)]
     pub threads: Option<u8>,
@@ -136,6 +142,48 @@ pub struct Simulate {
     pub tls_key: Option<PathBuf>,
 }
 
+/// `tidegate chat`
+#[derive(Args, Debug)]
+pub struct Chat {
+    /// The gateway. [default: http://127.0.0.1:4600]
+    #[arg(long)]
+    pub url: Option<String>,
+    /// Conversation to go on with, or to begin. [default: a new one]
+    #[arg(long, value_name = "ID", value_parser = conversation)]
+    pub conversation: Option<String>,
+    /// Model to ask. [default: that of the last turn, or claude-sonnet-5-5]
+    #[arg(long)]
+    pub model: Option<String>,
+    /// System prompt, sent with each turn.
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
+    /// The most output tokens of an answer.
+    #[arg(long, value_name = "N", default_value_t = 4_096, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_tokens: u32,
+    /// Send this, show the answer and leave.
+    #[arg(long, value_name = "TEXT")]
+    pub once: Option<String>,
+    /// Start a gateway and the simulated API for this chat: no key, no network.
+    #[arg(long, conflicts_with_all = ["url", "ca"])]
+    pub simulate: bool,
+    /// With --simulate: keep conversations in this file. [default: a scratch file that goes with the chat]
+    #[arg(long, value_name = "FILE", requires = "simulate")]
+    pub conversations: Option<PathBuf>,
+    /// Over https, believe only the certificates in this PEM file.
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+}
+
+/// A conversation's id, as it can stand in a header.
+fn conversation(text: &str) -> Result<String, String> {
+    let fits = (1..=128).contains(&text.chars().count()) && !text.chars().any(char::is_control) && text.trim() == text;
+    if fits {
+        Ok(text.to_owned())
+    } else {
+        Err("1 to 128 characters, no control characters, no space at the ends".to_owned())
+    }
+}
+
 /// What to ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum BenchMode {
@@ -163,6 +211,57 @@ pub enum BenchCommand {
     Peers(Peers),
     /// Load Tidegate for a long time and see whether anything grows or is left behind.
     Soak(Soak),
+    /// Measure what conversations cost and what they save.
+    Conversations(BenchConversations),
+}
+
+/// A part of `bench conversations`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ConversationsRow {
+    /// Long conversations against the prompt cache, by who keeps the window.
+    Cache,
+    /// How far token estimates are off.
+    Estimate,
+    /// Turns beside the same requests without a conversation.
+    Turns,
+    /// A conversation that is not in memory.
+    Recall,
+    /// Memory with many conversations.
+    Memory,
+}
+
+impl ConversationsRow {
+    /// All of them, in the order of the page.
+    pub const ALL: [ConversationsRow; 5] = [
+        ConversationsRow::Cache,
+        ConversationsRow::Estimate,
+        ConversationsRow::Turns,
+        ConversationsRow::Recall,
+        ConversationsRow::Memory,
+    ];
+}
+
+/// `tidegate bench conversations`
+#[derive(Args, Debug)]
+pub struct BenchConversations {
+    /// How many conversations are held against the cache; ten times as many against the memory.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub talks: u16,
+    /// Turns of each against the cache.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    pub turns: u16,
+    /// Tokens of the window there; what is said grows with it.
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(5_000..=200_000))]
+    pub window: u64,
+    /// Only these parts, separated by commas. [default: all]
+    #[arg(long, value_delimiter = ',', value_enum)]
+    pub only: Vec<ConversationsRow>,
+    /// Where all texts come from.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Write the result to this file as a page for docs/measurements.
+    #[arg(long, value_name = "FILE")]
+    pub markdown: Option<PathBuf>,
 }
 
 /// `tidegate bench soak`

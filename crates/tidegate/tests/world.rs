@@ -18,6 +18,7 @@ mod world {
     pub(crate) mod checks;
     pub(crate) mod client;
     pub(crate) mod plan;
+    pub(crate) mod quota;
     pub(crate) mod run;
     pub(crate) mod scene;
     pub(crate) mod story;

@@ -30,7 +30,7 @@ pub use clock::Clock;
 pub use dial::{Dial, DialClocks, DialError, DialStage, Dialing, Dialled, HttpOffer, Target, TcpDial};
 pub use io::{BoxIo, Io};
 pub use listen::{Accepted, Accepting, Listen, TcpListen, TlsListen};
-pub use memory::MemoryNetwork;
+pub use memory::{MemoryNetwork, pipe};
 pub use scratch::with_scratch;
 pub use stamp::{STAMP_BYTES, stamp, stamped_ago};
 pub use stream::ServerStream;

@@ -113,7 +113,7 @@ impl Listen for MemoryListen {
 }
 
 /// Two ends of one connection.
-fn pipe() -> (BoxIo, BoxIo) {
+pub fn pipe() -> (BoxIo, BoxIo) {
     let (a, b) = tokio::io::duplex(PIPE_BYTES);
     let reset = Arc::new(AtomicBool::new(false));
     let end = |pipe, reset| Box::new(MemoryIo { pipe, reset, resets: false });

@@ -105,6 +105,15 @@ impl ServerStream {
         }
     }
 
+    /// Whether closing before the body's end tells the client that it is not whole. If not, only breaking
+    /// it off does, which can take along what is still on its way.
+    pub fn close_breaks_off(&self) -> bool {
+        match self {
+            ServerStream::Http1(conn) => conn.close_breaks_off(),
+            ServerStream::Http2(_) => false,
+        }
+    }
+
     /// Bytes that wait to be taken by the transport or the client's window.
     pub fn unwritten(&self) -> usize {
         either!(self, s => s.unwritten())

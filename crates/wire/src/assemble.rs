@@ -30,6 +30,8 @@ struct Block {
     thinking: String,
     partial_json: String,
     citations: Vec<Box<RawValue>>,
+    /// Whether its stop event came.
+    ended: bool,
 }
 
 /// Puts one answer together.
@@ -83,6 +85,12 @@ impl Assembler {
                 block.add(&delta)?;
                 self.bytes += data.len();
             }
+            "content_block_stop" => {
+                let index: usize = object.parse("index").ok_or(Unassemblable("a block's end has no index"))?;
+                if let Some(block) = self.blocks.get_mut(index) {
+                    block.ended = true;
+                }
+            }
             "message_delta" => {
                 self.message_delta(&object)?;
                 self.bytes += data.len();
@@ -125,11 +133,38 @@ impl Assembler {
 
     /// The answer. Call it after `message_stop`.
     pub fn finish(self) -> Result<Vec<u8>, Unassemblable> {
-        let mut message = self.message.ok_or(Unassemblable("the stream had no message_start"))?;
-        let blocks: Result<Vec<Fields>, _> = self.blocks.into_iter().map(Block::end).collect();
-        message.put("content", &blocks?);
-        serde_json::to_vec(&message).map_err(|_| Unassemblable("the answer could not be written"))
+        let blocks = self.blocks;
+        write(self.message, blocks)
     }
+
+    /// What there is of an answer that broke off, as far as it can be sent again: whole blocks, and
+    /// a text as far as it came. Calls of tools are left out, the client's because nobody will have
+    /// run them, the server's if their result is missing; so is thinking that nothing follows.
+    /// `None` if nothing is left.
+    pub fn finish_broken(self) -> Option<Vec<u8>> {
+        let kind = |block: &Block| block.fields.get("type").map(|t| t.get().trim_matches('"').to_owned());
+        let ended = self.blocks.iter().filter(|block| block.ended);
+        let answered: Vec<String> = ended.filter_map(|block| block.string("tool_use_id")).collect();
+        let mut blocks: Vec<Block> = self.blocks;
+        blocks.retain(|block| match kind(block).as_deref() {
+            Some("text") => !block.text.trim().is_empty(),
+            Some("tool_use") => false,
+            Some("server_tool_use" | "mcp_tool_use") => block.string("id").is_some_and(|id| answered.contains(&id)),
+            _ => block.ended,
+        });
+        let thinks = |block: &Block| matches!(kind(block).as_deref(), Some("thinking" | "redacted_thinking"));
+        while blocks.last().is_some_and(thinks) {
+            blocks.pop();
+        }
+        if blocks.is_empty() { None } else { write(self.message, blocks).ok() }
+    }
+}
+
+fn write(message: Option<Fields>, blocks: Vec<Block>) -> Result<Vec<u8>, Unassemblable> {
+    let mut message = message.ok_or(Unassemblable("the stream had no message_start"))?;
+    let blocks: Result<Vec<Fields>, _> = blocks.into_iter().map(Block::end).collect();
+    message.put("content", &blocks?);
+    serde_json::to_vec(&message).map_err(|_| Unassemblable("the answer could not be written"))
 }
 
 fn string(object: &RawObject<'_>, key: &str) -> Result<String, Unassemblable> {
@@ -140,7 +175,18 @@ impl Block {
     fn begin(fields: Fields) -> Self {
         let text = |key: &str| fields.get(key).and_then(|v| serde_json::from_str(v.get()).ok()).unwrap_or_default();
         let citations = fields.get("citations").and_then(|v| serde_json::from_str(v.get()).ok()).unwrap_or_default();
-        Block { text: text("text"), thinking: text("thinking"), partial_json: String::new(), citations, fields }
+        Block {
+            text: text("text"),
+            thinking: text("thinking"),
+            partial_json: String::new(),
+            citations,
+            fields,
+            ended: false,
+        }
+    }
+
+    fn string(&self, key: &str) -> Option<String> {
+        self.fields.get(key).and_then(|value| serde_json::from_str(value.get()).ok())
     }
 
     fn add(&mut self, delta: &RawObject<'_>) -> Result<(), Unassemblable> {
@@ -234,6 +280,35 @@ mod tests {
             r#""usage":{"input_tokens":12,"output_tokens":5,"service_tier":"standard"},"stop_details":null,"context_management":{"applied_edits":[]}}"#
         );
         assert_eq!(answer.as_deref(), Ok(want));
+    }
+
+    fn broken(datas: &[&str]) -> Option<String> {
+        let mut assembler = Assembler::new();
+        for data in datas {
+            let mut event = Vec::new();
+            sse::write(&mut event, "x", data.as_bytes());
+            assembler.add(&event).unwrap();
+        }
+        assembler.finish_broken().map(|v| String::from_utf8(v).expect("text"))
+    }
+
+    #[test]
+    fn of_an_answer_that_broke_off_only_what_can_be_sent_again_is_left() {
+        let think = r#"{"type":"content_block_start","index":0,"content_block":{"type":"thinking","thinking":"hm","signature":"S"}}"#;
+        let stop0 = r#"{"type":"content_block_stop","index":0}"#;
+        let text = r#"{"type":"content_block_start","index":1,"content_block":{"type":"text","text":""}}"#;
+        let half = r#"{"type":"content_block_delta","index":1,"delta":{"type":"text_delta","text":"half an"}}"#;
+        let stop1 = r#"{"type":"content_block_stop","index":1}"#;
+        let tool = r#"{"type":"content_block_start","index":2,"content_block":{"type":"tool_use","id":"t","name":"f","input":{}}}"#;
+        let json =
+            r#"{"type":"content_block_delta","index":2,"delta":{"type":"input_json_delta","partial_json":"{\"x"}}"#;
+        assert_eq!(broken(&[START]), None);
+        assert_eq!(broken(&[START, think, stop0]), None);
+        assert_eq!(broken(&[START, think, stop0, text]), None);
+        let kept = broken(&[START, think, stop0, text, half, stop1, tool, json]).unwrap();
+        assert!(kept.contains(r#""content":[{"type":"thinking","thinking":"hm","signature":"S"},{"type":"text","text":"half an","citations":null}]"#), "{kept}");
+        let unsigned = broken(&[START, think, text, half]).unwrap();
+        assert!(!unsigned.contains("thinking"), "{unsigned}");
     }
 
     #[test]

@@ -88,17 +88,21 @@ fn is_shut(message: &str) -> bool {
         && what.iter().any(|w| sentence.contains(w))
 }
 
-/// The limiter that a 429's message names.
+/// The limiter that a 429's message names. Phrases and not words: an organisation's name may stand in
+/// the message, and there is one that is called Ramp.
 fn limiter(message: &str) -> Limiter {
-    let names: [(&str, Limiter); 8] = [
-        ("concurrent", Limiter::Concurrent),
-        ("acceleration", Limiter::Ramp),
-        ("ramp", Limiter::Ramp),
+    let names: [(&str, Limiter); 11] = [
+        ("concurrent connections", Limiter::Concurrent),
+        ("concurrent requests", Limiter::Concurrent),
+        ("acceleration limit", Limiter::Ramp),
+        ("acceleration rate limit", Limiter::Ramp),
         ("output tokens", Limiter::OutputTokens),
         ("input tokens", Limiter::InputTokens),
         ("request tokens", Limiter::InputTokens),
         ("requests per minute", Limiter::Requests),
         ("number of requests", Limiter::Requests),
+        ("ramp limit", Limiter::Ramp),
+        ("ramp up", Limiter::Ramp),
     ];
     names.into_iter().find(|(words, _)| message.contains(words)).map_or(Limiter::Unnamed, |(_, limiter)| limiter)
 }
@@ -144,6 +148,10 @@ mod tests {
             ),
             ("Number of concurrent connections has exceeded your rate limit. Please try again later.", Concurrent),
             ("You have exceeded the acceleration limit: ramp up gradually", Ramp),
+            ("Please ramp up your usage gradually", Ramp),
+            ("This request would exceed the rate limit for Ramp of 30,000 input tokens per minute.", InputTokens),
+            ("This request would exceed Concurrent Inc's rate limit of 50 requests per minute.", Requests),
+            ("This request would exceed the rate limit for Ramp.", Unnamed),
             ("Rate limited", Unnamed),
         ] {
             check(429, "", message, Blame::Limit(want));

@@ -42,6 +42,17 @@ pub type HashKey = [u64; 2];
 
 static MARK: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\"cache_control\""));
 
+/// The hash of `parts` under `key`, each part with its length.
+pub fn keyed(key: HashKey, parts: &[&[u8]]) -> u64 {
+    let mut hash = DefaultHasher::new();
+    key.iter().for_each(|half| hash.write_u64(*half));
+    for part in parts {
+        hash.write_usize(part.len());
+        hash.write(part);
+    }
+    hash.finish()
+}
+
 /// The next mark in `text` from `from` on: from its key to the end of its value, and whether it
 /// asks for an hour. The name inside a string is none, nor is a null.
 fn mark(text: &[u8], from: usize) -> Option<(std::ops::Range<usize>, bool)> {

@@ -17,6 +17,7 @@ pub mod models;
 pub mod ratelimit;
 pub mod raw;
 pub mod references;
+pub mod replay;
 pub mod request;
 pub mod sse;
 pub mod usage;

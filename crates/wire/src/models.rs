@@ -1,5 +1,5 @@
 //! What a proxy has to know of a model by its name: which quota it draws on, whether it thinks
-//! unseen.
+//! unseen, how much it takes at once.
 //!
 //! Pools as of November 2026 (protocol page, section 3.3): Opus 4.5 to 4.8 share one, Sonnet 4.5
 //! and 4.6 share one, every other model has its own. An unknown name is its own class, so a new
@@ -39,6 +39,19 @@ pub fn thinks_unseen(model: &str) -> bool {
     !old.iter().any(|name| model.starts_with(name))
 }
 
+/// The most tokens one request to `model` may have, its answer included (protocol page, section
+/// 2.4). An unknown name gets the smaller of the two windows there are.
+pub fn window(model: &str) -> u64 {
+    let wide = ["claude-opus-4-6", "claude-opus-4-7", "claude-opus-4-8", "claude-sonnet-4-6"];
+    let generation = |name: &str| {
+        let family = ["claude-fable-", "claude-mythos-", "claude-opus-", "claude-sonnet-", "claude-haiku-"];
+        let rest = family.iter().find_map(|prefix| name.strip_prefix(prefix))?;
+        rest.split('-').next()?.parse::<u32>().ok()
+    };
+    let new = generation(model).is_some_and(|n| (5..1_000).contains(&n));
+    if new || wide.iter().any(|name| model.starts_with(name)) { 1_000_000 } else { 200_000 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -55,6 +68,22 @@ mod tests {
             ("my-model", "my-model"),
         ] {
             assert_eq!(class(model), want, "{model}");
+        }
+    }
+
+    #[test]
+    fn a_window_is_never_thought_wider_than_it_is() {
+        for (model, want) in [
+            ("claude-opus-5-5", 1_000_000),
+            ("claude-haiku-5-5-20261001", 1_000_000),
+            ("claude-fable-5", 1_000_000),
+            ("claude-sonnet-4-6", 1_000_000),
+            ("claude-sonnet-4-5-20250929", 200_000),
+            ("claude-haiku-4-5", 200_000),
+            ("claude-3-opus-20240229", 200_000),
+            ("my-model", 200_000),
+        ] {
+            assert_eq!(window(model), want, "{model}");
         }
     }
 

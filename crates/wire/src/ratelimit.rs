@@ -27,9 +27,11 @@ pub struct RateLimits {
     pub output_tokens: Level,
 }
 
-/// How the headers of the standard tier begin, and those of fast mode, which is metered apart.
+/// How the headers of the standard tier begin, and those of fast mode and of the priority tier, which
+/// are metered apart.
 const STANDARD: &[u8] = b"anthropic-ratelimit-";
 const FAST: &[u8] = b"anthropic-fast-";
+const PRIORITY: &[u8] = b"anthropic-priority-";
 
 impl RateLimits {
     /// Reads them from an answer's headers; what is not there is `None`. `fast`: those of fast mode.
@@ -57,9 +59,10 @@ impl RateLimits {
     }
 }
 
-/// Whether `name` is that of a header that tells a client of the quota.
+/// Whether `name` is that of a header that tells a client of the quota, in any tier.
 pub fn is_rate_limit(name: &[u8]) -> bool {
-    name.split_at_checked(STANDARD.len()).is_some_and(|(begins, _)| begins.eq_ignore_ascii_case(STANDARD))
+    let begins = |with: &&[u8]| name.get(..with.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(with));
+    [STANDARD, FAST, PRIORITY].iter().any(begins)
 }
 
 /// How long the server asks to wait, if it does. `wall` is the time now, for HTTP dates.
@@ -146,6 +149,10 @@ mod tests {
         ]);
         let remaining = |fast| RateLimits::read(&headers, fast).input_tokens.remaining;
         assert_eq!((remaining(false), remaining(true)), (Some(7_000), Some(3_000)));
-        assert!(is_rate_limit(b"Anthropic-Ratelimit-Unified-Status") && !is_rate_limit(b"anthropic-version"));
+        for name in ["Anthropic-Ratelimit-Unified-Status", "anthropic-fast-x", "Anthropic-Priority-Input-Tokens-Limit"]
+        {
+            assert!(is_rate_limit(name.as_bytes()), "{name}");
+        }
+        assert!(!is_rate_limit(b"anthropic-version") && !is_rate_limit(b"anthropic-organization-id"));
     }
 }

@@ -84,6 +84,12 @@ impl<'a> RawObject<'a> {
         self.get(key).and_then(|v| serde_json::from_str(v.get()).ok())
     }
 
+    /// Whether the value of `key` is the plain string `text`.
+    pub fn is(&self, key: &str, text: &str) -> bool {
+        let value = self.get(key).map_or("", |v| v.get());
+        value.strip_prefix('"').and_then(|v| v.strip_suffix('"')) == Some(text)
+    }
+
     /// Where the value of `key` stands in `text`, the bytes this was read from.
     pub fn place(&self, key: &str, text: &[u8]) -> Option<Range<usize>> {
         let value = self.get(key)?.get();

@@ -110,6 +110,12 @@ impl MessagesRequest {
         })
     }
 
+    /// The same body with other messages; not one other byte is changed. `None` if it has none.
+    pub fn with_messages(&self, body: &[u8], messages: &[u8]) -> Option<Bytes> {
+        let at = self.parts.messages.clone()?;
+        Some(Bytes::from([&body[..at.start], messages, &body[at.end..]].concat()))
+    }
+
     /// The same body, asking for a stream; not one other byte is changed.
     pub fn with_stream(&self, body: &Bytes) -> Bytes {
         let mut out = BytesMut::with_capacity(body.len() + 16);

@@ -168,7 +168,16 @@ impl Class {
         levels
     }
 
-    /// Where a request would go. `work` is what is spoken for, seconds, by domain.
+    /// Whether an input is too large for a domain, and what the limit is; `cached` tokens of it are not
+    /// metered there.
+    fn never(&self, now: Moment, domain: usize, ask: &Ask, cached: f64) -> Option<u64> {
+        let mut metered = self.domains[domain].meters.iter().map(|n| &self.meters[*n]).filter(|m| m.input.is_some());
+        let first = metered.next()?;
+        let (surely, plain) = (self.estimator.surely(&ask.input) - cached, self.estimator.plain(&ask.input) - cached);
+        std::iter::once(first).chain(metered).filter_map(|level| level.never(now, surely, plain)).min()
+    }
+
+    /// Where a request would go. `work` is what is spoken for, seconds, by domain; nothing where it ends.
     pub(super) fn choose(
         &self,
         now: Moment,
@@ -185,7 +194,7 @@ impl Class {
             eligible += 1;
             let d = &self.domains[n];
             let demand = self.demand(now, shared, n, ask, tokens);
-            let limit = d.meters.iter().filter_map(|level| self.meters[*level].never(now, demand.input)).min();
+            let limit = self.never(now, n, ask, tokens - demand.input);
             if let Some(limit) = limit {
                 never = Some(never.map_or(limit, |other| other.max(limit)));
                 continue;
@@ -215,7 +224,8 @@ impl Class {
                 avoid.org == d.org && !d.keys.iter().any(|k| *k != avoid.key && shared.lane_opens(d.org, *k) <= now)
             });
             let wait = blocked.map_or(0.0, |b| b.wait.as_secs_f64());
-            let score = wait + work[n] + cold + load + if only_avoided { 0.25 } else { 0.0 };
+            let spoken_for = work.get(n).copied().unwrap_or_default();
+            let score = wait + spoken_for + cold + load + if only_avoided { 0.25 } else { 0.0 };
             if best.is_none_or(|(least, ..)| score < least) {
                 best = Some((score, n, blocked, demand.input));
             }
@@ -235,11 +245,8 @@ impl Class {
         {
             return Choice::Wait(n, blocked);
         }
-        if work[n] > 0.0 {
-            return Choice::Wait(
-                n,
-                Blocked { wait: Duration::from_secs_f64(work[n].min(86_400.0)), by: WaitsFor::Turn },
-            );
+        if let Some(work) = work.get(n).copied().filter(|work| *work > 0.0) {
+            return Choice::Wait(n, Blocked { wait: Duration::from_secs_f64(work.min(86_400.0)), by: WaitsFor::Turn });
         }
         if let Some(prefix) = ask.prefix
             && tokens * f64::from(prefix.share) >= PREFIX_TOKENS_MIN
@@ -259,8 +266,7 @@ impl Class {
         tokens: f64,
     ) -> Result<Option<usize>, Refusal> {
         self.freshen(now, shared);
-        let none = vec![0.0; self.domains.len()];
-        match self.choose(now, shared, ask, tokens, &none, false) {
+        match self.choose(now, shared, ask, tokens, &[], false) {
             Choice::Go(domain) if self.fair.is_empty() => Ok(Some(domain)),
             Choice::Refuse(refusal) => Err(refusal),
             _ => Ok(None),

@@ -31,6 +31,7 @@ impl Class {
         let leads = self.leads(now, domain, ask.prefix, tokens, warm);
         let cost = self.cost(demand.input, demand.output);
         let (weight, band_weight) = (shared.weight(ask.tenant), f64::from(shared.rules.band_weights[band as usize]));
+        let contested = self.fair.went(now, ask.tenant, band, weight, band_weight, cost);
         let d = &mut self.domains[domain];
         let metered = d.knowledge != Knowledge::Unmetered;
         let (input, output_max) = (demand.input, ask.output_max.map_or(f64::INFINITY, f64::from));
@@ -44,7 +45,7 @@ impl Class {
             went: now,
             began: None,
             metered,
-            told: false,
+            told: None,
             input,
             saved: false,
             counted: false,
@@ -55,6 +56,7 @@ impl Class {
             coming: coming(demand.output, d.pace.speed),
             cost,
             tenant_tokens: input + demand.output,
+            contested,
             prefix: ask.prefix,
             prefix_tokens: ask.prefix.map_or(0.0, |p| tokens * f64::from(p.share)),
             conversation: ask.conversation,
@@ -66,7 +68,6 @@ impl Class {
                 self.meters[*level].goes(now, &demand, &flight.coming);
             }
         }
-        self.fair.went(now, ask.tenant, band, weight, band_weight, cost);
         if let Some(tenant) = shared.tenants.get_mut(&ask.tenant) {
             tenant.goes(now, flight.tenant_tokens);
         }
@@ -75,6 +76,6 @@ impl Class {
         if metered {
             self.running.insert(id);
         }
-        Lease { id, lane, metered, waited_for }
+        Lease { id, lane, metered, waited_for, input: input as u64 }
     }
 }

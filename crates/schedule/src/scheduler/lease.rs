@@ -5,6 +5,7 @@ use super::Scheduler;
 use crate::ask::{Lease, LeaseId, Levels, Outcome, Spent, TenantId, Throttle};
 use crate::domain::Knowledge;
 use crate::flight::Flight;
+use crate::meters::DOUBT;
 use std::time::Duration;
 use tidegate_base::Moment;
 
@@ -18,7 +19,6 @@ impl Scheduler {
     /// The head of a lease's answer came, and told these levels.
     pub fn heard(&mut self, now: Moment, id: LeaseId, levels: &Levels) {
         let Some(flight) = self.shared.flights.get_mut(id).filter(|_| !levels.is_silent()) else { return };
-        flight.told = true;
         let class = &mut self.classes[flight.class];
         let d = &mut class.domains[flight.domain];
         let first = d.knowledge != Knowledge::Metered;
@@ -29,8 +29,10 @@ impl Scheduler {
         }
         let late = d.late(self.shared.rules.jitter);
         let level = class.level_told(flight.domain, levels);
+        flight.told = Some((level, levels.input_tokens.remaining));
         let alone = class.meters[level].in_flight == 1;
-        class.meters[level].hear(now, flight.went, levels, late, alone);
+        let off = if flight.counted { 0.0 } else { DOUBT * class.estimator.error() * flight.input };
+        class.meters[level].hear(now, flight.went, levels, off, late, alone);
         if first {
             class.meters[level].forget_assumed();
         }
@@ -45,10 +47,9 @@ impl Scheduler {
         let led = flight.leads.then_some(flight.prefix).flatten();
         flight.leads = false;
         let tokens = flight.prefix_tokens;
-        let told = flight.told;
+        let told = flight.told.is_some();
         let class = &mut self.classes[class];
         let d = &mut class.domains[domain];
-        d.began(now.since(went));
         d.tried(went, true);
         if d.knowledge == Knowledge::Unknown && !told {
             d.knowledge = Knowledge::Unmetered;
@@ -146,6 +147,10 @@ impl Scheduler {
                 class.domains[flight.domain].breaker.undecided(now);
                 self.charge_output(now, flight, flight.produced);
             }
+            Outcome::Rejected => {
+                class.domains[flight.domain].breaker.undecided(now);
+                self.rejected(now, flight);
+            }
             Outcome::NotSent => {
                 class.domains[flight.domain].breaker.undecided(now);
                 self.refund(now, flight);
@@ -175,7 +180,7 @@ impl Scheduler {
         let class = &mut self.classes[flight.class];
         let d = &mut class.domains[flight.domain];
         d.succeeded(now);
-        if d.knowledge == Knowledge::Unknown && !flight.told {
+        if d.knowledge == Knowledge::Unknown && flight.told.is_none() {
             d.knowledge = Knowledge::Unmetered;
             class.unmetered(flight.domain);
         }
@@ -186,7 +191,7 @@ impl Scheduler {
         let spent = spent.within_reason();
         let d = &mut class.domains[flight.domain];
         if let Some(began) = flight.began {
-            d.paced(spent.output as f64, now.since(began));
+            d.paced(spent.output as f64, began.since(flight.went), now.since(began));
         }
         let (org, workspace) = (d.org, d.workspace);
         class
@@ -206,8 +211,7 @@ impl Scheduler {
                 class.meters[*level].amend(flight.went, 0.0, more);
             }
         }
-        let more = class.cost(uncached, spent.output as f64) - flight.cost;
-        class.fair.correct(flight.band, flight.tenant, self.shared.weight(flight.tenant), more);
+        self.cost_came_to(flight, uncached, spent.output as f64);
         if let Some(tenant) = self.shared.tenants.get_mut(&flight.tenant) {
             tenant.correct(now, uncached + spent.output as f64 - flight.tenant_tokens);
         }
@@ -219,10 +223,19 @@ impl Scheduler {
         if let Some(tenant) = self.shared.tenants.get_mut(&flight.tenant) {
             tenant.correct(now, flight.input + output - flight.tenant_tokens);
         }
-        let class = &mut self.classes[flight.class];
-        let more = class.cost(flight.input, output) - flight.cost;
-        class.fair.correct(flight.band, flight.tenant, self.shared.weight(flight.tenant), more);
+        self.cost_came_to(flight, flight.input, output);
         self.charge_output_only(now, flight, output);
+    }
+
+    /// It used so much of the class' quota, and not what was thought when it went. Who was served while
+    /// nobody else waited took it from nobody, and whoever came since began where its tenant stood.
+    fn cost_came_to(&mut self, flight: &Flight, input: f64, output: f64) {
+        if flight.contested {
+            let weight = self.shared.weight(flight.tenant);
+            let class = &mut self.classes[flight.class];
+            let more = class.cost(input, output) - flight.cost;
+            class.fair.correct(flight.band, flight.tenant, weight, more);
+        }
     }
 
     fn charge_output_only(&mut self, now: Moment, flight: &Flight, output: f64) {
@@ -248,18 +261,42 @@ impl Scheduler {
         if let Some(tenant) = self.shared.tenants.get_mut(&flight.tenant) {
             tenant.give_back(now, flight.tenant_tokens);
         }
-        let weight = self.shared.weight(flight.tenant);
-        self.classes[flight.class].fair.correct(flight.band, flight.tenant, weight, -flight.cost);
+        self.cost_came_to(flight, 0.0, 0.0);
     }
 
-    /// Nothing of it counts.
+    /// Nothing of it counts, but for what had begun to come.
     fn refund(&mut self, now: Moment, flight: &Flight) {
         self.forgive(now, flight);
+        if flight.began.is_some() {
+            // It was let in, read and answered in part: that was used.
+            return self.charge_output_only(now, flight, flight.produced);
+        }
         let class = &mut self.classes[flight.class];
         if flight.metered {
             for level in &class.domains[flight.domain].meters {
                 class.meters[*level].amend(flight.went, -1.0, -flight.input);
-                class.meters[*level].take(now, 0.0, 0.0, -flight.reserved.max(flight.produced));
+                class.meters[*level].take(now, 0.0, 0.0, -flight.reserved);
+            }
+        }
+    }
+
+    /// The upstream refused the request itself. It counts as a request, there and for its tenant; its
+    /// input was not read by any model.
+    fn rejected(&mut self, now: Moment, flight: &Flight) {
+        if flight.began.is_some() {
+            return self.charge_output(now, flight, flight.produced);
+        }
+        if let Some(tenant) = self.shared.tenants.get_mut(&flight.tenant) {
+            tenant.correct(now, -flight.tenant_tokens);
+        }
+        self.cost_came_to(flight, 0.0, 0.0);
+        let class = &mut self.classes[flight.class];
+        if flight.metered {
+            let late = class.domains[flight.domain].late(self.shared.rules.jitter);
+            for level in &class.domains[flight.domain].meters {
+                let remaining = flight.told.filter(|(told, _)| told == level).and_then(|(_, remaining)| remaining);
+                class.meters[*level].unread(now, flight.went, flight.input, remaining, late);
+                class.meters[*level].take(now, 0.0, 0.0, -flight.reserved);
             }
         }
     }

@@ -16,7 +16,7 @@ use crate::class::Class;
 use crate::fair::Place;
 use crate::flight::{Flights, Held, Queue, Waiting};
 use crate::retry::{Backoff, Cause, GiveUp, Retry, RetryBudget};
-use crate::rules::Rules;
+use crate::rules::{JITTER_MAX, Rules};
 use crate::tenant::{Tenant, TenantLevels};
 use crate::warmth::Warmth;
 use std::collections::BTreeMap;
@@ -111,6 +111,8 @@ pub struct Scheduler {
     numbers: BTreeMap<(ClassId, Option<OrgId>), usize>,
     pub(crate) classes: Vec<Class>,
     by_hash: BTreeMap<u64, OrgId>,
+    /// What each tenant may use that is a client's own credential.
+    own: TenantRules,
     /// Answers that came out of another's asking, for the next [`Scheduler::advance`].
     answered: Vec<(Ticket, Verdict)>,
     next_credential: u32,
@@ -121,6 +123,7 @@ pub struct Scheduler {
 impl Scheduler {
     /// A scheduler for these organisations; their numbers are their places in the list.
     pub fn new(orgs: &[OrgSpec], rules: Rules) -> Self {
+        let rules = Rules { jitter: rules.jitter.min(JITTER_MAX), ..rules };
         let orgs = orgs.iter().zip(0..).map(|(spec, n)| (OrgId(n), Org::new(spec.clone()))).collect();
         Scheduler {
             shared: Shared {
@@ -134,6 +137,7 @@ impl Scheduler {
             numbers: BTreeMap::new(),
             classes: Vec::new(),
             by_hash: BTreeMap::new(),
+            own: TenantRules::default(),
             answered: Vec::new(),
             next_credential: CREDENTIALS_FROM,
             next_seq: 0,
@@ -154,9 +158,14 @@ impl Scheduler {
         self.shared.tenants.insert(tenant, Tenant::new(rules, retries, now));
     }
 
+    /// What a client's own credential may use, each of those that come.
+    pub fn own_tenants(&mut self, rules: &TenantRules) {
+        self.own = *rules;
+    }
+
     /// The organisation behind a client's own upstream credential, by its hash: made when it is
     /// first seen, forgotten when others need its place. Its one key is number 0; requests for it
-    /// are pinned to it.
+    /// are pinned to it. It is a tenant too ([`OrgId::own_tenant`]), as long as it is known.
     pub fn credential(&mut self, now: Moment, hash: u64) -> OrgId {
         if let Some(id) = self.by_hash.get(&hash).copied() {
             if let Some(org) = self.shared.orgs.get_mut(&id) {
@@ -173,6 +182,8 @@ impl Scheduler {
         org.credential = Some((hash, now));
         self.shared.orgs.insert(id, org);
         self.by_hash.insert(hash, id);
+        let rules = self.own;
+        self.tenant(now, id.own_tenant(), &rules);
         id
     }
 
@@ -186,6 +197,7 @@ impl Scheduler {
         if let Some((hash, _)) = self.shared.orgs.remove(&id).and_then(|o| o.credential) {
             self.by_hash.remove(&hash);
         }
+        self.shared.tenants.remove(&id.own_tenant());
         // Its classes stay as empty places, to be used again.
         let places: Vec<_> = self.numbers.iter().filter(|(key, _)| key.1 == Some(id)).map(|(k, n)| (*k, *n)).collect();
         for (key, n) in places {
@@ -233,6 +245,11 @@ impl Scheduler {
     /// The organisation a request has to itself, if it came with its own credential.
     fn private(&self, ask: &Ask) -> Option<OrgId> {
         ask.pin.map(|pin| pin.org).filter(|org| org.0 >= CREDENTIALS_FROM)
+    }
+
+    /// What is known so far of how many tokens an input to this class of models has.
+    pub fn estimator(&self, class: ClassId) -> crate::Estimator {
+        self.numbers.get(&(class, None)).map(|n| self.classes[*n].estimator.clone()).unwrap_or_default()
     }
 
     /// Asks for a lease.

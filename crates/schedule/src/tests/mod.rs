@@ -90,6 +90,20 @@ fn unmetered(orgs: &[OrgSpec]) -> Scheduler {
     s
 }
 
+/// An organisation with these limits and full buckets, whose answers were short so far.
+fn full(told: Limits) -> Scheduler {
+    let mut s = scheduler(&[keys(1)]);
+    s.know(at(0), OrgId(0), None, CLASS, told);
+    for n in 0..60 {
+        let lease = go(&mut s, at(n), ask());
+        let remaining = [told.requests, told.input_tokens, told.output_tokens].map(|limit| limit.unwrap_or_default());
+        s.heard(at(n), lease.id(), &levels(told, remaining));
+        s.began(at(n), lease.id());
+        s.settle(at(n), lease, spent(100, 100));
+    }
+    s
+}
+
 /// Time passes from one wake to the next until `until`; what was answered.
 fn pass(s: &mut Scheduler, from: Moment, until: Moment) -> Vec<(Moment, Ticket, Verdict)> {
     let (mut now, mut answers) = (from, Vec::new());

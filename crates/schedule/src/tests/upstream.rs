@@ -195,6 +195,29 @@ fn a_clients_own_credential_has_a_domain_and_a_queue_of_its_own() {
 }
 
 #[test]
+fn each_own_credential_is_a_tenant_by_itself_and_goes_with_it() {
+    let mut s = unmetered(&[keys(1)]);
+    s.own_tenants(&TenantRules { requests: Some(1), ..TenantRules::default() });
+    let (a, b) = (s.credential(at(0), 1), s.credential(at(0), 2));
+    let own = |org: OrgId| Ask {
+        pin: Some(Pin { org, workspace: None }),
+        tenant: org.own_tenant(),
+        latest: at(1_000),
+        ..ask()
+    };
+    let first = go(&mut s, at(0), own(a));
+    let spent = s.ask(at(1), own(a));
+    assert!(matches!(spent, Verdict::Refuse(Refusal::Tenant { limit: TenantLimit::Requests, .. })), "{spent:?}");
+    go(&mut s, at(1), own(b));
+    s.settle(at(2), first, Outcome::Answered(None));
+    for n in 10..5_000 {
+        s.credential(at(n), n);
+    }
+    assert!(s.tenant_levels(at(6_000), a.own_tenant()).is_none(), "forgotten with its credential");
+    assert!(s.shared.tenants.len() <= 1_026, "{}", s.shared.tenants.len());
+}
+
+#[test]
 fn output_that_is_reserved_goes_only_if_all_of_it_is_there_and_comes_back() {
     let mut s = scheduler(&[OrgSpec { reserves_output: true, ..keys(1) }]);
     s.know(at(0), OrgId(0), None, CLASS, limits(60_000, 10_000_000, 60_000));
@@ -261,4 +284,62 @@ fn a_429_for_growing_too_sharply_slows_everything_to_what_it_was() {
     assert!((8.0..10.0).contains(&rate), "nine tenths of ten a second: {rate}");
     let ticket = wait(&mut s, at(now + 1), ask());
     assert_eq!(pass(&mut s, at(now + 1), at(now + 2_000))[0].1, ticket);
+}
+
+#[test]
+fn what_the_upstream_refuses_to_read_is_not_charged() {
+    let told = limits(6_000, 600_000, 600_000);
+    let long = Ask { input: Mix { words: 1_300_000, ..Mix::default() }, ..ask() };
+    for (head, left) in [(None, 590_000.0), (Some(600_000), 590_000.0), (Some(310_000), 300_000.0)] {
+        let mut s = full(told);
+        s.tenant(at(100), TenantId(0), &TenantRules { tokens: Some(1_000_000), ..TenantRules::default() });
+        let lease = go(&mut s, at(100), long);
+        assert!(s.domains(at(100))[0].meters[1].low < 310_000.0);
+        s.sent(at(101), lease.id());
+        if let Some(input) = head {
+            s.heard(at(200), lease.id(), &levels(told, [5_999, input, 600_000]));
+        }
+        s.settle(at(200), lease, Outcome::Rejected);
+        let low = s.domains(at(200))[0].meters[1].low;
+        assert!((left..left + 12_000.0).contains(&low), "{head:?}: {low}");
+        assert_eq!(s.tenant_levels(at(200), TenantId(0)).unwrap().tokens.unwrap().remaining, 1_000_000);
+    }
+}
+
+#[test]
+fn what_was_answered_before_a_429_stays_charged() {
+    let mut s = full(limits(6_000, 600_000, 600_000));
+    let output = |s: &Scheduler| s.domains(at(100))[0].meters[2].used;
+    let before = output(&s);
+    let lease = go(&mut s, at(100), ask());
+    s.began(at(100), lease.id());
+    s.progressed(at(100), &[(lease.id(), 500)]);
+    s.settle(at(100), lease, throttled(Throttle::OutputTokens, 1_000));
+    assert_eq!(output(&s) - before, 500.0);
+}
+
+#[test]
+fn an_answer_that_came_whole_tells_nothing_of_how_answers_run() {
+    let mut s = full(limits(6_000, 600_000, 600_000));
+    let pace = |s: &Scheduler| (s.domains(at(0))[0].first_event, s.domains(at(0))[0].speed);
+    let lease = go(&mut s, at(1_000), ask());
+    let before = pace(&s);
+    s.began(at(31_000), lease.id());
+    s.settle(at(31_100), lease, spent(100, 900));
+    assert_eq!(pace(&s), before);
+    let lease = go(&mut s, at(32_000), ask());
+    s.began(at(35_000), lease.id());
+    s.settle(at(45_000), lease, spent(100, 1_000));
+    assert!(pace(&s).0 > before.0 && pace(&s).1 > before.1, "{:?}", pace(&s));
+}
+
+#[test]
+fn an_absurd_jitter_is_cut() {
+    let rules = Rules { jitter: 86_400 * S, ..Rules::default() };
+    let mut s = Scheduler::new(&[keys(1)], rules);
+    let lease = go(&mut s, at(0), ask());
+    let told = limits(6_000, 600_000, 600_000);
+    s.sent(at(200_000), lease.id());
+    s.heard(at(300_000), lease.id(), &levels(told, [6_000, 600_000, 600_000]));
+    assert_eq!(s.domains(at(300_000))[0].knowledge, "metered");
 }

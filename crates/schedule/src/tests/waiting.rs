@@ -76,6 +76,26 @@ fn an_input_over_every_limit_is_refused_with_the_limit() {
 }
 
 #[test]
+fn an_estimate_alone_refuses_nobody() {
+    let mut s = scheduler(&[keys(1)]);
+    s.know(at(0), OrgId(0), None, CLASS, limits(60, 10_000, 10_000));
+    // Estimated at 40,000 tokens; it is an image, and will have 1,600.
+    let image = Ask { input: Mix { words: 400, encoded: 5_000_000, ..Mix::default() }, ..ask() };
+    let lease = go(&mut s, at(0), image);
+    s.counted(at(500), lease.id(), 1_700);
+    s.settle(at(1_000), lease, spent(1_700, 10));
+    // Over the limit as estimated, and perhaps not in truth.
+    let text = |words| Ask { input: Mix { words, ..Mix::default() }, band: Band::Background, ..ask() };
+    let ticket = wait(&mut s, at(1_000), text(80_000));
+    let answers = pass(&mut s, at(1_000), at(120_000));
+    let Some((when, _, Verdict::Go(_))) = answers.first().filter(|(_, t, _)| *t == ticket) else {
+        panic!("{answers:?}")
+    };
+    assert!(*when < at(100_000), "{when:?}");
+    assert!(matches!(s.ask(at(120_000), text(400_000)), Verdict::Refuse(Refusal::TooLarge { .. })));
+}
+
+#[test]
 fn an_input_over_what_can_be_saved_up_goes_when_nothing_more_can_be_saved() {
     let mut s = scheduler(&[keys(1)]);
     let told = limits(600, 60_000, 60_000);
@@ -180,4 +200,60 @@ fn a_flood_delays_its_sender_and_nobody_else() {
     let went = pass(&mut s, at(0), at(2_000));
     let place = went.iter().position(|(_, t, _)| *t == quiet).unwrap();
     assert!(place <= 1, "behind {place}");
+}
+
+#[test]
+fn nobody_is_in_debt_for_what_he_took_while_nobody_else_waited() {
+    let mut s = full(limits(60_000, 60_000_000, 6_000_000));
+    let of = |tenant| Ask { tenant: TenantId(tenant), output_max: None, ..ask() };
+    // While nobody waits the first tenant begins a hundred answers, believed to be short.
+    let early: Vec<Lease> = (0..100).map(|n| go(&mut s, at(1_000 + n), of(0))).collect();
+    // Then the organisation is closed for a while, and both queue up.
+    let refused = go(&mut s, at(1_200), of(1));
+    s.settle(at(1_200), refused, throttled(Throttle::Unnamed, 5_000));
+    let mut whose = std::collections::BTreeMap::new();
+    for n in 0..400 {
+        let tenant = n % 2;
+        whose.insert(wait(&mut s, at(1_300), of(tenant)), tenant);
+    }
+    // Meanwhile the early ones turn out to be long.
+    early.into_iter().for_each(|lease| s.settle(at(1_400), lease, spent(100, 4_000)));
+    let (mut counts, mut now) = ([0; 2], at(1_400));
+    while counts[0] + counts[1] < 100 && now < at(60_000) {
+        now = now + Duration::from_millis(20);
+        for (ticket, verdict) in s.advance(now) {
+            if counts[0] + counts[1] < 100 {
+                counts[whose[&ticket] as usize] += 1;
+            }
+            let Verdict::Go(lease) = verdict else { panic!("{verdict:?}") };
+            s.began(now, lease.id());
+            s.settle(now, lease, spent(100, 100));
+        }
+    }
+    assert!(counts[0] >= 40 && counts[1] >= 40, "of the first hundred: {counts:?}");
+}
+
+#[test]
+fn what_is_saved_for_is_not_looked_at_all_the_time() {
+    let mut s = scheduler(&[keys(1)]);
+    let told = limits(6_000, 600_000, 600_000);
+    s.know(at(0), OrgId(0), None, CLASS, told);
+    // Three seconds' worth is all that was ever seen, and the limit recovers from a 429: what is needed
+    // for a large request, jitter's part with it, grows while it waits.
+    for n in 0..2 {
+        let lease = go(&mut s, at(n * 1_000), ask());
+        s.heard(at(n * 1_000 + 50), lease.id(), &levels(told, [6_000, 30_000, 600_000]));
+        s.settle(at(n * 1_000 + 60), lease, if n == 0 { spent(100, 10) } else { throttled(Throttle::InputTokens, 0) });
+    }
+    let large = wait(&mut s, at(7_000), Ask { input: Mix { words: 200_000, ..Mix::default() }, ..ask() });
+    let (mut now, mut looks) = (at(7_000), 0);
+    let went = loop {
+        if let Some((ticket, verdict)) = s.advance(now).pop() {
+            break (ticket, verdict);
+        }
+        looks += 1;
+        now = s.wake_at(now).unwrap().max(now + Duration::from_millis(1));
+        assert!(now < at(30_000) && looks < 20, "{looks} looks by {now:?}");
+    };
+    assert!(went.0 == large && matches!(went.1, Verdict::Go(_)), "{went:?}");
 }

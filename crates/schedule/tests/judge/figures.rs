@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 /// The first minute is not counted: it is the longest time in which a limiter that was full at the
 /// start gives away its first capacity, and streams are still building up.
 pub(crate) const UNCOUNTED: f64 = 60.0;
+/// A scheduler that looks so often for each request runs after something.
+const WAKES_MAX: u64 = 10;
 /// So many refusals are remembered one by one, and so many of them are told.
 pub(crate) const REFUSALS_KEPT: usize = 4_000;
 const REFUSALS_TOLD: usize = 25;
@@ -152,6 +154,8 @@ impl Figures {
         ask(self.left_over == 0, format!("{} leases or tickets are left over", self.left_over));
         ask(self.difference < 1e-3, format!("leases and counters differ by {}", self.difference));
         ask(self.late_starts == 0, format!("{} requests started after their deadline", self.late_starts));
+        let (wakes, offered) = (self.wakes, self.offered.max(1));
+        ask(wakes <= WAKES_MAX * offered, format!("{wakes} wakes for {offered} requests"));
         if let Some(least) = t.use_min {
             let used = self.use_percent();
             ask(used >= least, format!("{used:.2} % of the binding limit used, {least} asked"));
@@ -175,7 +179,8 @@ impl Figures {
         }
         if let Some(least) = t.answered_min {
             let share = self.answered_percent();
-            ask(share >= least, format!("{share:.2} % answered, {least} asked"));
+            let shed: Vec<String> = self.shed.iter().map(|(why, n)| format!("{n} {why}")).collect();
+            ask(share >= least, format!("{share:.2} % answered, {least} asked; shed: {}", shed.join(", ")));
         }
         if let Some(most) = t.others_p99_max {
             let wait = quantile(&self.others_waits, 0.99);

@@ -6,7 +6,7 @@
 //! line of a table. Two baselines run in the same worlds (`baseline.rs`).
 //!
 //! `cargo test` runs one seed of each scenario, shortened. `cargo xtask judge --seeds N` runs them
-//! in full length and prints the table.
+//! in full length and prints the table; with `--minutes M` it begins no seed after so many.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot set up its scene should stop")]
 #![allow(clippy::print_stdout, reason = "the table and the trace are what is asked for")]
@@ -32,6 +32,7 @@ use scenarios::Make;
 use std::fmt::Write as _;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 use table::Line;
 
 /// Seconds of a run in `cargo test`; changes of scripts come after it has settled.
@@ -77,8 +78,16 @@ fn judge(scenario: &Scenario, seed: u64, policy: Box<dyn Policy + '_>) -> Line {
     Line::of(scenario, &figures)
 }
 
+/// Whether there is time for another seed.
+#[allow(clippy::disallowed_methods, reason = "how long a person waits for the table is real time")]
+fn in_time() -> impl Fn() -> bool {
+    let end = number("TIDEGATE_JUDGE_MINUTES").map(|n| Instant::now() + Duration::from_secs(60 * n));
+    move || end.is_none_or(|end| Instant::now() < end)
+}
+
 /// Runs every scenario with every seed, on all cores.
 fn judge_all(scenarios: &[Make], seeds: &[u64], shorten: bool) -> Vec<Judged> {
+    let in_time = &in_time();
     let next = AtomicUsize::new(0);
     let judged: Vec<Mutex<Judged>> = scenarios.iter().map(|_| Mutex::default()).collect();
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8);
@@ -87,7 +96,7 @@ fn judge_all(scenarios: &[Make], seeds: &[u64], shorten: bool) -> Vec<Judged> {
             scope.spawn(|| {
                 loop {
                     let job = next.fetch_add(1, Ordering::Relaxed);
-                    if job >= scenarios.len() * seeds.len() {
+                    if job >= scenarios.len() * seeds.len() || !in_time() {
                         return;
                     }
                     let (which, seed) = (job % scenarios.len(), seeds[job / scenarios.len()]);

@@ -62,6 +62,7 @@ pub(super) fn run(flags: &Bench) -> Result<(), Failed> {
     match &flags.command {
         Some(BenchCommand::Peers(flags)) => return super::peers::run(flags),
         Some(BenchCommand::Soak(flags)) => return super::soak::run(flags),
+        Some(BenchCommand::Conversations(flags)) => return super::conversations::run(flags),
         None => {}
     }
     if let Some(scenario) = &flags.scenario {

@@ -2,11 +2,14 @@
 
 mod ask;
 mod bench;
+mod chat;
+mod conversations;
 mod key;
 mod page;
 mod peers;
 mod proc;
 mod quota;
+mod scratch;
 mod serve;
 mod simulate;
 mod soak;
@@ -60,6 +63,7 @@ pub fn run(cli: Cli) -> Result<(), Failed> {
         Command::Serve(flags) => serve::run(&flags, room),
         Command::Simulate(flags) => simulate::run(&flags),
         Command::Bench(flags) => bench::run(&flags),
+        Command::Chat(flags) => chat::run(&flags),
         Command::CheckConfig { file } => {
             let config = Config::load(&file, &env).map_err(Failed::because)?;
             config.check().map_err(|e| Failed(format!("{}: {e}", file.display())))?;

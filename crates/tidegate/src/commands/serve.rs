@@ -4,6 +4,7 @@
 //! serves its connections; the simulator, if there is one, has a thread of its own. SIGTERM or
 //! SIGINT begins a drain; a second one ends the process at once.
 
+use super::scratch::ConversationLog;
 use super::simulate::Running;
 use super::{Failed, env, key, listen, say};
 use crate::cli::{LogFormat, Serve};
@@ -35,6 +36,7 @@ fn configure(flags: &Serve) -> Result<Config, Failed> {
     config.listen = flags.listen.unwrap_or(config.listen);
     config.tls = tls_files(flags.tls_cert.as_ref(), flags.tls_key.as_ref()).or(config.tls);
     config.admin = flags.admin_listen.unwrap_or(config.admin);
+    config.conversations = flags.conversations.clone().or(config.conversations);
     config.threads = flags.threads.filter(|n| *n > 0).or(config.threads);
     config.log_json = flags.log_format.map_or(config.log_json, |f| f == LogFormat::Json);
     config.log_level = flags.log_level.clone().unwrap_or(config.log_level);
@@ -118,9 +120,11 @@ pub(super) fn run(flags: &Serve, room: Room) -> Result<(), Failed> {
         simulator = Some(running);
     }
     config.check().map_err(Failed::because)?;
+    // Before anything listens: a log that cannot be opened is found out at once.
+    let log = ConversationLog::open(&config, flags.simulate)?;
     let (_log, records) = start_log(&config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failed::because)?;
-    let served = runtime.block_on(serve(config, simulator.as_ref(), room, records));
+    let served = runtime.block_on(serve(config, simulator.as_ref(), room, records, log));
     if let Some(mut simulator) = simulator {
         simulator.stop();
     }
@@ -129,7 +133,7 @@ pub(super) fn run(flags: &Serve, room: Room) -> Result<(), Failed> {
 
 /// Makes the simulator's organisations the upstream, each with all its keys. Where the scenario lists
 /// none any key is good, and one is enough.
-fn use_simulator(config: &mut Config, simulator: &Running) -> Result<(), Failed> {
+pub(super) fn use_simulator(config: &mut Config, simulator: &Running) -> Result<(), Failed> {
     let url = format!("http://{}", simulator.api);
     if simulator.organisations.is_empty() {
         return config.use_upstream(&url, "sk-ant-simulated").map_err(Failed::because);
@@ -145,7 +149,13 @@ fn use_simulator(config: &mut Config, simulator: &Running) -> Result<(), Failed>
     Ok(())
 }
 
-async fn serve(config: Config, simulator: Option<&Running>, room: Room, records: RequestLog) -> Result<(), Failed> {
+async fn serve(
+    config: Config,
+    simulator: Option<&Running>,
+    room: Room,
+    records: RequestLog,
+    mut log: ConversationLog,
+) -> Result<(), Failed> {
     let clock = Clock::real();
     let dial = TcpDial::new(clock, config.dial, &config.roots).map_err(Failed::because)?;
     let tls = config.server_tls().map_err(Failed::because)?;
@@ -164,7 +174,8 @@ async fn serve(config: Config, simulator: Option<&Running>, room: Room, records:
         .flat_map(|o| &o.lanes)
         .map(|l| format!("{} at {}", l.label, l.target.host))
         .collect();
-    let gateway = Gateway::recording(config.settings, clock, Arc::new(dial), Arc::new(records));
+    let store = log.store.take();
+    let gateway = Gateway::remembering(config.settings, clock, Arc::new(dial), Arc::new(records), store);
     let door: Box<dyn Listen> = match tls {
         Some(tls) => Box::new(TlsListen::new(Box::new(door), tls)),
         None => Box::new(door),
@@ -172,7 +183,7 @@ async fn serve(config: Config, simulator: Option<&Running>, room: Room, records:
     gateway.serve_on_threads(door, threads).map_err(Failed::because)?;
     let tasks = Tasks::new();
     tasks.spawn(&ADMIN, serve_admin(gateway.clone(), Box::new(admin)));
-    greet(&format!("{scheme}://{gateway_at}"), admin_at, simulator, open, room);
+    greet(&format!("{scheme}://{gateway_at}"), admin_at, simulator, open, room, &log);
     tracing::info!(target: "tidegate", %gateway_at, %admin_at, threads, upstreams = upstreams.join(", "), "ready");
 
     asked_to_stop().await?;
@@ -183,13 +194,17 @@ async fn serve(config: Config, simulator: Option<&Running>, room: Room, records:
 }
 
 /// What a newcomer needs to see.
-fn greet(gateway: &str, admin: SocketAddr, simulator: Option<&Running>, open: bool, room: Room) {
+fn greet(gateway: &str, admin: SocketAddr, simulator: Option<&Running>, open: bool, room: Room, log: &ConversationLog) {
     say(format_args!("Tidegate {}", env!("CARGO_PKG_VERSION")));
     say(format_args!("gateway    {gateway}"));
     say(format_args!("admin      http://{admin}"));
     if let Some(simulator) = simulator {
         say(format_args!("simulator  http://{}", simulator.api));
         say(format_args!("truth      http://{}", simulator.truth));
+    }
+    if let Some(path) = &log.path {
+        let gone = if log.scratch.is_some() { ", gone when this ends" } else { "" };
+        say(format_args!("memory     {}{gone}", path.display()));
     }
     say(format_args!(
         "room       {} open files: {} streams to an upstream of HTTP/1.1, {} of HTTP/2 (ulimit -n)",

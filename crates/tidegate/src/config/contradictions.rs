@@ -4,12 +4,13 @@ use super::places::Places;
 use super::{Config, ConfigError};
 use std::collections::BTreeSet;
 use std::time::Duration;
+use tidegate_schedule::JITTER_MAX;
 
 /// Settings that are each possible and together are not.
 pub(super) fn contradictions(places: &Places<'_>, config: &Config) -> Result<(), ConfigError> {
     let (limits, clocks) = (&config.settings.limits, &config.settings.clocks);
     let weights = config.settings.schedule.band_weights;
-    let rules: [(bool, &str, &str, &str); 11] = [
+    let rules: [(bool, &str, &str, &str); 12] = [
         (limits.body_bytes == 0, "limits", "body_bytes", "is zero: no request could be taken"),
         (limits.connections == 0, "limits", "connections", "is zero: no client could connect"),
         (limits.connection_streams == 0, "limits", "connection_streams", "is zero: no request could be sent"),
@@ -49,6 +50,12 @@ pub(super) fn contradictions(places: &Places<'_>, config: &Config) -> Result<(),
             "retry",
             "attempts_max",
             "is zero: no request would ever be sent",
+        ),
+        (
+            config.settings.schedule.jitter > JITTER_MAX,
+            "queue",
+            "jitter",
+            "is over 10 s: so much of each limit would be kept back that little of it could be used",
         ),
         (
             weights.contains(&0),

@@ -6,6 +6,7 @@
 //! its default; a test holds the two together.
 
 mod contradictions;
+mod conversations;
 mod organisation;
 mod places;
 mod tables;
@@ -16,11 +17,12 @@ mod values;
 mod tests;
 
 use contradictions::contradictions;
+use conversations::ConversationsTable;
 use organisation::{OrganisationTable, OwnCredentialsTable, organisation};
 use places::Places;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tables::{ClocksTable, DialTable, Format, LimitsTable, ListenTable, LogTable, PoolTable, QueueTable, RetryTable};
 use tenant::{ClientKeyTable, TenantTable, client_key, tenants};
@@ -62,7 +64,14 @@ pub struct Config {
     pub dial: DialClocks,
     /// The gateway's own settings.
     pub settings: Settings,
+    /// The file that conversations are kept in, if they are.
+    pub conversations: Option<PathBuf>,
+    /// How that file is used.
+    pub store: tidegate_store::Settings,
 }
+
+/// Most bytes of one conversation: it is held in memory whole while it has a turn.
+const CONVERSATION_BYTES: u64 = 64 << 20;
 
 impl Default for Config {
     fn default() -> Self {
@@ -76,6 +85,11 @@ impl Default for Config {
             roots: TlsRoots::Machine,
             dial: DialClocks::default(),
             settings: Settings::default(),
+            conversations: None,
+            store: tidegate_store::Settings {
+                conversation_bytes_max: CONVERSATION_BYTES,
+                ..tidegate_store::Settings::default()
+            },
         }
     }
 }
@@ -107,6 +121,7 @@ struct File {
     queue: QueueTable,
     retry: RetryTable,
     pool: PoolTable,
+    conversations: ConversationsTable,
 }
 
 impl Config {
@@ -154,6 +169,7 @@ impl Config {
         }
         settings.own_credentials = file.own_credentials.map(|table| table.lane(&places)).transpose()?;
         settings.tenants = tenants(&places, &file.tenant, settings)?;
+        file.conversations.set(&places, &mut config)?;
         contradictions(&places, &config)?;
         Ok(config)
     }

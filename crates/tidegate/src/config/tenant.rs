@@ -1,7 +1,9 @@
 //! `[[client_key]]` and `[[tenant]]`: who may ask, and how much.
 
 use super::ConfigError;
+use super::conversations::keep;
 use super::places::Places;
+use super::values::{Size, Time};
 use std::collections::BTreeSet;
 use tidegate_gateway::{ClientKey, KeyHashError, Settings, TenantSettings};
 use tidegate_schedule::{Band, TenantRules};
@@ -32,6 +34,10 @@ pub(super) struct TenantTable {
     tokens_per_minute: Option<u64>,
     concurrent_streams: Option<u32>,
     band: Option<String>,
+    window: Option<u64>,
+    keep_age: Option<Time>,
+    keep_conversations: Option<u64>,
+    keep_bytes: Option<Size>,
 }
 
 /// The tables as what tenants may use.
@@ -66,6 +72,7 @@ pub(super) fn tenants(
             ("requests_per_minute", table.requests_per_minute == Some(0)),
             ("tokens_per_minute", table.tokens_per_minute == Some(0)),
             ("concurrent_streams", table.concurrent_streams == Some(0)),
+            ("window", table.window == Some(0)),
         ];
         if let Some((key, _)) = zeros.into_iter().find(|(_, zero)| *zero) {
             return Err(wrong(
@@ -86,7 +93,9 @@ pub(super) fn tenants(
             tokens: table.tokens_per_minute,
             concurrent: table.concurrent_streams,
         };
-        tenants.push(TenantSettings { name: table.name.as_str().into(), rules, band });
+        let keep = keep(table.keep_age.as_ref(), table.keep_conversations, table.keep_bytes.as_ref())
+            .map_err(|(key, why)| wrong(key, why))?;
+        tenants.push(TenantSettings { name: table.name.as_str().into(), rules, band, window: table.window, keep });
     }
     Ok(tenants)
 }

@@ -17,6 +17,7 @@ fn the_example_says_the_defaults() {
     let default = Config::default();
     let (a, b) = (&config.settings, &default.settings);
     assert_eq!((a.clocks, a.limits, a.schedule, a.pool), (b.clocks, b.limits, b.schedule, b.pool));
+    assert_eq!(a.conversations, b.conversations);
     assert_eq!((config.listen, config.admin, config.dial), (default.listen, default.admin, default.dial));
     assert_eq!(config.settings.organisations.len(), 1);
     assert!(config.check().is_ok());
@@ -64,7 +65,11 @@ fn the_example_names_every_setting() {
         "tokens_per_minute",
         "concurrent_streams",
         "band",
-    ] {
+        "[conversations]",
+    ]
+    .into_iter()
+    .chain(ConversationsTable::KEYS.iter().copied())
+    {
         assert!(EXAMPLE.contains(key), "{key}");
     }
 }
@@ -81,6 +86,7 @@ fn every_error_names_file_line_key_and_remedy() {
         ("[clocks]\ngap = \"45 MiB\"\n", "t.toml:2: gap: `45 MiB` is not a length of time"),
         ("[limits]\nbody_bytes = \"1 GiB\"\n", "t.toml:2: limits.body_bytes: is over bodies_bytes"),
         ("[clocks]\n# x\ndrain = \"1 h\"\n", "t.toml:3: clocks.drain: is over 10 min"),
+        ("[queue]\njitter = \"11 s\"\n", "t.toml:2: queue.jitter: is over 10 s"),
         (
             "[[organisation]]\nname = \"a\"\nkeys = [{ env = \"NOPE\" }]\n",
             "t.toml:3: organisation.keys: the environment variable NOPE is not set",
@@ -121,6 +127,10 @@ fn every_error_names_file_line_key_and_remedy() {
             "t.toml:3: tenant.tokens_per_minute: is zero: nothing would be served",
         ),
         ("[[tenant]]\nname = \"default\"\nband = \"high\"\n", "t.toml:3: tenant.band: a band is `interactive`"),
+        ("[conversations]\nkeep_age = \"0 s\"\n", "t.toml:2: conversations.keep_age: is zero: nothing would be kept"),
+        ("[conversations]\nkeep_conversations = 0\n", "t.toml:2: conversations.keep_conversations: is zero"),
+        ("[conversations]\nkeep_age = \"90\"\n", "t.toml:2: keep_age: `90` is not a length of time"),
+        ("[[tenant]]\nname = \"default\"\nkeep_bytes = \"0 B\"\n", "t.toml:3: tenant.keep_bytes: is zero"),
         ("[pool]\nhttp2_age = \"0 s\"\n", "t.toml:2: pool.http2_age: is zero"),
         ("[[client_key]]\ntenant = \"a\"\nhash = \"tg_secret\"\n", "t.toml:3: client_key.hash: a key hash is"),
         ("[listen]\naddress = \"here\"\n", "t.toml:2: address: "),
@@ -131,6 +141,17 @@ fn every_error_names_file_line_key_and_remedy() {
         let got = check(text).unwrap_err();
         assert!(got.starts_with(want), "{got}\nwanted {want}");
     }
+}
+
+#[test]
+fn what_is_kept_is_read_for_all_and_for_one_tenant() {
+    let text = "[conversations]\nkeep_age = \"90 d\"\nkeep_bytes = \"1 GiB\"\ncompact_every = \"0 s\"\n[[tenant]]\nname = \"default\"\nkeep_age = \"1 h\"\nkeep_conversations = 5\n";
+    let settings = check(text).unwrap().settings;
+    let hours = |n: u64| Some(std::time::Duration::from_secs(n * 3_600));
+    let keep = tidegate_gateway::Keep { age: hours(90 * 24), conversations: None, bytes: Some(1 << 30) };
+    assert_eq!((settings.conversations.keep, settings.conversations.compact_every.is_zero()), (keep, true));
+    let own = tidegate_gateway::Keep { age: hours(1), conversations: Some(5), bytes: None };
+    assert_eq!(settings.tenants[0].keep, own);
 }
 
 #[test]

@@ -7,7 +7,9 @@
 #![allow(clippy::disallowed_methods, reason = "these tests live in real time, on threads of their own")]
 
 mod buffered;
+mod chat;
 mod commands;
+mod conversations;
 mod crowd;
 mod drain;
 mod failures;
@@ -16,12 +18,16 @@ mod leaving;
 mod limits;
 mod offered;
 mod operators;
+mod owners;
 mod peers;
 mod process;
 mod quota;
 mod secrets;
 mod smuggling;
 mod soak;
+mod talks;
 mod tls;
+mod told;
+mod turns;
 mod upstream;
 mod wire;

@@ -37,6 +37,11 @@ impl Folder {
         Folder(path)
     }
 
+    /// The path of a file in it.
+    pub(crate) fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+
     /// Writes a file and tells its path.
     pub(crate) fn write(&self, name: &str, text: &str) -> String {
         let path = self.0.join(name);
@@ -53,8 +58,14 @@ impl Drop for Folder {
 
 /// The binary, with nothing of this machine's environment that it would read.
 pub(crate) fn command(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
-    command.args(args).env_remove("ANTHROPIC_API_KEY").env_remove("RUST_LOG");
+    command_within(&[], args)
+}
+
+/// The same, started by the command line `within`, which becomes it.
+fn command_within(within: &[&str], args: &[&str]) -> Command {
+    let words = [within, &[env!("CARGO_BIN_EXE_tidegate")], args].concat();
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]).env_remove("ANTHROPIC_API_KEY").env_remove("RUST_LOG");
     command
 }
 
@@ -120,11 +131,21 @@ impl Tidegate {
         Tidegate::start(config, &[])
     }
 
+    /// A gateway with the simulator behind it, started by the command line `within`.
+    pub(crate) fn simulated_within(within: &[&str], config: &str) -> Self {
+        let simulate = ["--simulate", "--simulate-listen", FREE, "--truth-listen", FREE];
+        Tidegate::start_within(within, config, &simulate)
+    }
+
     fn start(config: &str, flags: &[&str]) -> Self {
+        Tidegate::start_within(&[], config, flags)
+    }
+
+    fn start_within(within: &[&str], config: &str, flags: &[&str]) -> Self {
         let folder = Folder::new();
         let file = folder.write("tidegate.toml", config);
         let common = ["serve", "--config", &file, "--listen", FREE, "--admin-listen", FREE];
-        let mut child = command(&[&common[..], flags].concat())
+        let mut child = command_within(within, &[&common[..], flags].concat())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -211,6 +232,18 @@ impl Tidegate {
         assert_eq!(self.ask(get("/v1/models", &[("tidegate-organisation", "?")])).status, 400);
         eventually("the log", Duration::from_secs(10), || (records() > before).then_some(()));
         self.output().matches(text).count()
+    }
+
+    /// The process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Memory it has, bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
     }
 
     /// Sends it a signal by name.

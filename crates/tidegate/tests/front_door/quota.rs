@@ -39,7 +39,7 @@ fn crowd(tidegate: &Tidegate, many: usize, lines: &[(&str, &str)]) -> Vec<Answer
     })
 }
 
-fn domain(tidegate: &Tidegate, class: &str) -> Value {
+pub(crate) fn domain(tidegate: &Tidegate, class: &str) -> Value {
     let page = tidegate.admin("/domains").json();
     let found = page["domains"].as_array().unwrap().iter().find(|d| d["class"] == class).cloned();
     found.unwrap_or_else(|| panic!("{class}: {page}"))
@@ -174,7 +174,7 @@ fn a_credential_of_the_clients_own_goes_upstream_and_nobody_elses_does() {
 }
 
 /// A gateway in front of these upstreams, each an organisation of its own.
-fn before(upstreams: &[(&str, &Upstream)], config: &str) -> Tidegate {
+pub(crate) fn before(upstreams: &[(&str, &Upstream)], config: &str) -> Tidegate {
     let tables: String = upstreams
         .iter()
         .map(|(name, upstream)| {
@@ -187,13 +187,13 @@ fn before(upstreams: &[(&str, &Upstream)], config: &str) -> Tidegate {
     Tidegate::configured(&format!("{tables}{config}"))
 }
 
-const ANSWER: &str = r#"{"id":"msg_1","type":"message","role":"assistant","model":"m","content":[],"stop_reason":"end_turn","stop_sequence":null,"usage":{"input_tokens":3,"output_tokens":2}}"#;
+pub(crate) const ANSWER: &str = r#"{"id":"msg_1","type":"message","role":"assistant","model":"m","content":[],"stop_reason":"end_turn","stop_sequence":null,"usage":{"input_tokens":3,"output_tokens":2}}"#;
 
-fn good() -> String {
+pub(crate) fn good() -> String {
     plain(200, "content-type: application/json\r\nanthropic-organization-id: org-1\r\n", ANSWER)
 }
 
-fn refusing(status: u16, kind: &str, message: &str, code: &str) -> Upstream {
+pub(crate) fn refusing(status: u16, kind: &str, message: &str, code: &str) -> Upstream {
     let details = if code.is_empty() { "null".to_owned() } else { format!("{{\"error_code\":\"{code}\"}}") };
     let body = format!(
         "{{\"type\":\"error\",\"error\":{{\"type\":\"{kind}\",\"message\":\"{message}\",\"details\":{details}}},\"request_id\":\"req_1\"}}"
@@ -201,7 +201,7 @@ fn refusing(status: u16, kind: &str, message: &str, code: &str) -> Upstream {
     Upstream::saying(plain(status, "content-type: application/json\r\nrequest-id: req_1\r\n", &body))
 }
 
-fn ask(tidegate: &Tidegate) -> Answer {
+pub(crate) fn ask(tidegate: &Tidegate) -> Answer {
     tidegate.ask(post(&[], message(false, 50, "hello")))
 }
 

@@ -271,6 +271,11 @@ impl ServerConn {
         self.answer != Answer::UntilClose
     }
 
+    /// Whether closing before the body's end tells the client that it is not whole.
+    pub fn close_breaks_off(&self) -> bool {
+        self.answer != Answer::UntilClose
+    }
+
     /// Puts bytes out that are no message of ours: what a fault script wants on the wire.
     pub fn push_raw(&mut self, bytes: &[u8]) {
         self.close_chunk();

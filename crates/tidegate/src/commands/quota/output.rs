@@ -196,7 +196,7 @@ impl Page<'_> {
         let window = self.legs.iter().find_map(|found| found.used.as_ref()).map(|used| used.window);
         if let Some((from, to)) = window {
             notes += &format!(
-                "- Quota used: what the API counted from {} s to {} s, by what the limits refill in that time; through Tidegate only while somebody waited.\n",
+                "- Quota used: what the API counted from {} s to {} s, by what the limits refilled in that time, as they were then, less what others took; through Tidegate only while somebody waited.\n",
                 number(from.as_secs_f64(), 0),
                 number(to.as_secs_f64(), 0)
             );
@@ -204,6 +204,13 @@ impl Page<'_> {
         let uses = self.legs.iter().filter_map(|found| found.used.as_ref());
         if uses.map(|used| used.percent).fold(0.0, f64::max) > PERCENT_PLAIN_MAX {
             notes += "- Above 100 %: output is charged as it is produced, so answers that are let in together run the limit into debt, which is paid back later.\n";
+        }
+        if self.legs.iter().any(|found| found.gateway.as_ref().is_some_and(|g| !g.waits_s.is_empty())) {
+            notes += "- Queue wait: from the gateway's histogram, whose bounds lie 1.4 apart, so it is up to a fifth off; first tokens are measured exactly.\n";
+        }
+        let broken = |found: &Found| Outcomes::of(&found.report).other.keys().any(|kind| kind.starts_with("stream"));
+        if self.legs.iter().any(broken) {
+            notes += "- Failures called `stream`: the API broke off an answer of which the client had a part; nothing may repeat that.\n";
         }
         for found in self.legs.iter().filter(|found| found.report.start_delay_ms.p99 > START_DELAY_MS_MAX) {
             notes += &format!(
@@ -379,6 +386,7 @@ mod tests {
             assert_eq!(cells("shed"), ["-", "19 wait_too_long"]);
             assert_eq!(cells("gateway's memory, MB at most"), ["-", "42.5"]);
             assert!(text.contains("from 4 s to 20 s") && !text.contains("NOT A MEASUREMENT"), "{text}");
+            assert!(text.contains("- Queue wait: ") && text.contains("- Failures called `stream`: "), "{text}");
             let markdown = page.markdown();
             assert!(markdown.contains("| machine | a machine |") && markdown.contains("| direct "), "{markdown}");
         });

@@ -1,0 +1,187 @@
+//! Phase 6, recall, and what belongs to it after the answer: conversations that are kept.
+//!
+//! ```text
+//! request ─▶ hold ──────▶ place ──────▶ window ─▶ ... model ... ─▶ keep ─▶ message_stop
+//!            one turn of   what of the   what                     on the
+//!            it at a time  body is new   fits                     disk
+//! ```
+//! | file | what it is |
+//! |---|---|
+//! | `wish` | what the headers say of it |
+//! | `shelf` | conversations in memory, bounded in bytes; who holds one has its turn |
+//! | `talk` | one of them: history, view, the last turns' hashes |
+//! | `recall` | the phase: a body becomes a turn and a window |
+//! | `fit` | a window for a history: budget, estimate, excerpts, the last check |
+//! | `turn` | a turn under way; kept, interrupted, or as if it had never been asked |
+//! | `summarise` | summaries ahead of a cut, asked for in the background |
+//! | `trimmed` | windows without a conversation, where only the view is remembered |
+//! | `doors` | the conversations' own doors: reading, changing, carrying over, erasing |
+//! | `upkeep` | what is no longer kept is deleted, and the file rewritten after deletions |
+//!
+//! The log is the truth. What is in memory can be dropped at any time and read again; a turn counts
+//! when the store says so, and not before.
+
+mod doors;
+mod fit;
+mod recall;
+mod shelf;
+mod summarise;
+mod talk;
+mod trimmed;
+mod turn;
+mod upkeep;
+mod wish;
+
+pub(crate) use doors::{Place, import, is_import, serve};
+pub(crate) use recall::{Recalled, Replay, recall};
+pub(crate) use summarise::{ERRANDS, run as run_errands};
+pub(crate) use turn::{Heard, Turn};
+pub(crate) use upkeep::{UPKEEP, upkeep};
+pub(crate) use wish::Wish;
+
+use crate::answer::Trouble;
+use crate::identify::Caller;
+use crate::settings::Settings;
+use shelf::Shelf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::UNIX_EPOCH;
+use summarise::Errands;
+use tidegate_conversation::history::Divergence;
+use tidegate_conversation::valid::Broken;
+use tidegate_observe::Metrics;
+use tidegate_store::{Address, Deleted, Store, StoreError};
+use tidegate_transport::Clock;
+use tokio::sync::Semaphore;
+use trimmed::Trimmed;
+
+/// Every conversation there is.
+pub(crate) struct Memory {
+    /// The log, if conversations are on.
+    store: Option<Store>,
+    shelf: Shelf,
+    trimmed: Trimmed,
+    /// Exports at once.
+    exports: Semaphore,
+    /// Whether something was deleted since the file was last rewritten.
+    deleted: AtomicBool,
+    errands: Errands,
+    clock: Clock,
+}
+
+/// Exports at once. Each holds a chunk of some 8 MiB for as long as its client takes to read it.
+const EXPORTS_MAX: usize = 8;
+
+/// What can go wrong with a turn; rows of the table in `answer`.
+#[derive(Debug)]
+pub(crate) enum TurnTrouble {
+    /// No conversation log is configured.
+    Off,
+    /// Who brings an upstream credential has no conversations.
+    Own,
+    /// There is no such conversation.
+    Unknown,
+    /// The conversation's id cannot be one.
+    BadId(String),
+    /// The body says something else than what is stored.
+    Diverged(Divergence),
+    /// Another number than the next was expected.
+    Number { expected: u32, next: u32 },
+    /// Another turn is under way, and waiting was not wanted.
+    Busy,
+    /// It is a repeat of a turn that was interrupted.
+    Interrupted { number: u32 },
+    /// The body repeats what is stored and adds nothing.
+    NothingNew,
+    /// The messages cannot be read; says where and why.
+    Messages(String),
+    /// With what is stored the request would break a rule of the API.
+    Invalid { broken: Broken, open_calls: usize },
+    /// What has to be sent does not fit.
+    TooLarge(String),
+    /// As many conversations are in use as memory is there for.
+    Budget,
+    /// The query says something that cannot be.
+    Query(String),
+    /// A line of an import cannot be taken; how many lines were written before it.
+    Line { line: u64, error: StoreError, added: u64 },
+    /// As many exports are under way as may.
+    Exports,
+    /// The log says no.
+    Log(StoreError),
+}
+
+impl From<TurnTrouble> for Trouble {
+    fn from(trouble: TurnTrouble) -> Self {
+        Trouble::Turn(Box::new(trouble))
+    }
+}
+
+impl From<StoreError> for TurnTrouble {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::NotFound => TurnTrouble::Unknown,
+            StoreError::Conflict { expected, next } => TurnTrouble::Number { expected, next },
+            StoreError::Invalid(why) => TurnTrouble::BadId(why),
+            other => TurnTrouble::Log(other),
+        }
+    }
+}
+
+impl Memory {
+    pub(crate) fn new(clock: Clock, settings: &Settings, store: Option<Store>) -> Self {
+        Memory {
+            store,
+            shelf: Shelf::new(settings.conversations.memory_bytes),
+            trimmed: Trimmed::default(),
+            exports: Semaphore::new(EXPORTS_MAX),
+            deleted: AtomicBool::new(false),
+            errands: Errands::new(),
+            clock,
+        }
+    }
+
+    /// The log.
+    pub(crate) fn store(&self) -> Result<&Store, TurnTrouble> {
+        self.store.as_ref().ok_or(TurnTrouble::Off)
+    }
+
+    /// Conversations in memory, and their bytes.
+    pub(crate) fn held(&self) -> (usize, u64) {
+        self.shelf.held()
+    }
+
+    /// Notes what was deleted, and by what: counted, logged, and to be followed by a compaction.
+    fn deleted(&self, metrics: &Metrics, by: &'static str, deleted: &Deleted) {
+        let gone = &deleted.conversations;
+        if let Some(error) = &deleted.stopped_by {
+            tracing::error!(target: "tidegate::memory", by, %error, "a deletion stopped half way; what is left is deleted with the next");
+        }
+        let Some(first) = gone.first() else { return };
+        self.deleted.store(true, Ordering::Relaxed);
+        let bytes = gone.iter().map(|gone| gone.bytes).sum();
+        metrics.conversations_deleted(by, gone.len() as u64, bytes);
+        let (conversations, wal_cleared) = (gone.len(), deleted.wal_cleared);
+        tracing::info!(target: "tidegate::memory", by, tenant = first.tenant, conversations, bytes, wal_cleared, "deleted");
+        for gone in gone {
+            tracing::debug!(target: "tidegate::memory", by, id = gone.name, turns = gone.turns, "deleted");
+        }
+    }
+
+    /// Now, wall clock, ms since 1970.
+    pub(crate) fn now_ms(&self) -> u64 {
+        let since = self.clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Whose conversations a caller's are. Those who bring an upstream credential are one tenant, and
+    /// nobody has looked at their credentials: they would read each other's, and fill the disk.
+    pub(crate) fn owner<'a>(&self, caller: &'a Caller) -> Result<&'a str, TurnTrouble> {
+        self.store()?;
+        if caller.own.is_some() { Err(TurnTrouble::Own) } else { Ok(&caller.tenant.name) }
+    }
+
+    /// The caller's conversation `name`.
+    pub(crate) fn address(&self, caller: &Caller, name: &str) -> Result<Address, TurnTrouble> {
+        Ok(Address::new(self.owner(caller)?, name)?)
+    }
+}
