@@ -173,7 +173,7 @@ impl MessageReader {
             } else if ended && frame.head.fin {
                 return Ok((used, Some(Whole::Message(at))));
             } else {
-                self.keep(&bytes[at], frame.left)?;
+                self.keep(&bytes[at], frame)?;
             }
             if used == bytes.len() {
                 return Ok((used, None));
@@ -228,15 +228,18 @@ impl MessageReader {
         Ok(())
     }
 
-    /// Keeps a part of a message, of whose frame `left` bytes are still to come.
-    fn keep(&mut self, part: &[u8], left: u64) -> Result<(), Violation> {
+    /// Keeps a part of a message that goes on, in this `frame` or in another one.
+    fn keep(&mut self, part: &[u8], frame: Frame) -> Result<(), Violation> {
         let Some(message) = &mut self.message else { return Ok(()) };
         if message.text && !message.utf8.feed(part) {
             return Err(Violation::NotText);
         }
         if message.bytes.capacity() - message.bytes.len() < part.len() {
-            // Twice as much as there is, as usual, but not past the frame's end.
-            let ahead = usize::try_from(left).unwrap_or(usize::MAX).min(message.bytes.len());
+            // Twice as much as there is, as usual, so that fragments of a byte do not copy the message
+            // once each; but not past the end, where it is known.
+            let come = message.bytes.len() + part.len();
+            let room = if frame.head.fin { frame.left } else { (self.rules.message_bytes_max - come) as u64 };
+            let ahead = usize::try_from(room).unwrap_or(usize::MAX).min(message.bytes.len());
             message.bytes.reserve_exact(part.len() + ahead);
         }
         message.bytes.extend_from_slice(part);
@@ -317,11 +320,11 @@ mod tests {
         let (mut reader, mut events) = (MessageReader::new(RULES), Vec::new());
         for piece in stream.chunks(piece.max(1)) {
             let mut piece = piece.to_vec();
-            let mut at = 0;
-            while at < piece.len() {
+            let (mut at, end) = (0, piece.len());
+            while at < end {
                 match reader.step(&mut piece[at..]) {
                     Ok(Step { used, event }) => {
-                        assert!(event.is_some() || at + used == piece.len(), "bytes are left and nothing is told");
+                        assert!(event.is_some() || at + used == end, "bytes are left and nothing is told");
                         at += used;
                         events.extend(event.map(owned));
                     }
@@ -386,8 +389,8 @@ mod tests {
 
     #[test]
     fn every_broken_rule_has_its_name() {
-        use Opcode::*;
-        use Violation::*;
+        use Opcode::{Binary, Close, Continuation, Text};
+        use Violation::{HalfCloseCode, Interleaved, NotText, NothingToContinue, TooBig};
         let long = vec![b'x'; 1001];
         let half = vec![b'x'; 800];
         for (stream, why) in [
@@ -395,7 +398,7 @@ mod tests {
             (frames(&[(Text, false, b"x"), (Text, true, b"y")]), Interleaved),
             (frames(&[(Text, false, b"x"), (Binary, true, b"y")]), Interleaved),
             (frames(&[(Close, true, b"x")]), HalfCloseCode),
-            (frames(&[(Close, true, b"\x03\xed")]), CloseCode),
+            (frames(&[(Close, true, b"\x03\xed")]), Violation::CloseCode),
             (frames(&[(Close, true, b"\x03\xe8\xff")]), NotText),
             (frames(&[(Text, true, b"\xff")]), NotText),
             (frames(&[(Text, false, b"\xce"), (Continuation, true, b"x")]), NotText),
@@ -424,6 +427,21 @@ mod tests {
         let head = b"\x82\xfe\x03\xe8\0\0\0\0abc";
         let reader = check(head, 99).1.unwrap();
         assert!(reader.is_inside_message() && reader.held() < 64, "{} bytes are held", reader.held());
+    }
+
+    #[test]
+    fn fragments_of_a_byte_do_not_move_the_message_once_each() {
+        let byte = frames(&[(Opcode::Continuation, false, b"x")]);
+        let mut stream = frames(&[(Opcode::Binary, false, b"x")]);
+        (1..1499).for_each(|_| stream.extend_from_slice(&byte));
+        let mut reader = MessageReader::new(RULES);
+        let (mut held, mut moves) = (0, 0);
+        for piece in stream.chunks_mut(byte.len()) {
+            assert_eq!(reader.step(piece).unwrap().event, None);
+            moves += usize::from(reader.held() != held);
+            held = reader.held();
+        }
+        assert!(moves <= 12 && held <= RULES.message_bytes_max, "moved {moves} times, {held} bytes held");
     }
 
     fn any_frame() -> impl proptest::strategy::Strategy<Value = (u8, bool, Vec<u8>)> {

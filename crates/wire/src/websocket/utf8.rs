@@ -35,11 +35,6 @@ impl Utf8 {
         self.len = begun.len() as u8;
         true
     }
-
-    /// Whether no character is left half.
-    pub(super) fn is_whole(&self) -> bool {
-        self.len == 0
-    }
 }
 
 #[cfg(test)]
@@ -50,7 +45,7 @@ mod tests {
     fn check(text: &[u8]) -> (Option<usize>, bool) {
         let mut utf8 = Utf8::default();
         let wrong = text.iter().position(|b| !utf8.feed(&[*b]));
-        (wrong, wrong.is_none() && utf8.is_whole())
+        (wrong, wrong.is_none() && utf8.len == 0)
     }
 
     #[test]
@@ -73,7 +68,7 @@ mod tests {
             }
             let mut utf8 = Utf8::default();
             let good = bytes.chunks(piece).all(|p| utf8.feed(p));
-            proptest::prop_assert_eq!(good && utf8.is_whole(), std::str::from_utf8(&bytes).is_ok());
+            proptest::prop_assert_eq!(good && utf8.len == 0, std::str::from_utf8(&bytes).is_ok());
         }
     }
 }

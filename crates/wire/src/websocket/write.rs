@@ -28,7 +28,8 @@ pub fn frame_head(out: &mut BytesMut, opcode: Opcode, fin: bool, length: usize, 
     }
 }
 
-/// Writes a frame: bare without a key (a server's), masked with one (a client's).
+/// Writes a frame: bare without a key (a server's), masked with one (a client's). No peer takes
+/// a control frame in fragments or with more than [`CONTROL_BYTES_MAX`] bytes.
 pub fn write_frame(out: &mut BytesMut, opcode: Opcode, fin: bool, key: Option<[u8; 4]>, payload: &[u8]) {
     out.reserve(FRAME_HEAD_BYTES_MAX + payload.len());
     frame_head(out, opcode, fin, payload.len(), key);

@@ -101,7 +101,10 @@ mod tests {
 
     fn check(from: &str, to: &str) -> Result<Option<&'static str>, BadAnswer> {
         let good = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
-        check_answer(&parse_response(&mut BytesMut::from(good.replace(from, to).as_str()), false).unwrap().unwrap(), &OPENING)
+        check_answer(
+            &parse_response(&mut BytesMut::from(good.replace(from, to).as_str()), false).unwrap().unwrap(),
+            &OPENING,
+        )
     }
 
     #[test]

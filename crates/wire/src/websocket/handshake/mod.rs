@@ -58,7 +58,8 @@ mod tests {
 
     #[test]
     fn both_sides_understand_each_other() {
-        let opening = Opening { host: "gate:8080", target: "/v1/stream", subprotocols: &["tidegate.v1"], nonce: [9; 16] };
+        let opening =
+            Opening { host: "gate:8080", target: "/v1/stream", subprotocols: &["tidegate.v1"], nonce: [9; 16] };
         let mut out = BytesMut::new();
         let mut head: HeadWriter<'_> = request(&mut out, &opening);
         head.header("x-api-key", b"k").end();

@@ -12,7 +12,7 @@ pub enum Origins<'r> {
     /// Pages of the host that was asked, and no others.
     SameHost,
     /// These and those of the same host, spelled as browsers do: `https://app.example`.
-    Listed(&'r [&'r str]),
+    Listed(&'r [String]),
     /// Any. For doors where each request carries a credential that no browser adds by itself.
     Any,
 }
@@ -65,11 +65,9 @@ impl Refused {
             Refused::Method => 405,
             Refused::NoUpgrade | Refused::Version => 426,
             Refused::Origin => 403,
-            Refused::HttpVersion
-            | Refused::Body
-            | Refused::Key
-            | Refused::SubprotocolList
-            | Refused::NoSubprotocol => 400,
+            Refused::HttpVersion | Refused::Body | Refused::Key | Refused::SubprotocolList | Refused::NoSubprotocol => {
+                400
+            }
         }
     }
 }
@@ -172,7 +170,7 @@ mod tests {
     const GOOD: &str = "GET /v1/stream HTTP/1.1\r\nHost: gate:8080\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
     const RULES: ServerRules<'_> = ServerRules { subprotocols: &["tidegate.v1", "other"], origins: Origins::SameHost };
 
-    fn check_with(head: &str, rules: &ServerRules<'static>) -> Result<Option<&'static str>, Refused> {
+    fn check_with<'r>(head: &str, rules: &ServerRules<'r>) -> Result<Option<&'r str>, Refused> {
         let head = parse_request(&mut BytesMut::from(format!("{head}\r\n").as_str())).unwrap().unwrap();
         accept(&head, rules).map(|accepted| accepted.subprotocol)
     }
@@ -204,7 +202,8 @@ mod tests {
     #[test]
     fn pages_need_leave_and_programs_do_not() {
         let from = |origin: &str| format!("{GOOD}Origin: {origin}\r\n");
-        let listed = ServerRules { origins: Origins::Listed(&["https://app.example"]), ..RULES };
+        let list = ["https://app.example".to_owned()];
+        let listed = ServerRules { origins: Origins::Listed(&list), ..RULES };
         let any = ServerRules { origins: Origins::Any, ..RULES };
         for (origin, same_host, in_list) in [
             ("http://gate:8080", true, true),
