@@ -26,6 +26,9 @@ use tokio::sync::{Notify, oneshot};
 /// looked at.
 const AUDIT_EVERY: Duration = Duration::from_secs(1);
 
+/// How old what is told to waiting streams may be.
+const WAITS_SEEN_FOR: Duration = Duration::from_millis(500);
+
 struct Waiting {
     stream: StreamId,
     answer: oneshot::Sender<Verdict>,
@@ -42,6 +45,8 @@ struct Shared {
     state: Mutex<State>,
     changed: Notify,
     metrics: Metrics,
+    /// What all waited for, and when that was looked up.
+    waits_seen: Mutex<(Moment, BTreeMap<StreamId, WaitView>)>,
 }
 
 /// The scheduler with its lock, its waiters and its alarm. Clones are the same one.
@@ -55,7 +60,7 @@ impl Admission {
         tenants.iter().for_each(|t| scheduler.tenant(clock.now(), t.id, &t.rules));
         tenants.named(OWN).into_iter().for_each(|own| scheduler.own_tenants(&own.rules));
         let state = State { scheduler, waiting: BTreeMap::new(), alarms: Alarms::new(&settings.organisations) };
-        Admission(Arc::new(Shared { clock, state: Mutex::new(state), changed: Notify::new(), metrics }))
+        Admission(Arc::new(Shared { clock, state: Mutex::new(state), changed: Notify::new(), metrics, waits_seen: Mutex::default() }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -176,6 +181,16 @@ impl Admission {
         let state = self.state();
         let waits = state.scheduler.all_waits(now);
         waits.into_iter().filter_map(|(ticket, wait)| Some((state.waiting.get(&ticket)?.stream, wait))).collect()
+    }
+
+    /// What `stream` waits for, as of half a second ago at most: asked for by every stream that tells
+    /// its client, so all are looked up at once.
+    pub(crate) fn wait_of(&self, stream: StreamId, now: Moment) -> Option<WaitView> {
+        let mut seen = self.0.waits_seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if now >= seen.0 + WAITS_SEEN_FOR {
+            *seen = (now, self.waits());
+        }
+        seen.1.get(&stream).copied()
     }
 
     /// Compares the leases with the counters.

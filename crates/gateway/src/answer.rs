@@ -5,10 +5,12 @@
 //! says is decided in `settle`; what an upstream said goes to the client only if it is the API's
 //! own envelope. `docs/errors.md` has an entry for each code.
 
+mod streams;
 mod turns;
 
 use crate::failure::Failure;
 use crate::memory::TurnTrouble;
+use crate::streams::StreamTrouble;
 use std::borrow::Cow;
 use std::time::Duration;
 use tidegate_base::ByteSize;
@@ -16,6 +18,7 @@ use tidegate_schedule::{Cause, Refusal, TenantLimit, Throttle};
 use tidegate_wire::error::{ErrorBody, ErrorType};
 use tidegate_wire::http::{BodyError, HeadError, HeadWriter};
 use tidegate_wire::request::NotARequest;
+use tidegate_wire::websocket::handshake;
 
 /// Everything that can keep a request from being answered by the model.
 #[derive(Debug)]
@@ -70,6 +73,14 @@ pub(crate) enum Trouble {
     UpstreamRefused { status: u16 },
     /// The client is a page in a browser, and no client keys are configured.
     Origin,
+    /// A request does not open a WebSocket.
+    Handshake(handshake::Refused),
+    /// The ticket is unknown, used or too old.
+    Ticket,
+    /// What a socket said cannot be understood; says what, and where.
+    Frame(String),
+    /// A stream cannot be come back to, or could not go on.
+    Stream(StreamTrouble),
     /// A conversation's turn cannot be had, or cannot be kept.
     Turn(Box<TurnTrouble>),
     /// The upstream failed, and not again or not any more.
@@ -85,6 +96,8 @@ pub(crate) struct Answer {
     pub(crate) retry_after: Option<Duration>,
     pub(crate) should_retry: Option<bool>,
     pub(crate) allow: Option<&'static str>,
+    /// Whether it is a WebSocket that should have been asked for.
+    pub(crate) upgrade: bool,
 }
 
 /// Every code a client can see, for the documentation's test.
@@ -129,6 +142,16 @@ pub fn public_codes() -> &'static [&'static str] {
         "upstream_rate_limited",
         "upstream_key_rejected",
         "upstream_refused",
+        "stream_not_found",
+        "invalid_cursor",
+        "cursor_gone",
+        "reader_too_slow",
+        "stream_too_large",
+        "stream_cancelled",
+        "streams_budget_spent",
+        "invalid_upgrade",
+        "ticket_unknown",
+        "invalid_frame",
         "conversations_off",
         "conversations_need_key",
         "conversation_not_found",
@@ -165,6 +188,7 @@ fn row(kind: ErrorType, code: &'static str, message: impl Into<Cow<'static, str>
         retry_after: None,
         should_retry: None,
         allow: None,
+        upgrade: false,
     }
 }
 
@@ -197,6 +221,10 @@ impl Answer {
         }
         if let Some(allow) = self.allow {
             head.header("allow", allow.as_bytes());
+        }
+        if self.upgrade {
+            head.header("upgrade", b"websocket").header("connection", b"upgrade");
+            head.header("sec-websocket-version", b"13");
         }
     }
 }
@@ -341,6 +369,14 @@ pub(crate) fn answer(trouble: &Trouble) -> Answer {
             "requests from web pages are refused while no client keys are configured; make one with `tidegate key new`",
         ),
         Trouble::Turn(trouble) => turns::answer(trouble),
+        Trouble::Stream(trouble) => streams::answer(*trouble),
+        Trouble::Handshake(refused) => streams::handshake(*refused),
+        Trouble::Ticket => row(
+            Authentication,
+            "ticket_unknown",
+            "the ticket is unknown, was used or is over 30 seconds old; ask POST /v1/stream/ticket for another",
+        ),
+        Trouble::Frame(what) => row(InvalidRequest, "invalid_frame", what.clone()),
         Trouble::Upstream(failure) => upstream(failure),
     }
 }

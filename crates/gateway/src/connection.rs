@@ -12,6 +12,7 @@
 use crate::answer::Trouble;
 use crate::door::{After, one, refuse};
 use crate::plane::{Counted, Plane, STREAM};
+use crate::socket;
 use crate::tenants::Tenant;
 use bytes::BytesMut;
 use std::sync::Arc;
@@ -69,7 +70,7 @@ async fn shake_hands(plane: &Plane, accepted: Accepted) -> Option<(BoxIo, Alpn)>
 }
 
 /// Requests one after another; gives the connection back if its first bytes are HTTP/2's.
-async fn http1(plane: &Plane, io: BoxIo, peer: &Peer) -> Option<(BoxIo, BytesMut)> {
+async fn http1(plane: &Arc<Plane>, io: BoxIo, peer: &Peer) -> Option<(BoxIo, BytesMut)> {
     let mut stream = ServerStream::Http1(ServerConn::new(io));
     loop {
         match one(plane, &mut stream, peer).await {
@@ -83,9 +84,16 @@ async fn http1(plane: &Plane, io: BoxIo, peer: &Peer) -> Option<(BoxIo, BytesMut
                 stream.abort();
                 return None;
             }
+            After::Socket(opened) => {
+                if let ServerStream::Http1(conn) = stream {
+                    let (io, early) = conn.into_parts();
+                    Box::pin(socket::run(Arc::clone(plane), io, early, *opened)).await;
+                }
+                return None;
+            }
             After::Http2 => match stream {
                 ServerStream::Http1(conn) => return Some(conn.into_parts()),
-                ServerStream::Http2(_) => return None,
+                ServerStream::Http2(_) | ServerStream::Local(_) => return None,
             },
         }
     }
@@ -138,7 +146,8 @@ fn take(plane: &Arc<Plane>, stream: Box<http2::ServerStream>, peer: &Peer) {
         };
         match after {
             After::KeepAlive | After::Close => stream.close(plane.house.clock).await,
-            After::Abort | After::Http2 => stream.abort(),
+            // A socket begins over HTTP/1.1 and nowhere else.
+            After::Abort | After::Http2 | After::Socket(_) => stream.abort(),
         }
     });
 }

@@ -57,6 +57,9 @@ fn coding(head: &RequestHead) -> Result<Coding, Trouble> {
 
 /// The phase.
 pub(crate) async fn decode(house: &House, conn: &mut ServerStream, head: &RequestHead) -> Result<Body, DecodeEnd> {
+    if let Some((bytes, lease)) = conn.take_body() {
+        return Ok(Body { bytes, lease });
+    }
     let limit = house.settings.limits.body_bytes;
     let coding = coding(head)?;
     let mut lease = house.bodies.empty_lease();

@@ -15,6 +15,9 @@ use crate::memory::Place;
 use crate::path;
 use crate::plane::Plane;
 use crate::reply::own_lines;
+use crate::socket::{Opened, open};
+use crate::streams;
+use std::sync::Arc;
 use tidegate_base::RequestId;
 use tidegate_transport::ServerStream;
 use tidegate_transport::http1::HeadEnd;
@@ -33,18 +36,33 @@ pub(crate) struct Door {
     pub(crate) has_model: bool,
     /// Whether answers may be streams.
     pub(crate) can_stream: bool,
-    /// Whether Tidegate answers itself, from what it keeps.
-    pub(crate) is_ours: bool,
+    /// Where Tidegate answers itself, from what it keeps.
+    pub(crate) ours: Option<Ours>,
 }
 
-const MESSAGES: Door = Door {
+/// What Tidegate answers from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ours {
+    /// Conversations.
+    Conversations,
+    /// Streams that can be come back to.
+    Streams,
+    /// A WebSocket.
+    Socket,
+    /// Who asks: a ticket for a socket.
+    Tickets,
+    /// Nothing: it is here.
+    Here,
+}
+
+pub(crate) const MESSAGES: Door = Door {
     name: "messages",
     methods: &["POST"],
     allowed: "POST",
     has_body: true,
     has_model: true,
     can_stream: true,
-    is_ours: false,
+    ours: None,
 };
 const COUNT_TOKENS: Door = Door {
     name: "count_tokens",
@@ -53,7 +71,7 @@ const COUNT_TOKENS: Door = Door {
     has_body: true,
     has_model: true,
     can_stream: false,
-    is_ours: false,
+    ours: None,
 };
 const MODELS: Door = Door {
     name: "models",
@@ -62,7 +80,7 @@ const MODELS: Door = Door {
     has_body: false,
     has_model: false,
     can_stream: false,
-    is_ours: false,
+    ours: None,
 };
 const ROOT: Door = Door {
     name: "root",
@@ -71,14 +89,41 @@ const ROOT: Door = Door {
     has_body: false,
     has_model: false,
     can_stream: false,
-    is_ours: true,
+    ours: Some(Ours::Here),
 };
 
 /// A door to what is kept here.
 const fn of_ours(name: &'static str, methods: &'static [&'static str], allowed: &'static str) -> Door {
-    Door { name, methods, allowed, has_body: true, has_model: false, can_stream: false, is_ours: true }
+    Door { name, methods, allowed, has_body: true, has_model: false, can_stream: false, ours: Some(Ours::Conversations) }
 }
 
+const STREAMS: Door = Door {
+    name: "streams",
+    methods: &["GET", "DELETE"],
+    allowed: "GET, DELETE",
+    has_body: true,
+    has_model: false,
+    can_stream: false,
+    ours: Some(Ours::Streams),
+};
+const STREAM: Door = Door {
+    name: "stream",
+    methods: &["GET"],
+    allowed: "GET",
+    has_body: false,
+    has_model: false,
+    can_stream: false,
+    ours: Some(Ours::Socket),
+};
+const TICKET: Door = Door {
+    name: "stream_ticket",
+    methods: &["POST"],
+    allowed: "POST",
+    has_body: true,
+    has_model: false,
+    can_stream: false,
+    ours: Some(Ours::Tickets),
+};
 const CONVERSATIONS: Door = of_ours("conversations", &["GET", "POST", "DELETE"], "GET, POST, DELETE");
 const CONVERSATION: Door = of_ours("conversation", &["GET", "DELETE"], "GET, DELETE");
 const CONVERSATION_TURNS: Door = of_ours("conversation_turns", &["GET", "POST"], "GET, POST");
@@ -92,6 +137,8 @@ fn route(method: &str, path: &str) -> Result<&'static Door, Trouble> {
         "/v1/messages/count_tokens" => &COUNT_TOKENS,
         "/v1/models" => &MODELS,
         "/" => &ROOT,
+        "/v1/stream" => &STREAM,
+        "/v1/stream/ticket" => &TICKET,
         _ => match (Place::of(path), path.strip_prefix("/v1/models/")) {
             (Some(Place::All), _) => &CONVERSATIONS,
             (Some(Place::One(_)), _) => &CONVERSATION,
@@ -99,6 +146,7 @@ fn route(method: &str, path: &str) -> Result<&'static Door, Trouble> {
             (Some(Place::Window(_)), _) => &CONVERSATION_WINDOW,
             (Some(Place::Fork(_)), _) => &CONVERSATION_FORK,
             (None, Some(id)) if is_model_id(id) => &MODELS,
+            _ if path.starts_with(streams::PREFIX) => &STREAMS,
             _ => return Err(Trouble::PathUnknown),
         },
     };
@@ -113,7 +161,7 @@ fn is_model_id(id: &str) -> bool {
 }
 
 /// What becomes of a connection, or of an HTTP/2 stream, after a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum After {
     /// The next request may come.
     KeepAlive,
@@ -123,10 +171,12 @@ pub(crate) enum After {
     Abort,
     /// There was no request: the client begins to speak HTTP/2.
     Http2,
+    /// It has become a WebSocket.
+    Socket(Box<Opened>),
 }
 
 /// One request, from the silence before it to what becomes of the connection.
-pub(crate) async fn one(plane: &Plane, conn: &mut ServerStream, peer: &Peer) -> After {
+pub(crate) async fn one(plane: &Arc<Plane>, conn: &mut ServerStream, peer: &Peer) -> After {
     let house = &*plane.house;
     let (clock, clocks) = (house.clock, &house.settings.clocks);
     let came = tokio::select! {
@@ -151,9 +201,10 @@ pub(crate) async fn one(plane: &Plane, conn: &mut ServerStream, peer: &Peer) -> 
         }
     };
     match route(head.method(), head.path()) {
+        Ok(door) if door.ours == Some(Ours::Socket) => Box::pin(open(plane, conn, &head, peer)).await,
         Ok(door) if *door == ROOT => root(plane, conn, &head).await,
         // Boxed: an idle connection should not hold the room a request needs.
-        Ok(door) => Box::pin(path::serve(plane, conn, &head, door, peer)).await,
+        Ok(door) => Box::pin(path::serve(plane, conn, &head, door, peer, plane.new_ids())).await,
         Err(trouble) => refuse(plane, conn, &trouble, head.method() == "HEAD").await,
     }
 }
@@ -208,6 +259,7 @@ mod tests {
         assert_eq!(check("GET", "/v1/models/claude-opus-5-5").unwrap(), "models");
         assert_eq!(check("HEAD", "/").unwrap(), "root");
         assert_eq!(check("DELETE", "/v1/conversations/a%2Fb").unwrap(), "conversation");
+        assert_eq!(check("DELETE", "/v1/streams/str_1").unwrap(), "streams");
         assert!(matches!(check("PUT", "/v1/conversations"), Err(Trouble::Method { allowed: "GET, POST, DELETE" })));
         assert!(matches!(check("GET", "/v1/conversations/a/fork"), Err(Trouble::Method { allowed: "POST" })));
         assert!(matches!(check("GET", "/v1/messages"), Err(Trouble::Method { allowed: "POST" })));

@@ -6,6 +6,8 @@ use crate::identify::Keys;
 use crate::memory::Memory;
 use crate::references::{Place, References};
 use crate::settings::{Organisation, Settings};
+use crate::socket::Tickets;
+use crate::streams::Streams;
 use crate::tenants::{OWN, Tenants};
 use std::sync::Arc;
 use tidegate_base::{ByteBudget, Prng};
@@ -25,6 +27,8 @@ pub(crate) struct House {
     pub(crate) admission: Admission,
     pub(crate) references: References,
     pub(crate) memory: Memory,
+    pub(crate) streams: Streams,
+    pub(crate) tickets: Tickets,
     /// The key of every hash that a client could wish to meet another.
     pub(crate) hash_key: HashKey,
     pub(crate) metrics: Metrics,
@@ -49,6 +53,8 @@ impl House {
             keys: Keys::new(&settings, &tenants),
             references: References::new(hash_key, places(&settings)),
             memory: Memory::new(clock, &settings, store),
+            streams: Streams::new(settings.limits.journals_bytes, settings.clocks.stream_kept),
+            tickets: Tickets::default(),
             hash_key,
             tenants,
             permits: Arc::new(Semaphore::new(settings.limits.connections.min(Semaphore::MAX_PERMITS))),
@@ -140,6 +146,7 @@ impl House {
         self.metrics.scheduler(waiting, leased);
         self.metrics.budget("bodies", self.bodies.used());
         self.metrics.budget("backlogs", self.backlogs.used());
+        self.metrics.budget("journals", self.streams.journals.used());
         let (conversations, bytes) = self.memory.held();
         self.metrics.conversations_held(conversations, bytes);
         let domains = self.admission.domains();

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tidegate_base::{Deadline, Moment};
 use tidegate_schedule::{Band, OrgId};
+use tidegate_wire::dialect::words::{Resume, meaning};
 use tidegate_wire::http::{Headers, RequestHead};
 
 /// The keys that are known, by the first bytes of their hashes.
@@ -71,6 +72,8 @@ pub(crate) struct Caller {
     pub(crate) deadline: Option<Deadline>,
     /// What it wishes of a conversation.
     pub(crate) wish: Wish,
+    /// Whether its stream can be come back to.
+    pub(crate) resume: Resume,
     /// The SDK's own timeout, which is a deadline for buffered answers only.
     pub(crate) sdk_timeout: Option<Duration>,
 }
@@ -108,7 +111,7 @@ pub(crate) fn identify(keys: &Keys, head: &RequestHead, peer: &Peer, now: Moment
     } else {
         keys.tenant(key.ok_or(Trouble::KeyMissing)?).ok_or(Trouble::KeyUnknown)?
     };
-    let (mut band, mut deadline, mut organisation) = (tenant.band, None, None);
+    let (mut band, mut deadline, mut organisation, mut resume) = (tenant.band, None, None, Resume::Off);
     let mut wish = Wish::default();
     let own = |name: &[u8]| name.len() > 9 && name[..9].eq_ignore_ascii_case(b"tidegate-");
     for (name, value) in headers.iter().filter(|(name, _)| own(name)) {
@@ -139,16 +142,15 @@ pub(crate) fn identify(keys: &Keys, head: &RequestHead, peer: &Peer, now: Moment
                 let at = at.ok_or_else(|| wrong("the name of an organisation that Tidegate is configured with"))?;
                 organisation = Some(OrgId(at as u32));
             }
-            "resume" if value == "off" => {}
+            "resume" => resume = meaning(Resume::WORDS, value).ok_or_else(|| wrong("`off`, `memory` or `durable`"))?,
             "recover" if value == "never" => {}
-            "resume" => return Err(wrong("`off`; resumable streams are not in this version")),
             "recover" => return Err(wrong("`never`; recovery is not in this version")),
             _ => return Err(wrong("to be left out: no such header is known to this version")),
         }
     }
     let sdk_timeout = headers.text("x-stainless-timeout").and_then(|v| v.trim().parse::<f64>().ok());
     let sdk_timeout = sdk_timeout.filter(|s| (0.001..=86_400.0).contains(s)).map(Duration::from_secs_f64);
-    Ok(Caller { tenant, band, organisation, own: own_hash, deadline, wish, sdk_timeout })
+    Ok(Caller { tenant, band, organisation, own: own_hash, deadline, wish, resume, sdk_timeout })
 }
 
 impl Caller {
@@ -158,7 +160,16 @@ impl Caller {
         let tenants = Tenants::new(&Settings::default());
         let tenant = Arc::clone(tenants.named(NOBODY).expect("it is always there"));
         let wish = Wish::default();
-        Caller { tenant, band: Band::default(), organisation: None, own: None, deadline: None, wish, sdk_timeout: None }
+        Caller {
+            tenant,
+            band: Band::default(),
+            organisation: None,
+            own: None,
+            deadline: None,
+            wish,
+            resume: Resume::Off,
+            sdk_timeout: None,
+        }
     }
 
     /// When the answer is no longer wanted.
@@ -230,7 +241,7 @@ mod tests {
         for (name, value) in [
             ("tidegate-priority", "high"),
             ("tidegate-deadline-ms", "0"),
-            ("tidegate-resume", "memory"),
+            ("tidegate-resume", "yes"),
             ("tidegate-organisation", "east"),
             ("tidegate-typo", "1"),
         ] {

@@ -43,11 +43,14 @@ mod path;
 mod plan;
 mod plane;
 mod progress;
+mod query;
 mod references;
 mod relay;
 mod reply;
 mod settings;
 mod settle;
+mod socket;
+mod streams;
 mod tenants;
 
 pub use admin::serve as serve_admin;

@@ -25,7 +25,7 @@ use crate::ask::enlarged;
 use crate::attempt::{Attempt, Stop, attempt, outcome};
 use crate::connection::Peer;
 use crate::decode::{DecodeEnd, decode};
-use crate::door::{After, Door};
+use crate::door::{After, Door, Ours};
 use crate::failure::Failure;
 use crate::house::House;
 use crate::identify::identify;
@@ -34,14 +34,18 @@ use crate::plan::Plan;
 use crate::plane::Plane;
 use crate::reply::{Interrupt, Reply, TurnLines};
 use crate::settle::{Account, End, Life, settle};
+use crate::socket;
+use crate::streams;
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::time::Duration;
-use tidegate_base::Deadline;
+use tidegate_base::{Deadline, RequestId, StreamId};
 use tidegate_observe::{LiveRequest, Phase};
 use tidegate_schedule::{Ask, Backoff, Cause, FailedAttempt, Refusal, Retry};
 use tidegate_store::StoreError;
 use tidegate_transport::ServerStream;
 use tidegate_wire as wire;
+use tidegate_wire::dialect::words::Resume;
 use tidegate_wire::http::RequestHead;
 use tidegate_wire::request::MessagesRequest;
 
@@ -55,14 +59,15 @@ const REFUSED_FOR_SIZE_MAX: u32 = 3;
 
 /// Takes one request from its head to its settling; says what becomes of the connection.
 pub(crate) async fn serve(
-    plane: &Plane,
+    plane: &Arc<Plane>,
     conn: &mut ServerStream,
     head: &RequestHead,
-    door: &Door,
+    door: &'static Door,
     peer: &Peer,
+    ids: (RequestId, StreamId),
 ) -> After {
     let house = &*plane.house;
-    let (request, stream) = plane.new_ids();
+    let (request, stream) = ids;
     let life = Life::begin(house, LiveRequest::new(request, stream, door.name, house.clock.now()));
     let close = !head.keeps_alive() || house.is_draining();
     let deadline = Deadline::by_default(life.live.since + house.settings.clocks.whole);
@@ -99,10 +104,10 @@ async fn finish(reply: &mut Reply<'_>, end: End) -> (End, After) {
 
 /// The phases, in order.
 async fn walk(
-    plane: &Plane,
+    plane: &Arc<Plane>,
     reply: &mut Reply<'_>,
     head: &RequestHead,
-    door: &Door,
+    door: &'static Door,
     peer: &Peer,
     account: &mut Account,
     turn: &mut Option<Box<Turn>>,
@@ -115,7 +120,7 @@ async fn walk(
     account.tenant = Some(caller.tenant.name.clone());
     // Whose own credential it is is known with the plan.
     reply.limits_of = (caller.tenant.is_metered() && caller.own.is_none()).then_some(caller.tenant.id);
-    if house.is_draining() {
+    if house.is_draining() && !reply.is_local() {
         return Err(Trouble::Draining.into());
     }
     if house.backlogs.used() > house.backlogs.limit() / 5 * 4 {
@@ -123,7 +128,7 @@ async fn walk(
     }
 
     reply.live().enter(Phase::Decode);
-    if door.is_ours && memory::is_import(head) {
+    if door.ours == Some(Ours::Conversations) && memory::is_import(head) {
         reply.live().is_for(&caller.tenant.name, "");
         return memory::import(house, reply, head, &caller, close).await;
     }
@@ -148,9 +153,20 @@ async fn walk(
     reply.live().is_for(&caller.tenant.name, &account.model);
     reply.streams = client_streams;
     reply.deadline = caller.deadline(arrived, client_streams, &house.settings.clocks);
-    if door.is_ours {
-        reply.live().enter(Phase::Recall);
-        return memory::serve(house, reply, head, &caller, body).await;
+    match door.ours {
+        Some(Ours::Conversations) => {
+            reply.live().enter(Phase::Recall);
+            return memory::serve(house, reply, head, &caller, body).await;
+        }
+        Some(Ours::Streams) => return streams::serve(house, reply, head, &caller).await,
+        Some(Ours::Tickets) => return socket::issue(house, reply, head, peer),
+        // The door has answered itself.
+        Some(Ours::Here | Ours::Socket) => return Err(Trouble::PathUnknown.into()),
+        None => {}
+    }
+    if caller.resume != Resume::Off && !reply.is_local() {
+        let asked = streams::Asked { head, door, caller: &caller, peer };
+        return streams::begin(plane, reply, asked, body, client_streams).await;
     }
 
     if !caller.wish.is_plain()

@@ -12,7 +12,7 @@ use tidegate_base::{IdSource, Prng, RequestId, StreamId};
 use tidegate_transport::{Dial, TaskKind, Tasks};
 use tidegate_upstream::{Pool, PoolParts};
 
-/// How often idle upstream connections are looked through for old ones.
+/// How often idle upstream connections, and ended streams, are looked through for old ones.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
 /// How long HTTP/2 connections may take to say goodbye when a plane ends; a peer that does not read
@@ -124,12 +124,13 @@ impl Plane {
         self.progress.report(self.house.clock, &self.house.admission).await;
     }
 
-    /// Sweeps idle connections until it is dropped.
+    /// Sweeps idle connections, and streams that nobody will come back to, until it is dropped.
     pub(crate) async fn sweep(self: Arc<Self>) {
         let clock = self.house.clock;
         loop {
             clock.sleep_until(clock.now() + SWEEP_EVERY).await;
             self.pool.sweep(clock.now());
+            self.house.streams.sweep(clock.now());
         }
     }
 }

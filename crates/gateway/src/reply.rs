@@ -19,7 +19,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::UNIX_EPOCH;
-use tidegate_base::{ByteLease, Deadline, Moment, RequestId, rfc3339};
+use tidegate_base::{ByteLease, Deadline, Moment, RequestId, StreamId, rfc3339};
 use tidegate_observe::LiveRequest;
 use tidegate_schedule::{TenantId, TenantLevel};
 use tidegate_transport::ServerStream;
@@ -52,6 +52,8 @@ pub(crate) struct Reply<'c> {
     conn: &'c mut ServerStream,
     house: &'c House,
     live: Arc<LiveRequest>,
+    /// The ids its answer bears: its own, or those of the stream it reads.
+    names: (RequestId, StreamId),
     /// One timer for everything that can become due; none before anything is waited for. Set to the
     /// first thing due at once: one that rings now would wake the thread out of its own hands.
     timer: Option<Pin<Box<Sleep>>>,
@@ -105,6 +107,7 @@ impl<'c> Reply<'c> {
         let now = house.clock.now();
         let taken = conn.taken();
         Reply {
+            names: (live.request, live.stream),
             timer: None,
             armed: Moment::ZERO,
             lease: house.backlogs.empty_lease(),
@@ -193,7 +196,7 @@ impl<'c> Reply<'c> {
         if deadline_holds {
             due = due.min(self.deadline.at());
         }
-        if self.streams && !self.finishing {
+        if self.streams && !self.finishing && !self.conn.is_local() {
             if now >= self.last_sent + clocks.heartbeat {
                 self.heartbeat(now);
             }
@@ -284,7 +287,7 @@ impl<'c> Reply<'c> {
             return;
         }
         self.status = 200;
-        let (request, stream) = (self.live.request, self.live.stream);
+        let (request, stream) = self.names;
         let limits = self.limits_of.map(|tenant| limit_lines(self.house, tenant));
         let turn = self.turn.as_ref();
         self.conn.respond(200, None, self.close, |head| {
@@ -302,6 +305,35 @@ impl<'c> Reply<'c> {
             // Proxies of the nginx family buffer streams unless they are told not to.
             head.header("x-accel-buffering", b"no");
         });
+    }
+
+    /// From here on it is the answer of that request and stream.
+    pub(crate) fn answers(&mut self, request: RequestId, stream: StreamId) {
+        self.names = (request, stream);
+    }
+
+    /// Whether it goes to no connection of its own.
+    pub(crate) fn is_local(&self) -> bool {
+        self.conn.is_local()
+    }
+
+    /// Sends the head of a stream that was answered before, as it was then.
+    pub(crate) fn begin_as(&mut self, head: &ResponseHead) {
+        if std::mem::replace(&mut self.head_sent, true) {
+            return;
+        }
+        self.status = head.status;
+        self.conn.respond(head.status, None, self.close, |out| copy_lines(out, head));
+    }
+
+    /// Gives a whole answer that was given before; inside a stream that began meanwhile, as its error.
+    pub(crate) fn whole_as(&mut self, head: &ResponseHead, body: &[u8]) {
+        if self.head_sent {
+            return self.push_error(body);
+        }
+        (self.head_sent, self.status) = (true, head.status);
+        self.conn.respond(head.status, Some(body.len() as u64), self.close, |out| copy_lines(out, head));
+        self.conn.push(body);
     }
 
     /// Passes one whole event on; the heartbeat's clock starts anew. To a client that keeps up it
@@ -362,7 +394,7 @@ impl<'c> Reply<'c> {
         self.lease = lease;
         self.head_sent = true;
         self.status = upstream.status;
-        let request = self.live.request;
+        let (request, _) = self.names;
         let limits = self.limits_of.map(|tenant| limit_lines(self.house, tenant));
         let turn = self.turn.as_ref();
         self.conn.respond(upstream.status, Some(body.len() as u64), self.close, |head| {
@@ -381,7 +413,7 @@ impl<'c> Reply<'c> {
     pub(crate) fn whole_of_ours(&mut self, body: &[u8]) {
         self.head_sent = true;
         self.status = 200;
-        let request = self.live.request;
+        let (request, _) = self.names;
         let limits = self.limits_of.map(|tenant| limit_lines(self.house, tenant));
         let turn = self.turn.as_ref();
         self.conn.respond(200, Some(body.len() as u64), self.close, |head| {
@@ -401,7 +433,7 @@ impl<'c> Reply<'c> {
     /// Sends the head of an answer of our own in JSON Lines.
     pub(crate) fn begin_lines(&mut self) {
         (self.head_sent, self.in_lines, self.status) = (true, true, 200);
-        let request = self.live.request;
+        let (request, _) = self.names;
         self.conn.respond(200, None, self.close, |head| {
             head.header("content-type", b"application/x-ndjson");
             own_lines(head, request, None);
@@ -444,7 +476,7 @@ impl<'c> Reply<'c> {
     /// `error` event if not. Returns the public code.
     pub(crate) fn refuse(&mut self, trouble: &Trouble) -> &'static str {
         let row = answer(trouble);
-        let request = self.live.request;
+        let (request, _) = self.names;
         let body = row.body.envelope(Some(request.as_str()));
         if self.in_lines {
             // What came before may have ended inside a line.
@@ -550,6 +582,15 @@ fn limit_lines(house: &House, tenant: TenantId) -> Vec<(String, String)> {
 fn write_limits(head: &mut HeadWriter<'_>, lines: Option<&[(String, String)]>) {
     for (name, value) in lines.unwrap_or_default() {
         head.header(name, value.as_bytes());
+    }
+}
+
+/// Header lines of an answer of ours, but those about its connection.
+fn copy_lines(out: &mut HeadWriter<'_>, head: &ResponseHead) {
+    for (name, value) in head.headers.iter() {
+        if !is_hop_by_hop(name) && !name.eq_ignore_ascii_case(b"content-length") {
+            out.header(name, value);
+        }
     }
 }
 

@@ -29,6 +29,8 @@ pub struct Settings {
     pub keys: Vec<ClientKey>,
     /// What tenants may use; one that is not named here has no limits of its own.
     pub tenants: Vec<TenantSettings>,
+    /// WebSockets.
+    pub sockets: Sockets,
     /// Conversations, where there is a log for them.
     pub conversations: Conversations,
     /// Seed of ids and jitter; World gives its own.
@@ -172,6 +174,25 @@ impl Default for Conversations {
     }
 }
 
+/// The WebSocket door.
+#[derive(Clone, Debug)]
+pub struct Sockets {
+    /// Origins of pages that may open a socket, beside those of our own host.
+    pub origins: Vec<String>,
+    /// The model of prompts that name none.
+    pub model: String,
+    /// The longest answer to a prompt that says nothing of it, tokens.
+    pub max_tokens: u64,
+    /// Whether `tidegate.echo` is spoken; for conformance tests.
+    pub echo: bool,
+}
+
+impl Default for Sockets {
+    fn default() -> Self {
+        Sockets { origins: Vec::new(), model: "claude-sonnet-5".to_owned(), max_tokens: 4096, echo: false }
+    }
+}
+
 /// A client's key.
 #[derive(Clone, Debug)]
 pub struct ClientKey {
@@ -217,6 +238,14 @@ pub struct Clocks {
     pub whole: Duration,
     /// How long a drain waits for streams to end.
     pub drain: Duration,
+    /// Between two pings on a WebSocket.
+    pub socket_ping: Duration,
+    /// From our close of a WebSocket to the client's.
+    pub socket_close: Duration,
+    /// How long a resumable stream goes on without a reader.
+    pub detach_grace: Duration,
+    /// How long it can still be read after its end.
+    pub stream_kept: Duration,
     /// How long a rejected upstream key is left alone.
     pub key_rejected: Duration,
     /// How often an organisation that has reached its spend cap is tried again; the first of the
@@ -244,6 +273,10 @@ impl Default for Clocks {
             progress_unseen: s(600),
             whole: s(600),
             drain: s(30),
+            socket_ping: s(15),
+            socket_close: s(5),
+            detach_grace: s(60),
+            stream_kept: s(300),
             key_rejected: s(60),
             spend_cap: s(15 * 60),
         }
@@ -265,6 +298,10 @@ pub struct Limits {
     pub backlog_merge_bytes: u64,
     /// All backlogs and assembled answers held at once, bytes.
     pub backlogs_bytes: u64,
+    /// What is kept of one resumable stream, bytes: some million tokens of text. The oldest goes first.
+    pub journal_bytes: u64,
+    /// All resumable streams held at once, bytes.
+    pub journals_bytes: u64,
     /// One answer that is assembled or passed whole, bytes.
     pub answer_bytes: u64,
     /// Client connections, and HTTP/2 streams on them.
@@ -287,6 +324,8 @@ impl Default for Limits {
             backlog_bytes: 1 << 20,
             backlog_merge_bytes: 16 << 10,
             backlogs_bytes: 256 << 20,
+            journal_bytes: 4 << 20,
+            journals_bytes: 256 << 20,
             answer_bytes: 32 << 20,
             connections: 32_768,
             connection_streams: 256,

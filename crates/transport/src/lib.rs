@@ -18,12 +18,14 @@ pub mod http1;
 pub mod http2;
 mod io;
 mod listen;
+pub mod local;
 mod memory;
 mod scratch;
 mod stamp;
 mod stream;
 mod tasks;
 mod tls;
+pub mod websocket;
 
 pub use client_error::{ClientError, SendEnd};
 pub use clock::Clock;

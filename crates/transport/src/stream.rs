@@ -1,16 +1,19 @@
 //! One request and its answer, whichever version of HTTP carries it.
 //!
 //! Over HTTP/1.1 the stream is the connection, and requests come one after another; over HTTP/2 it
-//! is one of many and carries one request. Everyone above speaks to this type; a call is a `match`,
+//! is one of many and carries one request; a third kind came over neither and is handed over whole
+//! ([`local`]). Everyone above speaks to this type; a call is a `match`,
 //! nothing is boxed and nothing dispatched through a table. See [`http1::ServerConn`] for what each
 //! question means.
 
 use crate::clock::Clock;
 use crate::http1::{self, HeadEnd};
 use crate::http2;
-use bytes::BytesMut;
+use crate::local;
+use bytes::{Bytes, BytesMut};
 use std::io;
 use std::task::{Context, Poll};
+use tidegate_base::ByteLease;
 use tidegate_wire::http::{HeadWriter, RequestHead};
 
 /// The server's side of a request.
@@ -19,6 +22,8 @@ pub enum ServerStream {
     Http1(http1::ServerConn),
     /// A stream of HTTP/2.
     Http2(Box<http2::ServerStream>),
+    /// A request without a connection.
+    Local(Box<local::ServerStream>),
 }
 
 /// The same question to either.
@@ -27,6 +32,7 @@ macro_rules! either {
         match $stream {
             ServerStream::Http1($of) => $ask,
             ServerStream::Http2($of) => $ask,
+            ServerStream::Local($of) => $ask,
         }
     };
 }
@@ -37,6 +43,7 @@ impl ServerStream {
         match self {
             ServerStream::Http1(conn) => conn.wait_byte().await,
             ServerStream::Http2(stream) => Ok(stream.has_head()),
+            ServerStream::Local(_) => Ok(false),
         }
     }
 
@@ -45,6 +52,7 @@ impl ServerStream {
         match self {
             ServerStream::Http1(conn) => conn.read_head().await,
             ServerStream::Http2(stream) => stream.read_head(),
+            ServerStream::Local(_) => Err(HeadEnd::Closed),
         }
     }
 
@@ -53,13 +61,26 @@ impl ServerStream {
     pub async fn send_continue(&mut self) -> io::Result<()> {
         match self {
             ServerStream::Http1(conn) => conn.send_continue().await,
-            ServerStream::Http2(_) => Ok(()),
+            ServerStream::Http2(_) | ServerStream::Local(_) => Ok(()),
         }
     }
 
     /// Appends the next piece of the body to `into`: its length, or 0 once the body has ended.
     pub async fn read_body(&mut self, into: &mut BytesMut) -> Result<usize, HeadEnd> {
-        either!(self, s => s.read_body(into).await)
+        match self {
+            ServerStream::Http1(conn) => conn.read_body(into).await,
+            ServerStream::Http2(stream) => stream.read_body(into).await,
+            // It is there whole: see [`ServerStream::take_body`].
+            ServerStream::Local(_) => Ok(0),
+        }
+    }
+
+    /// A body that needs no reading, and the right to hold it.
+    pub fn take_body(&mut self) -> Option<(Bytes, ByteLease)> {
+        match self {
+            ServerStream::Http1(_) | ServerStream::Http2(_) => None,
+            ServerStream::Local(stream) => stream.take_body(),
+        }
     }
 
     /// Whether the request's body has been read to its end.
@@ -78,6 +99,7 @@ impl ServerStream {
         match self {
             ServerStream::Http1(conn) => conn.respond(status, length, close, lines),
             ServerStream::Http2(stream) => stream.respond(status, length, lines),
+            ServerStream::Local(stream) => stream.respond(status, length, lines),
         }
     }
 
@@ -91,6 +113,7 @@ impl ServerStream {
         match self {
             ServerStream::Http1(conn) => conn.push_raw(bytes),
             ServerStream::Http2(stream) => stream.push(bytes),
+            ServerStream::Local(stream) => stream.push(bytes),
         }
     }
 
@@ -102,6 +125,10 @@ impl ServerStream {
                 stream.end();
                 true
             }
+            ServerStream::Local(stream) => {
+                stream.end();
+                true
+            }
         }
     }
 
@@ -110,13 +137,22 @@ impl ServerStream {
     pub fn close_breaks_off(&self) -> bool {
         match self {
             ServerStream::Http1(conn) => conn.close_breaks_off(),
-            ServerStream::Http2(_) => false,
+            ServerStream::Http2(_) | ServerStream::Local(_) => false,
         }
+    }
+
+    /// Whether it has no connection. Whoever reads it has a line, and a heartbeat, of his own.
+    pub fn is_local(&self) -> bool {
+        matches!(self, ServerStream::Local(_))
     }
 
     /// Bytes that wait to be taken by the transport or the client's window.
     pub fn unwritten(&self) -> usize {
-        either!(self, s => s.unwritten())
+        match self {
+            ServerStream::Http1(conn) => conn.unwritten(),
+            ServerStream::Http2(stream) => stream.unwritten(),
+            ServerStream::Local(_) => 0,
+        }
     }
 
     /// Bytes taken so far; standing still means the client does not read.
@@ -126,22 +162,38 @@ impl ServerStream {
 
     /// Writes what is there to be written; ready when all of it is.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(self, s => s.poll_flush(cx))
+        match self {
+            ServerStream::Http1(conn) => conn.poll_flush(cx),
+            ServerStream::Http2(stream) => stream.poll_flush(cx),
+            ServerStream::Local(stream) => Poll::Ready(stream.flush()),
+        }
     }
 
     /// Writes all there is to be written.
     pub async fn flush(&mut self) -> io::Result<()> {
-        either!(self, s => s.flush().await)
+        match self {
+            ServerStream::Http1(conn) => conn.flush().await,
+            ServerStream::Http2(stream) => stream.flush().await,
+            ServerStream::Local(stream) => stream.flush(),
+        }
     }
 
     /// Ends the stream, and the connection with it if it is HTTP/1.1's, so that the client can
     /// still read what was written.
     pub async fn close(self, clock: Clock) {
-        either!(self, s => s.close(clock).await);
+        match self {
+            ServerStream::Http1(conn) => conn.close(clock).await,
+            ServerStream::Http2(stream) => stream.close(clock).await,
+            ServerStream::Local(_) => {}
+        }
     }
 
     /// Breaks it off: a reset of the connection, or of the stream alone.
     pub fn abort(self) {
-        either!(self, s => s.abort());
+        match self {
+            ServerStream::Http1(conn) => conn.abort(),
+            ServerStream::Http2(stream) => stream.abort(),
+            ServerStream::Local(_) => {}
+        }
     }
 }

@@ -198,7 +198,7 @@ pub(crate) async fn run(plane: Arc<Plane>) {
     }
 }
 
-async fn make(plane: &Plane, errand: &Errand) -> Result<(), &'static str> {
+async fn make(plane: &Arc<Plane>, errand: &Errand) -> Result<(), &'static str> {
     let memory = &plane.house.memory;
     let answer = ask(plane, errand).await;
     let store = memory.store().map_err(|_| "conversations are off")?;
@@ -248,7 +248,7 @@ async fn make(plane: &Plane, errand: &Errand) -> Result<(), &'static str> {
 }
 
 /// Asks, as a client on a connection in memory; the answer's text.
-async fn ask(plane: &Plane, errand: &Errand) -> Result<String, &'static str> {
+async fn ask(plane: &Arc<Plane>, errand: &Errand) -> Result<String, &'static str> {
     let (near, far) = pipe();
     let mut server = ServerStream::Http1(ServerConn::new(far));
     let peer = Peer::Errand(Arc::clone(&errand.tenant));

@@ -66,7 +66,7 @@ pub(crate) async fn import(
 ) -> Result<End, Stop> {
     house.memory.owner(caller).map_err(Trouble::from)?;
     check_headers(caller, false)?;
-    super::query::Query::read(head.query(), &[])?;
+    crate::query::Query::read(head.query(), &[])?;
     let lease = house.bodies.empty_lease();
     let mut coming = Coming { bytes: BytesMut::new(), whole: 0, lease, lines: 0, done: Imported::default() };
     if head.headers.has("content-encoding") {

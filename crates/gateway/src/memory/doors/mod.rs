@@ -3,7 +3,7 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `place`, `query` | where a path leads; what a query says |
+//! | `place` | where a path leads |
 //! | `shape` | a conversation and a turn as JSON |
 //! | `read` | listing, one conversation, its turns |
 //! | `window` | what would be sent now |
@@ -21,7 +21,6 @@ mod erase;
 mod export;
 mod import;
 mod place;
-mod query;
 mod read;
 mod shape;
 mod turns;
@@ -37,9 +36,9 @@ use crate::attempt::Stop;
 use crate::decode::Body;
 use crate::house::House;
 use crate::identify::Caller;
+use crate::query::Query;
 use crate::reply::Reply;
 use crate::settle::End;
-use query::Query;
 use tidegate_base::ByteLease;
 use tidegate_conversation::history::Form;
 use tidegate_store::{Address, Pending};
@@ -71,7 +70,7 @@ impl Asked<'_> {
     /// The conversation that `id`, as it stands in the path, is.
     fn address(&self, id: &str) -> Result<Address, Stop> {
         let wrong = || TurnTrouble::BadId("the id in the path is not percent-encoded UTF-8".to_owned());
-        let name = place::decoded(id, false).ok_or_else(wrong).map_err(Trouble::from)?;
+        let name = crate::query::decoded(id, false).ok_or_else(wrong).map_err(Trouble::from)?;
         Ok(self.house.memory.address(self.caller, &name).map_err(Trouble::from)?)
     }
 

@@ -43,28 +43,10 @@ impl<'p> Place<'p> {
     }
 }
 
-/// The text that `encoded` stands for; `plus` says that "+" is a space, as in a query. `None` if an
-/// escape is cut or no escape, or if it is not UTF-8.
-pub(super) fn decoded(encoded: &str, plus: bool) -> Option<String> {
-    let mut out = Vec::with_capacity(encoded.len());
-    let mut bytes = encoded.bytes();
-    let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'%' => {
-                let (high, low) = (digit(bytes.next())?, digit(bytes.next())?);
-                out.push((high << 4 | low) as u8);
-            }
-            b'+' if plus => out.push(b' '),
-            _ => out.push(byte),
-        }
-    }
-    String::from_utf8(out).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::query::decoded;
     use proptest::prelude::*;
 
     #[test]

@@ -1,15 +1,33 @@
 //! What a query says: `key=value` pairs, encoded as in forms. Each key is known and comes once, or the
 //! request is refused: a filter that is misspelt must not mean "all".
 
-use super::place::decoded;
 use crate::answer::Trouble;
 use crate::memory::TurnTrouble;
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
+/// The text that `encoded` stands for; `plus` says that "+" is a space, as in a query. `None` if an
+/// escape is cut or no escape, or if it is not UTF-8.
+pub(crate) fn decoded(encoded: &str, plus: bool) -> Option<String> {
+    let mut out = Vec::with_capacity(encoded.len());
+    let mut bytes = encoded.bytes();
+    let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'%' => {
+                let (high, low) = (digit(bytes.next())?, digit(bytes.next())?);
+                out.push((high << 4 | low) as u8);
+            }
+            b'+' if plus => out.push(b' '),
+            _ => out.push(byte),
+        }
+    }
+    String::from_utf8(out).ok()
+}
+
 /// A query.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Query(BTreeMap<String, String>);
+pub(crate) struct Query(BTreeMap<String, String>);
 
 fn wrong(why: String) -> Trouble {
     TurnTrouble::Query(why).into()
@@ -17,7 +35,7 @@ fn wrong(why: String) -> Trouble {
 
 impl Query {
     /// Reads it; only keys of `known` may be there.
-    pub(super) fn read(text: &str, known: &[&str]) -> Result<Self, Trouble> {
+    pub(crate) fn read(text: &str, known: &[&str]) -> Result<Self, Trouble> {
         let mut pairs = BTreeMap::new();
         for pair in text.split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -35,12 +53,12 @@ impl Query {
     }
 
     /// A value as it is.
-    pub(super) fn text(&self, key: &str) -> Option<&str> {
+    pub(crate) fn text(&self, key: &str) -> Option<&str> {
         self.0.get(key).map(String::as_str)
     }
 
     /// A number of a range.
-    pub(super) fn number(&self, key: &str, range: RangeInclusive<u64>) -> Result<Option<u64>, Trouble> {
+    pub(crate) fn number(&self, key: &str, range: RangeInclusive<u64>) -> Result<Option<u64>, Trouble> {
         let Some(text) = self.text(key) else { return Ok(None) };
         // A sign would be taken by the parser.
         let number = if text.starts_with('+') { None } else { text.parse().ok() };
@@ -49,7 +67,7 @@ impl Query {
     }
 
     /// `true` or `false`.
-    pub(super) fn flag(&self, key: &str) -> Result<bool, Trouble> {
+    pub(crate) fn flag(&self, key: &str) -> Result<bool, Trouble> {
         match self.text(key) {
             None | Some("false") => Ok(false),
             Some("true") => Ok(true),
@@ -58,7 +76,7 @@ impl Query {
     }
 
     /// Whether lines are asked for.
-    pub(super) fn wants_lines(&self) -> Result<bool, Trouble> {
+    pub(crate) fn wants_lines(&self) -> Result<bool, Trouble> {
         match self.text("format") {
             None | Some("json") => Ok(false),
             Some("jsonl") => Ok(true),
@@ -67,7 +85,7 @@ impl Query {
     }
 
     /// The end user, if one is named; not everybody by an empty name.
-    pub(super) fn user(&self) -> Result<Option<&str>, Trouble> {
+    pub(crate) fn user(&self) -> Result<Option<&str>, Trouble> {
         match self.text("user_id") {
             Some("") => Err(wrong("user_id: expected the id of an end user".to_owned())),
             user => Ok(user),
@@ -75,7 +93,7 @@ impl Query {
     }
 
     /// Refuses keys that mean nothing beside what else is asked for.
-    pub(super) fn without(&self, keys: &[&str], beside: &str) -> Result<(), Trouble> {
+    pub(crate) fn without(&self, keys: &[&str], beside: &str) -> Result<(), Trouble> {
         match keys.iter().find(|key| self.0.contains_key(**key)) {
             Some(key) => Err(wrong(format!("{key} means nothing {beside}"))),
             None => Ok(()),

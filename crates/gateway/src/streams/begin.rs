@@ -1,0 +1,101 @@
+//! A request becomes a hosted stream: its owner task, and its first reader.
+
+use super::follow::follow;
+use super::hosted::{Hosted, Owner};
+use super::inlet::Inlet;
+use super::reader::Reader;
+use super::StreamTrouble;
+use crate::answer::Trouble;
+use crate::attempt::Stop;
+use crate::connection::Peer;
+use crate::decode::Body;
+use crate::door::Door;
+use crate::house::House;
+use crate::identify::Caller;
+use crate::path;
+use crate::plane::Plane;
+use crate::reply::Reply;
+use crate::settle::End;
+use std::sync::Arc;
+use tidegate_transport::{ServerStream, TaskKind, local};
+use tidegate_wire::dialect::words::Resume;
+use tidegate_wire::http::RequestHead;
+
+/// Who owns a hosted stream.
+const OWNER: TaskKind = TaskKind {
+    name: "stream owner",
+    on_cancel: "its upstream exchange is closed, its leases go back, its readers are told",
+    on_error: "its readers are told that it was called off",
+};
+
+/// What is to be hosted.
+pub(crate) struct Hosting {
+    pub(crate) head: RequestHead,
+    pub(crate) door: &'static Door,
+    pub(crate) peer: Peer,
+    pub(crate) body: Body,
+    pub(crate) owner: Owner,
+    pub(crate) class: Resume,
+}
+
+/// Begins a stream, and reads it from its beginning.
+pub(crate) fn host(plane: &Arc<Plane>, hosting: Hosting) -> Result<Reader, Trouble> {
+    let house = &plane.house;
+    let permit = Arc::clone(&house.permits).try_acquire_owned().map_err(|_| Trouble::StreamLimit)?;
+    let Hosting { head, door, peer, body, owner, class } = hosting;
+    let ids = plane.new_ids();
+    let limits = &house.settings.limits;
+    let (budget, bytes) = match class {
+        Resume::Off => (&house.backlogs, limits.backlog_bytes),
+        Resume::Memory | Resume::Durable => (&house.streams.journals, limits.journal_bytes),
+    };
+    while class != Resume::Off && budget.used() > budget.limit() / 5 * 4 {
+        if !house.streams.make_room() {
+            return Err(StreamTrouble::Budget.into());
+        }
+    }
+    let hosted = Arc::new(Hosted::new(ids, owner, class, bytes, budget.empty_lease()));
+    if class != Resume::Off {
+        house.streams.add(&hosted);
+    }
+    let reader = Reader::at(Arc::clone(&hosted), None)?;
+    let inlet = Inlet::new(hosted, house.clock, house.settings.clocks.detach_grace);
+    let load = plane.count_stream();
+    let on = Arc::clone(plane);
+    plane.tasks.spawn(&OWNER, async move {
+        let (_load, _permit) = (load, permit);
+        let stream = local::ServerStream::new(body.bytes, body.lease, Box::new(inlet));
+        let mut conn = ServerStream::Local(Box::new(stream));
+        path::serve(&on, &mut conn, &head, door, &peer, ids).await;
+    });
+    Ok(reader)
+}
+
+/// The path's branch for a request that wants to be able to come back: hosts it, and gives the
+/// client that asked its answer.
+pub(crate) async fn begin(
+    plane: &Arc<Plane>,
+    reply: &mut Reply<'_>,
+    asked: Asked<'_>,
+    body: Body,
+    streams: bool,
+) -> Result<End, Stop> {
+    let house: &House = &plane.house;
+    if !streams {
+        let name = "tidegate-resume".to_owned();
+        return Err(Trouble::Header { name, expected: "to be left out of a request without `stream: true`" }.into());
+    }
+    let Asked { head, door, caller, peer } = asked;
+    let owner = Owner { tenant: Arc::clone(&caller.tenant.name), own: caller.own };
+    let (head, peer) = (head.clone(), peer.clone());
+    let reader = host(plane, Hosting { head, door, peer, body, owner, class: caller.resume })?;
+    follow(house, reply, reader).await
+}
+
+/// Who asks for what.
+pub(crate) struct Asked<'a> {
+    pub(crate) head: &'a RequestHead,
+    pub(crate) door: &'static Door,
+    pub(crate) caller: &'a Caller,
+    pub(crate) peer: &'a Peer,
+}

@@ -1,0 +1,231 @@
+//! One hosted stream: what came of it, and who reads it.
+//!
+//! The lock is held for one event, or one look; owner and readers are mostly on one thread. Whoever
+//! waits leaves a waker. What must not happen while it is held is waking, since a waker may read.
+
+use super::StreamTrouble;
+use crate::answer::{Trouble, answer};
+use bytes::{Bytes, BytesMut};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use tidegate_base::{ByteLease, Moment, RequestId, StreamId};
+use tidegate_journal::{Journal, LIMIT_BYTES_MIN, Refused};
+use tidegate_wire::dialect::words::Resume;
+use tidegate_wire::event::{Kind, plain_delta};
+use tidegate_wire::http::ResponseHead;
+use tidegate_wire::raw::RawObject;
+use tidegate_wire::sse;
+
+/// A journal's lease grows in such steps, bytes.
+const LEASE_STEP: u64 = 4 * 1024;
+
+/// Whose a stream is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Owner {
+    pub(crate) tenant: Arc<str>,
+    /// The hash of the upstream credential it was asked for with: those who bring one are one tenant.
+    pub(crate) own: Option<u64>,
+}
+
+/// One stream.
+pub(crate) struct Hosted {
+    /// Ids of its request.
+    pub(crate) request: RequestId,
+    pub(crate) stream: StreamId,
+    pub(crate) owner: Owner,
+    pub(crate) class: Resume,
+    state: Mutex<State>,
+}
+
+pub(super) struct State {
+    pub(super) journal: Journal,
+    lease: ByteLease,
+    /// Of an answer that is a stream.
+    pub(super) head: Option<ResponseHead>,
+    /// An answer that is none, and whether it is there whole.
+    pub(super) whole: Option<(ResponseHead, BytesMut)>,
+    ended_at: Option<Moment>,
+    readers: usize,
+    /// Since when there is none.
+    left_at: Option<Moment>,
+    called_off: bool,
+    /// It could not hold what came.
+    broken: bool,
+    waiting: Vec<Waker>,
+    waits_for_readers: Option<Waker>,
+}
+
+/// What a stream's readers mean for its owner.
+pub(super) enum Wanted {
+    Yes,
+    /// Nobody reads since then.
+    Since(Moment),
+    /// It was called off.
+    No,
+}
+
+impl Hosted {
+    pub(super) fn new(
+        ids: (RequestId, StreamId),
+        owner: Owner,
+        class: Resume,
+        journal_bytes: u64,
+        lease: ByteLease,
+    ) -> Self {
+        let (request, stream) = ids;
+        let state = State {
+            journal: Journal::new(stream, usize::try_from(journal_bytes).unwrap_or(usize::MAX)),
+            lease,
+            head: None,
+            whole: None,
+            ended_at: None,
+            readers: 0,
+            left_at: None,
+            called_off: false,
+            broken: false,
+            waiting: Vec::new(),
+            waits_for_readers: None,
+        };
+        Hosted { request, stream, owner, class, state: Mutex::new(state) }
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does something that readers wait for, and wakes them.
+    pub(super) fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.state();
+        change(&mut state);
+        let waiting = std::mem::take(&mut state.waiting);
+        drop(state);
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
+    /// When its owner was done with it.
+    pub(crate) fn ended_at(&self) -> Option<Moment> {
+        self.state().ended_at
+    }
+
+    /// Calls it off: its owner ends it as if nobody wanted it any more.
+    pub(crate) fn call_off(&self) {
+        let mut state = self.state();
+        state.called_off = true;
+        let owner = state.waits_for_readers.take();
+        drop(state);
+        owner.into_iter().for_each(Waker::wake);
+    }
+
+    pub(super) fn reader_comes(&self) {
+        let mut state = self.state();
+        state.readers += 1;
+        state.left_at = None;
+    }
+
+    /// The last that goes sets the owner's clock going, from the next time it looks.
+    pub(super) fn reader_goes(&self) {
+        let mut state = self.state();
+        state.readers = state.readers.saturating_sub(1);
+        let owner = if state.readers == 0 { state.waits_for_readers.take() } else { None };
+        drop(state);
+        owner.into_iter().for_each(Waker::wake);
+    }
+
+    /// Whether anybody wants it still; the owner is woken when that changes.
+    pub(super) fn poll_wanted(&self, cx: &Context<'_>, now: Moment) -> Wanted {
+        let mut state = self.state();
+        if state.called_off {
+            return Wanted::No;
+        }
+        if !state.waits_for_readers.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
+            state.waits_for_readers = Some(cx.waker().clone());
+        }
+        match state.readers {
+            0 => Wanted::Since(*state.left_at.get_or_insert(now)),
+            _ => Wanted::Yes,
+        }
+    }
+
+    /// One whole event.
+    pub(super) fn append(&self, event: &[u8]) {
+        let kind = kind(event);
+        self.change(|state| state.append(kind, event));
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        self.state().broken
+    }
+
+    /// Its owner is done. What came to no end is called off, so that nobody waits for more.
+    pub(super) fn end(&self, now: Moment) {
+        self.change(|state| {
+            state.ended_at = Some(now);
+            if state.whole.is_some() || state.journal.end().is_some() {
+                return;
+            }
+            let why = if state.broken { StreamTrouble::TooLarge } else { StreamTrouble::Cancelled };
+            let envelope = answer(&Trouble::Stream(why)).body.envelope(Some(self.request.as_str()));
+            let mut event = Vec::new();
+            sse::write(&mut event, "error", &envelope);
+            let epoch = state.journal.epoch();
+            let told = match why {
+                StreamTrouble::Cancelled => state.journal.cancel(epoch, &event),
+                _ => state.journal.append(epoch, Kind::Error, &event),
+            };
+            debug_assert!(told.is_ok(), "an error event fits always: {told:?}");
+        });
+    }
+}
+
+impl State {
+    fn append(&mut self, kind: Kind, event: &[u8]) {
+        let epoch = self.journal.epoch();
+        match self.journal.append(epoch, kind, event) {
+            Ok(_) => self.weigh(),
+            Err(Refused::TooLarge) => self.broken = true,
+            // After its end there is nothing more to say.
+            Err(Refused::Ended(_) | Refused::Fenced) => {}
+        }
+    }
+
+    /// Counts the journal's bytes; where they are not there, the oldest go.
+    pub(super) fn weigh(&mut self) {
+        let bytes = self.journal.bytes() as u64;
+        if bytes <= self.lease.held() && bytes + 4 * LEASE_STEP > self.lease.held() {
+            return;
+        }
+        if !self.lease.resize(bytes.next_multiple_of(LEASE_STEP)) {
+            let held = usize::try_from(self.lease.held()).unwrap_or(usize::MAX);
+            self.journal.set_limit(held.max(LIMIT_BYTES_MIN));
+        }
+    }
+
+    /// The answer's body where it is no stream; taken once.
+    pub(super) fn whole(&self) -> Option<(ResponseHead, Bytes)> {
+        self.ended_at?;
+        self.whole.as_ref().map(|(head, body)| (head.clone(), Bytes::copy_from_slice(body)))
+    }
+
+    pub(super) fn wait(&mut self, cx: &Context<'_>) -> Poll<std::convert::Infallible> {
+        if !self.waiting.iter().any(|w| w.will_wake(cx.waker())) {
+            self.waiting.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+/// The kind of a whole event that was let through already.
+fn kind(event: &[u8]) -> Kind {
+    if plain_delta(event).is_some() {
+        return Kind::BlockDelta;
+    }
+    let parts = sse::parts(event);
+    match (parts.name, &parts.data) {
+        (_, None) => Kind::Comment,
+        (b"", Some(data)) => {
+            let named = RawObject::read(data).ok().and_then(|object| object.parse::<String>("type"));
+            Kind::of_name(named.unwrap_or_default().as_bytes())
+        }
+        (name, _) => Kind::of_name(name),
+    }
+}

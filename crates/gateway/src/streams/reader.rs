@@ -1,0 +1,101 @@
+//! A reader's end of a hosted stream: a place in its log.
+
+use super::StreamTrouble;
+use super::hosted::Hosted;
+use bytes::Bytes;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tidegate_journal::{Cursor, End, Item, Missed, Next, Shape};
+use tidegate_wire::dialect::words::Resume;
+use tidegate_wire::http::ResponseHead;
+
+/// A reader this many events behind gets neighbouring deltas as one: they are there already, and
+/// fewer are cheaper for everybody.
+const LAG_MERGED: u64 = 8;
+
+/// What a reader hears.
+pub(crate) enum News {
+    /// The answer begins, and is a stream.
+    Head(ResponseHead),
+    /// The answer is none: a refusal, with its true status.
+    Whole(ResponseHead, Bytes),
+    /// An event was shown.
+    Event,
+    /// It is over; the last event was shown before.
+    Ended(End),
+}
+
+/// One reader. Dropping it leaves the stream.
+pub(crate) struct Reader {
+    hosted: Arc<Hosted>,
+    place: u64,
+    head_seen: bool,
+}
+
+impl Reader {
+    /// A reader of `hosted` from `after` on, or from its beginning.
+    pub(super) fn at(hosted: Arc<Hosted>, after: Option<&Cursor>) -> Result<Self, StreamTrouble> {
+        let place = match after {
+            None => 0,
+            Some(cursor) => hosted.state().journal.locate(cursor).map_err(missed)?,
+        };
+        hosted.reader_comes();
+        Ok(Reader { hosted, place, head_seen: false })
+    }
+
+    /// What it reads.
+    pub(crate) fn hosted(&self) -> &Arc<Hosted> {
+        &self.hosted
+    }
+
+    /// The number of the last event it has.
+    pub(crate) fn place(&self) -> u64 {
+        self.place
+    }
+
+    /// The next thing there is; an event is shown to `show`, with the place after it.
+    pub(crate) fn poll_next(
+        &mut self,
+        cx: &Context<'_>,
+        show: &mut dyn FnMut(&Item<'_>, Cursor),
+    ) -> Poll<Result<News, StreamTrouble>> {
+        let mut guard = self.hosted.state();
+        let state = &mut *guard;
+        if let Some((head, body)) = state.whole() {
+            return Poll::Ready(Ok(News::Whole(head, body)));
+        }
+        if let (false, Some(head)) = (self.head_seen, &state.head) {
+            self.head_seen = true;
+            return Poll::Ready(Ok(News::Head(head.clone())));
+        }
+        let behind = state.journal.last().saturating_sub(self.place);
+        let shape = if behind >= LAG_MERGED { Shape::Merged } else { Shape::AsItCame };
+        match state.journal.next(self.place, shape).map_err(missed)? {
+            Next::Done(end) => return Poll::Ready(Ok(News::Ended(end))),
+            Next::Item(item) => {
+                self.place = item.seq;
+                show(&item, state.journal.cursor(item.seq));
+            }
+            Next::Wait => return state.wait(cx).map(|never| match never {}),
+        }
+        if self.hosted.class == Resume::Off {
+            // It has no other reader and no past.
+            state.journal.forget(self.place);
+            state.weigh();
+        }
+        Poll::Ready(Ok(News::Event))
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.hosted.reader_goes();
+    }
+}
+
+fn missed(missed: Missed) -> StreamTrouble {
+    match missed {
+        Missed::Gone => StreamTrouble::Gone,
+        Missed::Beyond | Missed::OtherStream | Missed::OtherEpoch => StreamTrouble::BadCursor,
+    }
+}
