@@ -4,6 +4,10 @@
 //! and what makes a chat of single prompts: a system prompt, and the conversation that Tidegate keeps.
 //! Whoever needs more (tools, images, several answers at once) speaks `tidegate.v1`.
 
+mod retelling;
+
+pub use retelling::{Retelling, Unsayable};
+
 use super::members::Members;
 use super::strict::{Strict, read_text};
 use super::{BadFrame, NotAFrame};
@@ -100,14 +104,8 @@ impl<'a> Answer<'a> {
                 Members::begin(out).value("event", "completion").value("text", text).end();
             }
             Answer::Done { stop_reason, usage } => {
-                let usage = json!({
-                    "input_tokens": usage.input,
-                    "output_tokens": usage.output,
-                    "cache_creation_input_tokens": usage.cache_creation,
-                    "cache_read_input_tokens": usage.cache_read,
-                });
                 let mut members = Members::begin(out);
-                members.value("event", "done").value("stop_reason", stop_reason).value("usage", &usage).end();
+                members.value("event", "done").value("stop_reason", stop_reason).value("usage", &usage.object()).end();
             }
             Answer::Error(error) => {
                 let mut members = Members::begin(out);
