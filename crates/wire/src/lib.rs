@@ -8,6 +8,7 @@
 pub mod assemble;
 pub mod blame;
 pub mod cached;
+pub mod dialect;
 pub mod error;
 pub mod event;
 pub mod http;

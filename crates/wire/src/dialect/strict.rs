@@ -72,26 +72,25 @@ impl<'a> Strict<'a> {
         number.map(Some).ok_or_else(|| self.wrong(key, &format!("Input should be a whole number from 0 to {max}")))
     }
 
-    pub(super) fn texts(&mut self, key: &str, most: usize, bytes_max: usize) -> Result<Vec<Cow<'a, str>>, BadFrame> {
+    /// A list of texts, each of which has to be `good`; otherwise `what` the list should be.
+    pub(super) fn texts(
+        &mut self,
+        key: &str,
+        most: usize,
+        good: impl Fn(&str) -> bool,
+        what: &str,
+    ) -> Result<Vec<Cow<'a, str>>, BadFrame> {
         let Some(value) = self.take(key) else { return Ok(Vec::new()) };
         let mut texts = Vec::new();
-        let mut good = true;
+        let mut all_good = true;
         let listed = crate::raw::each_element(value.get(), |element| {
-            good &= texts.len() < most;
-            match read_text(element).filter(|text| good && text.len() <= bytes_max) {
+            all_good &= texts.len() < most;
+            match read_text(element).filter(|text| all_good && good(text)) {
                 Some(text) => texts.push(text),
-                None => good = false,
+                None => all_good = false,
             }
         });
-        if listed && good {
-            return Ok(texts);
-        }
-        Err(self.wrong(key, &format!("Input should be a list of at most {most} strings of at most {bytes_max} bytes")))
-    }
-
-    pub(super) fn word<T: Copy + Default>(&mut self, key: &str, words: &[(&str, T)]) -> Result<T, BadFrame> {
-        let Some(word) = self.text(key)? else { return Ok(T::default()) };
-        super::words::meaning(words, &word).map_err(|what| self.wrong(key, &format!("Input {what}")))
+        if listed && all_good { Ok(texts) } else { Err(self.wrong(key, what)) }
     }
 
     /// The client's name for a stream.
@@ -112,7 +111,7 @@ impl<'a> Strict<'a> {
     }
 }
 
-fn read_text(json: &str) -> Option<Cow<'_, str>> {
+pub(super) fn read_text(json: &str) -> Option<Cow<'_, str>> {
     // Borrowed where it has no escapes, which is nearly always.
     let plain = json.strip_prefix('"')?.strip_suffix('"')?;
     if !plain.contains('\\') {

@@ -47,14 +47,28 @@ impl Recover {
     }
 }
 
-pub(super) fn word<T: PartialEq>(words: &[(&'static str, T)], meant: T) -> &'static str {
+fn word<T: PartialEq>(words: &[(&'static str, T)], meant: T) -> &'static str {
     words.iter().find(|(_, value)| *value == meant).map_or("", |(word, _)| word)
 }
 
-/// What `word` means among `words`; otherwise the words there are, for an error.
-pub fn meaning<T: Copy>(words: &[(&str, T)], word: &str) -> Result<T, String> {
-    words.iter().find(|(known, _)| *known == word).map(|(_, value)| *value).ok_or_else(|| {
-        let known: Vec<String> = words.iter().map(|(known, _)| format!("\"{known}\"")).collect();
-        format!("should be one of {}", known.join(", "))
-    })
+/// What `word` means among `words`, if it is one of them.
+pub fn meaning<T: Copy>(words: &[(&str, T)], word: &str) -> Option<T> {
+    words.iter().find(|(known, _)| *known == word).map(|(_, value)| *value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_word_means_what_it_is_the_word_of() {
+        for (word, resume) in Resume::WORDS {
+            assert_eq!((resume.word(), meaning(Resume::WORDS, word)), (*word, Some(*resume)));
+        }
+        for (word, recover) in Recover::WORDS {
+            assert_eq!((recover.word(), meaning(Recover::WORDS, word)), (*word, Some(*recover)));
+        }
+        assert_eq!(meaning(Resume::WORDS, "Off"), None);
+        assert_eq!((Resume::default(), Recover::default()), (Resume::Off, Recover::Never));
+    }
 }

@@ -6,6 +6,7 @@
 //! | `mask`, `utf8` | masking, eight bytes at a time; UTF-8 judged while it comes |
 //! | `read` | bytes in any pieces to whole messages and control frames |
 //! | `write` | frames on their way out, among them ones that many sockets share |
+//! | `heartbeat` | when to ping, and when to give a peer up |
 //! | `handshake` | the two heads that begin it, from either side |
 //!
 //! Strict where RFC 6455 lets an endpoint be: a reserved bit or opcode, a length not in its
@@ -16,12 +17,14 @@
 
 mod frame;
 pub mod handshake;
+mod heartbeat;
 mod mask;
 mod read;
 mod utf8;
 mod write;
 
 pub use frame::{CloseCode, Opcode, Violation};
+pub use heartbeat::{Beat, Heartbeat};
 pub use mask::mask;
 pub use read::{Event, MessageReader, ReadRules, Role, Step};
 pub use write::{frame_head, shared_frame, write_close, write_frame};

@@ -1,19 +1,12 @@
 //! What a client says: read strictly, and written by a Tidegate that is one.
 
-use super::Members;
+use super::lines::{self, BadLine, Lines};
 use crate::dialect::BadFrame;
 use crate::dialect::credit::CREDIT_BYTES_MAX;
+use crate::dialect::members::Members;
 use crate::dialect::strict::Strict;
-use crate::dialect::words::{Recover, Resume};
+use crate::http::Headers;
 use std::borrow::Cow;
-
-/// The most entries of `betas`, and the most bytes of one.
-const BETAS_MAX: usize = 64;
-const BETA_BYTES_MAX: usize = 128;
-/// The longest deadline: a day.
-const DEADLINE_MS_MAX: u64 = 86_400_000;
-/// JSON's numbers are whole up to here in every language.
-const NUMBER_MAX: u64 = (1 << 53) - 1;
 
 /// A frame of a client. An `id` is the client's name for a stream on this socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,24 +45,22 @@ pub struct Create<'a> {
     pub id: Box<str>,
     /// The body of `POST /v1/messages`, as it came.
     pub request: &'a str,
-    /// `anthropic-version`.
-    pub version: Option<Cow<'a, str>>,
-    /// `anthropic-beta`.
-    pub betas: Vec<Cow<'a, str>>,
-    /// `tidegate-conversation`.
-    pub conversation: Option<Cow<'a, str>>,
-    /// `tidegate-turn`.
-    pub turn: Option<u64>,
-    /// `tidegate-resume`.
-    pub resume: Resume,
-    /// `tidegate-recover`.
-    pub recover: Recover,
-    /// `tidegate-priority`.
-    pub priority: Option<Cow<'a, str>>,
-    /// `tidegate-deadline-ms`.
-    pub deadline_ms: Option<u64>,
     /// What the stream may send at first, bytes.
     pub credit: Option<u64>,
+    lines: Lines<'a>,
+}
+
+impl<'a> Create<'a> {
+    /// A frame for a request that came over HTTP: the header lines that have a place in it go along,
+    /// the others are that connection's own. `request` is an object in UTF-8.
+    pub fn of_http(id: &str, request: &'a str, headers: &'a Headers) -> Result<Self, BadLine> {
+        Ok(Create { id: id.into(), request, credit: None, lines: lines::of_headers(headers)? })
+    }
+
+    /// The header lines that say the same over HTTP.
+    pub fn headers(&self) -> Headers {
+        Headers::from_pairs(self.lines.iter().map(|(name, value)| (*name, value.as_bytes())))
+    }
 }
 
 impl<'a> ClientFrame<'a> {
@@ -81,15 +72,8 @@ impl<'a> ClientFrame<'a> {
             "message.create" => ClientFrame::Create(Box::new(Create {
                 id: fields.id()?,
                 request: fields.object("request")?,
-                version: fields.text("version")?,
-                betas: fields.texts("betas", BETAS_MAX, BETA_BYTES_MAX)?,
-                conversation: fields.text("conversation")?,
-                turn: fields.number("turn", NUMBER_MAX)?,
-                resume: fields.word("resume", Resume::WORDS)?,
-                recover: fields.word("recover", Recover::WORDS)?,
-                priority: fields.text("priority")?,
-                deadline_ms: fields.number("deadline_ms", DEADLINE_MS_MAX)?,
                 credit: fields.number("credit", CREDIT_BYTES_MAX)?,
+                lines: lines::read(&mut fields)?,
             })),
             "stream.cancel" => ClientFrame::Cancel { id: fields.id()? },
             "stream.resume" => ClientFrame::Resume {
@@ -115,7 +99,12 @@ impl<'a> ClientFrame<'a> {
     /// Writes it, the text of a message.
     pub fn write(&self, out: &mut Vec<u8>) {
         match self {
-            ClientFrame::Create(create) => create.write(out),
+            ClientFrame::Create(create) => {
+                let mut members = Members::of(out, "message.create");
+                members.value("id", &create.id);
+                lines::write(&create.lines, &mut members);
+                members.some("credit", create.credit).raw("request", create.request).end();
+            }
             ClientFrame::Cancel { id } => Members::of(out, "stream.cancel").value("id", id).end(),
             ClientFrame::Resume { id, stream, after, credit } => Members::of(out, "stream.resume")
                 .value("id", id)
@@ -130,22 +119,10 @@ impl<'a> ClientFrame<'a> {
     }
 }
 
-impl Create<'_> {
-    fn write(&self, out: &mut Vec<u8>) {
-        let mut members = Members::of(out, "message.create");
-        members.value("id", &self.id).some("version", self.version.as_ref());
-        members.some("betas", (!self.betas.is_empty()).then_some(&self.betas));
-        members.some("conversation", self.conversation.as_ref()).some("turn", self.turn);
-        members.some("resume", (self.resume != Resume::default()).then(|| self.resume.word()));
-        members.some("recover", (self.recover != Recover::default()).then(|| self.recover.word()));
-        members.some("priority", self.priority.as_ref()).some("deadline_ms", self.deadline_ms);
-        members.some("credit", self.credit).raw("request", self.request).end();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dialect::tidegate_v1::NUMBER_MAX;
     use proptest::prelude::*;
 
     fn wrong(text: &str) -> (Option<String>, String) {
@@ -155,10 +132,43 @@ mod tests {
 
     #[test]
     fn a_request_stays_the_bytes_it_is() {
-        let text = r#"{"type":"message.create","id":"a.1","request":{ "model":"m", "x": 1.50 },"resume":"memory","credit":0}"#;
+        let text =
+            r#"{"type":"message.create","id":"a.1","request":{ "model":"m", "x": 1.50 },"resume":"memory","credit":0}"#;
         let ClientFrame::Create(create) = ClientFrame::read(text).unwrap() else { panic!("another frame") };
         assert_eq!((&*create.id, create.request), ("a.1", r#"{ "model":"m", "x": 1.50 }"#));
-        assert_eq!((create.resume, create.recover, create.credit), (Resume::Memory, Recover::Never, Some(0)));
+        assert_eq!((create.headers().text("tidegate-resume"), create.credit), (Some("memory"), Some(0)));
+        assert_eq!(create.headers().len(), 1);
+    }
+
+    #[test]
+    fn headers_and_members_say_the_same() {
+        let headers = Headers::from_pairs([
+            ("Anthropic-Version", "2023-06-01"),
+            ("anthropic-beta", "a-1, b"),
+            ("x-api-key", "secret"),
+            ("anthropic-beta", "c"),
+            ("tidegate-turn", "6"),
+            ("tidegate-turn", "7"),
+            ("tidegate-conversation", "Gespräch 1"),
+            ("tidegate-deadline-ms", "60000"),
+        ]);
+        let frame = ClientFrame::Create(Box::new(Create::of_http("x", "{}", &headers).unwrap()));
+        let mut out = Vec::new();
+        frame.write(&mut out);
+        assert_eq!(
+            std::str::from_utf8(&out).unwrap(),
+            r#"{"type":"message.create","id":"x","version":"2023-06-01","betas":["a-1","b","c"],"conversation":"Gespräch 1","turn":7,"deadline_ms":60000,"request":{}}"#
+        );
+        let ClientFrame::Create(create) = ClientFrame::read(std::str::from_utf8(&out).unwrap()).unwrap() else {
+            panic!("another frame")
+        };
+        assert_eq!(create.headers().text("anthropic-beta"), Some("a-1,b,c"));
+        assert_eq!(create.headers().text("tidegate-deadline-ms"), Some("60000"));
+        let refused =
+            |name: &str, value: &[u8]| Create::of_http("x", "{}", &Headers::from_pairs([(name, value)])).unwrap_err().0;
+        assert_eq!(refused("tidegate-turn", b"soon"), "tidegate-turn");
+        assert_eq!(refused("tidegate-conversation", b"\xff"), "tidegate-conversation");
+        assert_eq!(refused("anthropic-beta", b"a b"), "anthropic-beta");
     }
 
     #[test]
@@ -180,12 +190,16 @@ mod tests {
             let text = format!(r#"{{"type":"stream.credit","id":"a","bytes":{number}}}"#);
             assert_eq!(about(&text), "bytes: Input should be a whole number from 0 to 1073741824", "{number}");
         }
-        let text = r#"{"type":"message.create","id":"a","request":{},"recover":"always"}"#;
-        assert_eq!(about(text), r#"recover: Input should be one of "never", "restart", "continue""#);
-        let betas = |list: &str| about(&format!(r#"{{"type":"message.create","id":"a","request":{{}},"betas":{list}}}"#));
-        for list in ["{}", "[1]", "\"x\"", &format!("[{}\"\"]", "\"\",".repeat(64))] {
-            assert!(betas(list).starts_with("betas: Input should be a list of at most 64 strings"), "{list}");
+        let create = |field: &str| about(&format!(r#"{{"type":"message.create","id":"a","request":{{}},{field}}}"#));
+        for list in ["{}", "[1]", "\"x\"", "[\"a,b\"]", "[\"\"]", &format!("[{}\"a\"]", "\"a\",".repeat(64))] {
+            let text = create(&format!("\"betas\":{list}"));
+            assert!(text.starts_with("betas: Input should be a list of at most 64 words"), "{list}");
         }
+        for value in ["\"\"", "\"a\\n\"", "\" a\"", &format!("\"{}\"", "a".repeat(1025))] {
+            let text = create(&format!("\"conversation\":{value}"));
+            assert!(text.starts_with("conversation: Input should be 1 to 1024 bytes"), "{value}");
+        }
+        assert_eq!(create("\"turn\":\"1\""), "turn: Input should be a whole number from 0 to 9007199254740991");
     }
 
     fn text() -> impl Strategy<Value = Cow<'static, str>> {
@@ -195,17 +209,26 @@ mod tests {
     fn frame() -> impl Strategy<Value = ClientFrame<'static>> {
         let id = || "[A-Za-z0-9._:-]{1,64}".prop_map(String::into_boxed_str);
         let credit = || prop::option::of(0..=CREDIT_BYTES_MAX);
-        let resume = prop::sample::select(vec![Resume::Off, Resume::Memory, Resume::Durable]);
-        let recover = prop::sample::select(vec![Recover::Never, Recover::Restart, Recover::Continue]);
         let request = prop::sample::select(vec!["{}", "{ \"a\" : [1.0,\n{}] }"]);
-        let numbers = (prop::option::of(0..NUMBER_MAX), prop::option::of(0..DEADLINE_MS_MAX), credit());
-        let texts = (prop::option::of(text()), prop::option::of(text()), prop::option::of(text()));
-        let create = (id(), request, prop::collection::vec(text(), 0..3), resume, recover, numbers, texts).prop_map(
-            |(id, request, betas, resume, recover, (turn, deadline_ms, credit), (version, conversation, priority))| {
-                let create = Create { id, request, version, betas, conversation, turn, resume, recover, priority, deadline_ms, credit };
-                ClientFrame::Create(Box::new(create))
-            },
+        let line = prop_oneof![
+            ("[a-zé😀\"\\\\]{1,6}").prop_map(|text| ("tidegate-conversation", Cow::Owned(text))),
+            (0..=NUMBER_MAX).prop_map(|n| ("tidegate-turn", Cow::Owned(n.to_string()))),
+        ];
+        let lines = (
+            prop::option::of(
+                "[a-z0-9,-]{0,9}[a-z]".prop_filter("an empty entry", |t| !t.starts_with(',') && !t.contains(",,")),
+            ),
+            prop::option::of(line),
         );
+        let create = (id(), request, credit(), lines).prop_map(|(id, request, credit, (betas, line))| {
+            let betas = betas.map(|betas| ("anthropic-beta", Cow::Owned(betas)));
+            ClientFrame::Create(Box::new(Create {
+                id,
+                request,
+                credit,
+                lines: betas.into_iter().chain(line).collect(),
+            }))
+        });
         prop_oneof![
             create,
             id().prop_map(|id| ClientFrame::Cancel { id }),
