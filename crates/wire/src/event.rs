@@ -99,12 +99,23 @@ pub struct PlainDelta<'a> {
     /// The digits of the block's index.
     pub index: &'a [u8],
     /// `text_delta`, `thinking_delta` or `input_json_delta`, with its field's opening.
-    pub opening: &'a [u8],
+    pub opening: &'static [u8],
     /// The field's value, still escaped.
     pub text: &'a [u8],
 }
 
-const OPENINGS: [&[u8]; 3] = [
+/// What ends a plain delta, from its text's closing quote on.
+const CLOSING: &[u8] = b"\"}}\n\n";
+
+impl PlainDelta<'_> {
+    /// The event it was read from, byte for byte, in the order they stand in.
+    pub fn event(&self) -> [&[u8]; 5] {
+        [DELTA, self.index, self.opening, self.text, CLOSING]
+    }
+}
+
+/// What a plain delta's field can be opened by: text, thinking, a tool's input.
+pub const OPENINGS: [&[u8]; 3] = [
     b",\"delta\":{\"type\":\"text_delta\",\"text\":\"",
     b",\"delta\":{\"type\":\"thinking_delta\",\"thinking\":\"",
     b",\"delta\":{\"type\":\"input_json_delta\",\"partial_json\":\"",
@@ -119,8 +130,8 @@ pub fn plain_delta(event: &[u8]) -> Option<PlainDelta<'_>> {
         return None;
     }
     let (index, rest) = rest.split_at(digits);
-    let (opening, rest) = OPENINGS.iter().find_map(|o| rest.strip_prefix(*o).map(|r| (*o, r)))?;
-    let text = rest.strip_suffix(b"\"}}\n\n")?;
+    let (opening, rest) = OPENINGS.into_iter().find_map(|o| rest.strip_prefix(o).map(|r| (o, r)))?;
+    let text = rest.strip_suffix(CLOSING)?;
     is_inside_of_string(text).then_some(PlainDelta { index, opening, text })
 }
 
@@ -141,14 +152,13 @@ fn frame(letters: &[u8]) -> Option<usize> {
 pub fn output_twelfths(event: &[u8]) -> u32 {
     // One digit of index; with two, the letters are elsewhere by one.
     const TYPE_AT: usize = DELTA.len() + 1 + b",\"delta\":{\"type\":\"".len();
-    const CLOSING: usize = b"\"}}\n\n".len();
     let letters = |at: usize| event.get(at..at + 2).and_then(frame);
     let Some(text_at) =
         letters(TYPE_AT).map(|f| DELTA.len() + 1 + f).or_else(|| letters(TYPE_AT + 1).map(|f| DELTA.len() + 2 + f))
     else {
         return 0;
     };
-    let bytes = event.len().saturating_sub(text_at + CLOSING) as u32;
+    let bytes = event.len().saturating_sub(text_at + CLOSING.len()) as u32;
     let wide = event.get(text_at).is_some_and(|b| *b >= 0x80);
     bytes * if wide { 4 } else { 3 }
 }
