@@ -79,6 +79,10 @@ pub(crate) enum Trouble {
     Ticket,
     /// What a socket said cannot be understood; says what, and where.
     Frame(String),
+    /// The name is that of a stream which is not over.
+    IdInUse(String),
+    /// Credit that a stream cannot take; says why.
+    Credit(String),
     /// A stream cannot be come back to, or could not go on.
     Stream(StreamTrouble),
     /// A conversation's turn cannot be had, or cannot be kept.
@@ -142,7 +146,7 @@ pub fn public_codes() -> &'static [&'static str] {
         "upstream_rate_limited",
         "upstream_key_rejected",
         "upstream_refused",
-        "stream_not_found",
+        "unknown_stream",
         "invalid_cursor",
         "cursor_gone",
         "reader_too_slow",
@@ -152,6 +156,8 @@ pub fn public_codes() -> &'static [&'static str] {
         "invalid_upgrade",
         "ticket_unknown",
         "invalid_frame",
+        "stream_id_in_use",
+        "invalid_credit",
         "conversations_off",
         "conversations_need_key",
         "conversation_not_found",
@@ -377,6 +383,10 @@ pub(crate) fn answer(trouble: &Trouble) -> Answer {
             "the ticket is unknown, was used or is over 30 seconds old; ask POST /v1/stream/ticket for another",
         ),
         Trouble::Frame(what) => row(InvalidRequest, "invalid_frame", what.clone()),
+        Trouble::IdInUse(id) => {
+            row(Conflict, "stream_id_in_use", format!("id: {id} is the name of a stream of this socket that is not over"))
+        }
+        Trouble::Credit(what) => row(InvalidRequest, "invalid_credit", what.clone()),
         Trouble::Upstream(failure) => upstream(failure),
     }
 }

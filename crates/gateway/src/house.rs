@@ -147,6 +147,7 @@ impl House {
         self.metrics.budget("bodies", self.bodies.used());
         self.metrics.budget("backlogs", self.backlogs.used());
         self.metrics.budget("journals", self.streams.journals.used());
+        self.metrics.streams_kept(self.streams.len());
         let (conversations, bytes) = self.memory.held();
         self.metrics.conversations_held(conversations, bytes);
         let domains = self.admission.domains();

@@ -233,6 +233,18 @@ impl Journal {
         }
     }
 
+    /// Lets go of all entries whose last event is `seq` or an earlier one: whoever reads has them, and
+    /// nobody else will. A run that goes on after `seq` stays whole.
+    pub fn forget(&mut self, seq: u64) {
+        while let Some(entry) = self.entries.front()
+            && entry.last() <= seq
+        {
+            self.bytes -= entry.bytes();
+            self.floor = entry.last();
+            self.entries.pop_front();
+        }
+    }
+
     /// The place of whoever has all events up to `seq`.
     pub fn cursor(&self, seq: u64) -> Cursor {
         let of = self.epochs.iter().rev().find(|(_, from)| *from <= seq).or(self.epochs.first());

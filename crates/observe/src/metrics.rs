@@ -5,6 +5,7 @@
 //! in the stream ([`GapCounts`]) and added here once it ends.
 
 use crate::memory::Conversations;
+use crate::sockets::Sockets;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
@@ -228,6 +229,7 @@ pub struct Metrics {
     merged: Counter,
     drained: Gauge,
     pub(crate) conversations: Conversations,
+    pub(crate) sockets: Sockets,
 }
 
 /// A label that clients choose: its own while there are few, then `other`.
@@ -296,6 +298,7 @@ impl Metrics {
             merged: Counter::default(),
             drained: Gauge::default(),
             conversations: Conversations::default(),
+            sockets: Sockets::default(),
         };
         r.register("requests", "Requests that ended, by door, tenant, status and how they ended", m.requests.clone());
         r.register("streams_open", "Answers being produced now", m.streams_open.clone());
@@ -365,6 +368,7 @@ impl Metrics {
         r.register("backlog_merges", "Times a slow reader's backlog was merged", m.merged.clone());
         r.register("draining", "1 while the process drains", m.drained.clone());
         m.conversations.register(&mut r);
+        m.sockets.register(&mut r);
         r.register_collector(Box::new(m.gaps.clone()));
         Metrics { registry: Arc::new(r), ..m }
     }

@@ -10,7 +10,7 @@ pub(super) fn answer(trouble: StreamTrouble) -> Answer {
     match trouble {
         StreamTrouble::Unknown => row(
             NotFound,
-            "stream_not_found",
+            "unknown_stream",
             "there is no such stream: it was not asked for with tidegate-resume, or ended too long ago, or is not yours",
         ),
         StreamTrouble::BadCursor => row(
@@ -26,7 +26,7 @@ pub(super) fn answer(trouble: StreamTrouble) -> Answer {
         .status(410)
         .never_retry(),
         StreamTrouble::SlowReader => row(
-            Api,
+            Overloaded,
             "reader_too_slow",
             "more of the stream came than was read of it, for too long; read faster, or ask with tidegate-resume",
         )

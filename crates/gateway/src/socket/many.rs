@@ -125,7 +125,10 @@ impl Many {
                 if self.unreadable > UNREADABLE_MAX {
                     self.close.get_or_insert((CloseCode::POLICY, "too many messages in a row could not be read"));
                 }
-                self.refuse(id.as_deref(), &bad_frame(text));
+                // One that runs is not ended by what cannot be read.
+                let runs = id.as_deref().is_some_and(|id| self.names.contains_key(id));
+                let text = if runs { format!("{text} (id {})", id.as_deref().unwrap_or_default()) } else { text };
+                self.refuse(id.as_deref().filter(|_| !runs), &answer(&Trouble::Frame(text)));
             }
         }
     }
@@ -133,35 +136,40 @@ impl Many {
     fn obey(&mut self, plane: &Arc<Plane>, opened: &Opened, frame: ClientFrame<'_>) {
         match frame {
             ClientFrame::Create(create) => {
-                if let Err(trouble) = self.create(plane, opened, &create) {
-                    self.refuse(Some(&create.id), &answer(&trouble));
-                }
+                let created = self.create(plane, opened, &create);
+                self.began(&create.id, created);
             }
             ClientFrame::Resume { id, stream, after, credit } => {
                 let resumed = self.resume(plane, opened, &id, &stream, after.as_deref(), credit);
-                if let Err(trouble) = resumed {
-                    self.refuse(Some(&id), &answer(&trouble));
-                }
+                self.began(&id, resumed);
             }
-            ClientFrame::Cancel { id } => match self.names.get(&id).and_then(|key| self.streams.get_mut(key)) {
-                Some(entry) => {
+            // Of a stream that is over already, both are late and mean nothing.
+            ClientFrame::Cancel { id } => {
+                if let Some(entry) = self.names.get(&id).and_then(|key| self.streams.get_mut(key)) {
                     entry.cancelled = true;
                     entry.reader.hosted().call_off();
                 }
-                None => self.refuse(Some(&id), &answer(&StreamTrouble::Unknown.into())),
-            },
+            }
             ClientFrame::Credit { id, bytes } => {
                 let entry = self.names.get(&id).and_then(|key| Some((*key, self.streams.get_mut(key)?)));
                 let wrong = match entry.map(|(key, entry)| (key, entry.credit.grant(bytes))) {
+                    None => return,
                     Some((key, Ok(()))) => return self.turns.ready(key),
                     Some((_, Err(BadGrant::NotCounted))) => "bytes: this stream was begun without credit",
                     Some((_, Err(BadGrant::TooMuch))) => "bytes: the balance would be over 1 GiB",
-                    None => return self.refuse(Some(&id), &answer(&StreamTrouble::Unknown.into())),
                 };
                 // The stream goes on: what is said about it is not its last frame.
-                self.refuse(None, &bad_frame(format!("{wrong} (id {id})")));
+                self.refuse(None, &answer(&Trouble::Credit(format!("{wrong} (id {id})"))));
             }
         }
+    }
+
+    /// Says so if a stream could not begin.
+    fn began(&mut self, id: &str, begun: Result<(), Trouble>) {
+        let Err(trouble) = begun else { return };
+        // The stream that has the name is not touched.
+        let id = if matches!(trouble, Trouble::IdInUse(_)) { None } else { Some(id) };
+        self.refuse(id, &answer(&trouble));
     }
 
     fn create(&mut self, plane: &Arc<Plane>, opened: &Opened, create: &Create<'_>) -> Result<(), Trouble> {
@@ -192,7 +200,7 @@ impl Many {
 
     fn has_room(&self, id: &str) -> Result<(), Trouble> {
         if self.names.contains_key(id) {
-            return Err(Trouble::Frame(format!("id: {id} is the name of a stream that is not over")));
+            return Err(Trouble::IdInUse(id.to_owned()));
         }
         if self.streams.len() >= self.max { Err(Trouble::StreamLimit) } else { Ok(()) }
     }
@@ -260,7 +268,7 @@ impl Many {
             if socket.unwritten() >= AHEAD_BYTES {
                 return (due, true);
             }
-            let Some(key) = self.turns.next() else { return (due, false) };
+            let Some(key) = self.turns.turn() else { return (due, false) };
             self.step(key, socket);
         }
     }
@@ -415,10 +423,6 @@ impl Many {
         }
         due
     }
-}
-
-fn bad_frame(text: String) -> Answer {
-    answer(&Trouble::Frame(text))
 }
 
 /// What is told of an answer's header lines: all that is about the answer, and not about how it came.

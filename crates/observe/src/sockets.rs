@@ -1,0 +1,62 @@
+//! Metrics of WebSockets and of streams that can be come back to.
+
+use crate::metrics::{Metrics, times};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+use std::time::Duration;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EndOf {
+    end: &'static str,
+}
+
+/// The numbers.
+#[derive(Clone, Debug)]
+pub(crate) struct Sockets {
+    open: Gauge,
+    ended: Family<EndOf, Counter>,
+    late: Histogram,
+    kept: Gauge,
+}
+
+impl Default for Sockets {
+    fn default() -> Self {
+        Sockets { open: Gauge::default(), ended: Family::default(), late: times(), kept: Gauge::default() }
+    }
+}
+
+impl Sockets {
+    pub(crate) fn register(&self, r: &mut Registry) {
+        r.register("sockets", "WebSockets of clients", self.open.clone());
+        r.register("sockets_ended", "WebSockets that ended, by how", self.ended.clone());
+        r.register_with_unit(
+            "socket_ping_late",
+            "How late the latest ping of a WebSocket went out",
+            Unit::Seconds,
+            self.late.clone(),
+        );
+        r.register("streams_kept", "Streams that can be come back to, ended ones too", self.kept.clone());
+    }
+}
+
+impl Metrics {
+    /// A client's WebSocket began (+1) or ended (-1).
+    pub fn socket(&self, change: i64) {
+        self.sockets.open.inc_by(change);
+    }
+
+    /// How a WebSocket ended, and how late its latest ping was.
+    pub fn socket_ended(&self, end: &'static str, late: Duration) {
+        self.sockets.ended.get_or_create(&EndOf { end }).inc();
+        self.sockets.late.observe(late.as_secs_f64());
+    }
+
+    /// Streams that can be come back to.
+    pub fn streams_kept(&self, count: usize) {
+        self.sockets.kept.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+}
