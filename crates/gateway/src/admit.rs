@@ -60,7 +60,13 @@ impl Admission {
         tenants.iter().for_each(|t| scheduler.tenant(clock.now(), t.id, &t.rules));
         tenants.named(OWN).into_iter().for_each(|own| scheduler.own_tenants(&own.rules));
         let state = State { scheduler, waiting: BTreeMap::new(), alarms: Alarms::new(&settings.organisations) };
-        Admission(Arc::new(Shared { clock, state: Mutex::new(state), changed: Notify::new(), metrics, waits_seen: Mutex::default() }))
+        Admission(Arc::new(Shared {
+            clock,
+            state: Mutex::new(state),
+            changed: Notify::new(),
+            metrics,
+            waits_seen: Mutex::default(),
+        }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -383,9 +383,11 @@ pub(crate) fn answer(trouble: &Trouble) -> Answer {
             "the ticket is unknown, was used or is over 30 seconds old; ask POST /v1/stream/ticket for another",
         ),
         Trouble::Frame(what) => row(InvalidRequest, "invalid_frame", what.clone()),
-        Trouble::IdInUse(id) => {
-            row(Conflict, "stream_id_in_use", format!("id: {id} is the name of a stream of this socket that is not over"))
-        }
+        Trouble::IdInUse(id) => row(
+            Conflict,
+            "stream_id_in_use",
+            format!("id: {id} is the name of a stream of this socket that is not over"),
+        ),
         Trouble::Credit(what) => row(InvalidRequest, "invalid_credit", what.clone()),
         Trouble::Upstream(failure) => upstream(failure),
     }

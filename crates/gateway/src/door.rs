@@ -94,7 +94,15 @@ const ROOT: Door = Door {
 
 /// A door to what is kept here.
 const fn of_ours(name: &'static str, methods: &'static [&'static str], allowed: &'static str) -> Door {
-    Door { name, methods, allowed, has_body: true, has_model: false, can_stream: false, ours: Some(Ours::Conversations) }
+    Door {
+        name,
+        methods,
+        allowed,
+        has_body: true,
+        has_model: false,
+        can_stream: false,
+        ours: Some(Ours::Conversations),
+    }
 }
 
 const STREAMS: Door = Door {

@@ -88,7 +88,7 @@ async fn requests(mut conn: ServerStream, stage: &Stage) -> Option<ServerConn> {
     }?;
     match conn {
         ServerStream::Http1(conn) => Some(conn),
-        ServerStream::Http2(_) => None,
+        ServerStream::Http2(_) | ServerStream::Local(_) => None,
     }
 }
 
@@ -108,7 +108,7 @@ async fn scripted(mut conn: ServerStream, stage: &Stage) -> Option<ServerConn> {
             }
             Some(Err(HeadEnd::Http2)) => match conn {
                 ServerStream::Http1(conn) => return Some(conn),
-                ServerStream::Http2(_) => return None,
+                ServerStream::Http2(_) | ServerStream::Local(_) => return None,
             },
             Some(Err(_)) => return None,
             None => {
@@ -154,6 +154,7 @@ async fn scripted(mut conn: ServerStream, stage: &Stage) -> Option<ServerConn> {
                 match conn {
                     ServerStream::Http1(conn) => conn.close(clock).await,
                     ServerStream::Http2(stream) => stream.close_connection().await,
+                    ServerStream::Local(_) => {}
                 }
                 return None;
             }

@@ -23,7 +23,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tidegate_base::{Moment, Prng};
-use tidegate_wire::websocket::{CloseCode, Event, MessageReader, Opcode, ReadRules, Role, Violation, write_close, write_frame};
+use tidegate_wire::websocket::{
+    CloseCode, Event, MessageReader, Opcode, ReadRules, Role, Violation, write_close, write_frame,
+};
 use tokio::io::AsyncWrite;
 use tokio::time::Sleep;
 
@@ -76,9 +78,13 @@ pub enum Over {
 enum State {
     Open,
     /// Our close was written.
-    Closing { since: Moment },
+    Closing {
+        since: Moment,
+    },
     /// Both sides have closed; what is written still goes out.
-    Closed { code: Option<CloseCode> },
+    Closed {
+        code: Option<CloseCode>,
+    },
     /// The peer broke the rules; the close that says so goes out.
     Failed(Violation),
 }

@@ -346,11 +346,8 @@ impl Many {
     fn ended_by(&mut self, key: u32, data: &[u8]) {
         let Some(entry) = self.streams.get(&key) else { return };
         if entry.cancelled {
-            let frame = ServerFrame::End {
-                id: Cow::Owned(entry.id.to_string()),
-                seq: entry.seq,
-                reason: EndReason::Cancelled,
-            };
+            let frame =
+                ServerFrame::End { id: Cow::Owned(entry.id.to_string()), seq: entry.seq, reason: EndReason::Cancelled };
             return self.over(key, &frame);
         }
         let body = ErrorBody::read(data).unwrap_or_else(|| ErrorBody::new(ErrorType::Api, "upstream_error", "unknown"));
@@ -438,7 +435,8 @@ fn told_headers(head: &ResponseHead) -> Vec<(Cow<'_, str>, Cow<'_, str>)> {
         "x-accel-buffering",
     ];
     let lines: &Headers = &head.headers;
-    let text = |(name, value)| Some((std::str::from_utf8(name).ok()?.to_ascii_lowercase(), std::str::from_utf8(value).ok()?));
+    let text =
+        |(name, value)| Some((std::str::from_utf8(name).ok()?.to_ascii_lowercase(), std::str::from_utf8(value).ok()?));
     let told = lines.iter().filter_map(text).filter(|(name, _)| !NOT_TOLD.contains(&name.as_str()));
     // Each name once: the last line counts.
     let told: BTreeMap<String, &str> = told.collect();

@@ -153,12 +153,7 @@ impl Simple {
     }
 }
 
-fn begin(
-    plane: &Arc<Plane>,
-    opened: &Opened,
-    body: &[u8],
-    conversation: Option<String>,
-) -> Result<Reader, Trouble> {
+fn begin(plane: &Arc<Plane>, opened: &Opened, body: &[u8], conversation: Option<String>) -> Result<Reader, Trouble> {
     let headers = Headers::from_pairs(conversation.map(|id| ("tidegate-conversation", id)));
     ask(plane, opened, body, &headers)
 }

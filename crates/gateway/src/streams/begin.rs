@@ -1,10 +1,10 @@
 //! A request becomes a hosted stream: its owner task, and its first reader.
 
+use super::StreamTrouble;
 use super::follow::follow;
 use super::hosted::{Hosted, Owner};
 use super::inlet::Inlet;
 use super::reader::Reader;
-use super::StreamTrouble;
 use crate::answer::Trouble;
 use crate::attempt::Stop;
 use crate::connection::Peer;

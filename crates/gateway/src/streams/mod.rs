@@ -102,12 +102,7 @@ impl Streams {
     }
 
     /// A reader of `owner`'s stream `id`, from `after` on, or from its beginning.
-    pub(crate) fn reader(
-        &self,
-        id: StreamId,
-        after: Option<&Cursor>,
-        owner: &Owner,
-    ) -> Result<Reader, StreamTrouble> {
+    pub(crate) fn reader(&self, id: StreamId, after: Option<&Cursor>, owner: &Owner) -> Result<Reader, StreamTrouble> {
         Reader::at(self.find(id, owner)?, after)
     }
 
