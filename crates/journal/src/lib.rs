@@ -13,6 +13,7 @@ mod checkpoint;
 mod cursor;
 mod entry;
 mod journal;
+pub mod recover;
 
 pub use checkpoint::{Lost, Restored, Segment};
 pub use cursor::{Cursor, Epoch};

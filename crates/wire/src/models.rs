@@ -39,6 +39,19 @@ pub fn thinks_unseen(model: &str) -> bool {
     !old.iter().any(|name| model.starts_with(name))
 }
 
+/// Whether the last message may be the assistant's, to be gone on from: up to generation 4.5
+/// (protocol page, section 1.6). Unknown names count as new.
+pub fn takes_prefill(model: &str) -> bool {
+    if model.starts_with("claude-3") {
+        return true;
+    }
+    let minor = ["claude-opus-4", "claude-sonnet-4", "claude-haiku-4"].iter().find_map(|name| model.strip_prefix(name));
+    let Some(minor) = minor else { return false };
+    let number = minor.strip_prefix('-').and_then(|rest| rest.split('-').next()).unwrap_or(minor);
+    // `claude-opus-4-20250514` has a date where others have a minor number.
+    number.is_empty() || number.len() == 8 || matches!(number, "0" | "1" | "5")
+}
+
 /// The most tokens one request to `model` may have, its answer included (protocol page, section
 /// 2.4). An unknown name gets the smaller of the two windows there are.
 pub fn window(model: &str) -> u64 {
@@ -84,6 +97,20 @@ mod tests {
             ("my-model", 200_000),
         ] {
             assert_eq!(window(model), want, "{model}");
+        }
+    }
+
+    #[test]
+    fn a_prefill_is_for_models_up_to_four_five() {
+        for model in
+            ["claude-sonnet-4-5-20250929", "claude-opus-4-20250514", "claude-haiku-4-5", "claude-3-opus-20240229"]
+        {
+            assert!(takes_prefill(model), "{model}");
+        }
+        for model in
+            ["claude-opus-4-6", "claude-sonnet-4-6-20260101", "claude-sonnet-5-5", "claude-haiku-5-5", "my-model"]
+        {
+            assert!(!takes_prefill(model), "{model}");
         }
     }
 

@@ -195,7 +195,7 @@ mod tests {
             let text = create(&format!("\"betas\":{list}"));
             assert!(text.starts_with("betas: Input should be a list of at most 64 words"), "{list}");
         }
-        for value in ["\"\"", "\"a\\n\"", "\" a\"", &format!("\"{}\"", "a".repeat(1025))] {
+        for value in ["\"\"", "\"a\\u0001b\"", "\" a\"", &format!("\"{}\"", "a".repeat(1025))] {
             let text = create(&format!("\"conversation\":{value}"));
             assert!(text.starts_with("conversation: Input should be 1 to 1024 bytes"), "{value}");
         }

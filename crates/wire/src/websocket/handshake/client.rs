@@ -116,6 +116,8 @@ mod tests {
         assert_eq!(check("Upgrade: websocket", "Upgrade: h2c"), Err(BadAnswer::NoUpgrade));
         assert_eq!(check("s3pP", "S3pP"), Err(BadAnswer::Proof));
         assert_eq!(check("Sec-WebSocket-Accept", "X"), Err(BadAnswer::Proof));
+        let again = "o=\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+        assert_eq!(check("o=\r\n\r\n", again), Err(BadAnswer::Proof));
         let deflate = line("\r\nSec-WebSocket-Extensions: permessage-deflate");
         assert_eq!(check("\r\n\r\n", &deflate), Err(BadAnswer::Extension));
         assert_eq!(check("\r\n\r\n", &line("\r\nSec-WebSocket-Protocol: mqtt")), Err(BadAnswer::Subprotocol));
