@@ -15,6 +15,7 @@ use bytes::{Bytes, BytesMut};
 use std::future::poll_fn;
 use std::time::{Duration, UNIX_EPOCH};
 use tidegate_base::to_next_month;
+use tidegate_journal::recover::Action;
 use tidegate_observe::Phase;
 use tidegate_schedule::{Cause, Outcome, Spent, Throttle};
 use tidegate_upstream::Exchange;
@@ -61,6 +62,20 @@ pub(crate) struct Failed {
     pub(crate) failure: Box<Failure>,
     /// Whether the model had begun to answer, passed on or not.
     pub(crate) content_seen: bool,
+    /// What can be done about an answer that broke off, if it may be mended.
+    pub(crate) cut: Option<Action>,
+}
+
+impl Failed {
+    /// A failure of which no client can have seen anything.
+    fn before_content(failure: Box<Failure>) -> Self {
+        Failed { failure, content_seen: false, cut: None }
+    }
+
+    /// One that cannot be mended.
+    fn inside(failure: Failure) -> Self {
+        Failed { failure: Box::new(failure), content_seen: true, cut: None }
+    }
 }
 
 /// What an attempt means for its lease.
@@ -120,7 +135,7 @@ pub(crate) async fn attempt(
             said(house, reply, plan, &head, &body);
             return Ok(Attempt::Ended { end: End::Said, spent: None, heard: None });
         }
-        Err(failure) => return Ok(Attempt::Failed(Failed { failure, content_seen: false })),
+        Err(failure) => return Ok(Attempt::Failed(Failed::before_content(failure))),
     };
     account.first_byte_at.get_or_insert(house.clock.now());
     house.class_answered(&plan.classed);
@@ -130,23 +145,36 @@ pub(crate) async fn attempt(
     }
     let assembles = plan.assembles();
     let head = answer.take_head();
+    let mends = plan.mending.is_some();
     let parts = RelayParts {
         assembles,
         keeps: plan.keeps,
         thinks_unseen: plan.thinks_unseen,
         body: &mut plan.request.body,
+        mending: plan.mending.as_deref_mut(),
+        said: plan.said.take().filter(|_| mends),
         meter: lease.is_metered().then(|| plane.progress.meter(lease.id())),
         home: plan.home.learns.then_some(&plan.home),
         own_credential: plan.request.own_credential,
         lease,
     };
     let mut relay = Relay::new(house, &live, head, parts);
-    let relayed = relay.run(&mut answer, reply).await;
-    account.used(&relay.tap.usage);
+    let mut relayed = relay.run(&mut answer, reply).await;
+    let mut cut = None;
+    if let Ok(Relayed::Failed(failure)) = &relayed
+        && !failure.is_final
+    {
+        cut = relay.cut(reply);
+        if cut == Some(Action::Ended) {
+            relayed = Ok(Relayed::Whole);
+        }
+    }
+    let used = relay.used();
+    account.used(&used);
     account.stop_reason = relay.tap.stop_reason.take();
     account.gaps = std::mem::take(&mut relay.gaps);
     let content_seen = relay.content_seen;
-    let failed = |failure| Ok(Attempt::Failed(Failed { failure, content_seen }));
+    let failed = |failure| Ok(Attempt::Failed(Failed { failure, content_seen, cut }));
     if plan.keeps && !matches!(relayed, Ok(Relayed::Whole)) {
         plan.said = relay.take_said();
     }
@@ -154,7 +182,7 @@ pub(crate) async fn attempt(
         Relayed::Failed(failure) => failed(failure),
         Relayed::TooLarge(trouble) => Err(trouble.into()),
         Relayed::Whole => {
-            let spent = Some(spent(&relay.tap.usage));
+            let spent = Some(spent(&used));
             plan.home.found(&house.references, house.place(lease.lane()), relay.tap.message_id.as_deref());
             let mut heard = None;
             if plan.keeps {
@@ -227,7 +255,7 @@ async fn pass_whole(
             Ok(true) => break,
             Err(e) => {
                 let failure = Failure::new(Cause::BadStream, e.to_string());
-                return Ok(Attempt::Failed(Failed { failure: Box::new(failure), content_seen: true }));
+                return Ok(Attempt::Failed(Failed::inside(failure)));
             }
         }
     }
@@ -251,7 +279,7 @@ async fn pass_whole(
         Err(_) => {
             let failure = Failure::new(Cause::BadStream, "the answer is not a JSON object");
             let failure = Box::new(failure.telling("the upstream sent an answer that is not a JSON object"));
-            return Ok(Attempt::Failed(Failed { failure, content_seen: true }));
+            return Ok(Attempt::Failed(Failed { failure, content_seen: true, cut: None }));
         }
     }
     let heard = plan.keeps.then(|| {

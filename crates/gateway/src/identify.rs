@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tidegate_base::{Deadline, Moment};
 use tidegate_schedule::{Band, OrgId};
-use tidegate_wire::dialect::words::{Resume, meaning};
+use tidegate_wire::dialect::words::{Recover, Resume, meaning};
 use tidegate_wire::http::{Headers, RequestHead};
 
 /// The keys that are known, by the first bytes of their hashes.
@@ -74,6 +74,8 @@ pub(crate) struct Caller {
     pub(crate) wish: Wish,
     /// Whether its stream can be come back to.
     pub(crate) resume: Resume,
+    /// What is done when the upstream breaks off inside its answer.
+    pub(crate) recover: Recover,
     /// The SDK's own timeout, which is a deadline for buffered answers only.
     pub(crate) sdk_timeout: Option<Duration>,
 }
@@ -112,7 +114,7 @@ pub(crate) fn identify(keys: &Keys, head: &RequestHead, peer: &Peer, now: Moment
         keys.tenant(key.ok_or(Trouble::KeyMissing)?).ok_or(Trouble::KeyUnknown)?
     };
     let (mut band, mut deadline, mut organisation, mut resume) = (tenant.band, None, None, Resume::Off);
-    let mut wish = Wish::default();
+    let (mut wish, mut recover) = (Wish::default(), Recover::Never);
     let own = |name: &[u8]| name.len() > 9 && name[..9].eq_ignore_ascii_case(b"tidegate-");
     for (name, value) in headers.iter().filter(|(name, _)| own(name)) {
         let name = std::str::from_utf8(name).unwrap_or_default();
@@ -143,14 +145,15 @@ pub(crate) fn identify(keys: &Keys, head: &RequestHead, peer: &Peer, now: Moment
                 organisation = Some(OrgId(at as u32));
             }
             "resume" => resume = meaning(Resume::WORDS, value).ok_or_else(|| wrong("`off`, `memory` or `durable`"))?,
-            "recover" if value == "never" => {}
-            "recover" => return Err(wrong("`never`; recovery is not in this version")),
+            "recover" => {
+                recover = meaning(Recover::WORDS, value).ok_or_else(|| wrong("`never`, `restart` or `continue`"))?;
+            }
             _ => return Err(wrong("to be left out: no such header is known to this version")),
         }
     }
     let sdk_timeout = headers.text("x-stainless-timeout").and_then(|v| v.trim().parse::<f64>().ok());
     let sdk_timeout = sdk_timeout.filter(|s| (0.001..=86_400.0).contains(s)).map(Duration::from_secs_f64);
-    Ok(Caller { tenant, band, organisation, own: own_hash, deadline, wish, resume, sdk_timeout })
+    Ok(Caller { tenant, band, organisation, own: own_hash, deadline, wish, resume, recover, sdk_timeout })
 }
 
 impl Caller {
@@ -168,6 +171,7 @@ impl Caller {
             deadline: None,
             wish,
             resume: Resume::Off,
+            recover: Recover::Never,
             sdk_timeout: None,
         }
     }

@@ -40,6 +40,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_base::{Deadline, RequestId, StreamId};
+use tidegate_journal::recover::Action;
 use tidegate_observe::{LiveRequest, Phase};
 use tidegate_schedule::{Ask, Backoff, Cause, FailedAttempt, Refusal, Retry};
 use tidegate_store::StoreError;
@@ -186,7 +187,11 @@ async fn walk(
     let mut plan = Plan::new(plane, head, door, &caller, body, request.as_ref())?;
     plan.keeps = turn.is_some();
     reply.limits_of = caller.tenant.is_metered().then_some(plan.ask.tenant);
-    attempts(plane, reply, &mut plan, account, turn).await
+    let ended = attempts(plane, reply, &mut plan, account, turn).await;
+    if let Some(turn) = turn {
+        turn.said = plan.said.take();
+    }
+    ended
 }
 
 /// Gives the answer of a turn that is there already.
@@ -265,10 +270,6 @@ async fn attempts(
         let outcome = outcome(house, &lease, &attempt);
         let input = lease.input();
         lease.settle(outcome);
-        let said = plan.said.take();
-        if let Some(turn) = turn {
-            turn.said = said;
-        }
         let failed = match attempt {
             Ok(Attempt::Ended { end, heard, .. }) => {
                 if let (Some(turn), Some(heard)) = (turn, heard) {
@@ -298,8 +299,9 @@ async fn attempts(
                 return Err(Trouble::Refused(Refusal::TooLarge { tokens: input, limit }).into());
             }
         }
-        let repeatable = !(failure.is_final || reply.content || plan.server_tools && failed.content_seen);
-        if !repeatable {
+        let mended = mend(house, plan, failed.cut, account);
+        let lost = reply.content || plan.server_tools && failed.content_seen;
+        if failure.is_final || lost && !mended {
             return Err(Trouble::Upstream(failure).into());
         }
         // As long as the band may wait, it waits for what the upstream refuses under load.
@@ -323,6 +325,30 @@ async fn attempts(
         }
         slept.map_err(|why| late(why.into(), reply, under_load.take()))?;
         plan.ask.avoid = Some(lane);
+    }
+}
+
+/// Prepares the request that takes an answer up again after it broke off; whether there is one. What
+/// failed before it answered anything leaves the one there that was prepared before.
+fn mend(house: &House, plan: &mut Plan<'_>, cut: Option<Action>, account: &mut Account) -> bool {
+    let Some(mending) = &mut plan.mending else { return false };
+    let Some(action) = cut else { return mending.is_prepared() };
+    let prepared = mending.prepare(action);
+    house.metrics.recovery(mending.how.word(), prepared.is_ok());
+    match prepared {
+        Ok(bytes) => {
+            if let Some(body) = &mut plan.request.body {
+                // Little more than it was; what is not there is not worth losing the answer for.
+                let _ = body.lease.resize(bytes.len() as u64);
+                body.bytes = bytes;
+            }
+            account.mended += 1;
+            true
+        }
+        Err(why) => {
+            account.detail = format!("not mended: {why}");
+            false
+        }
     }
 }
 

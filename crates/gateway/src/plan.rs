@@ -7,6 +7,7 @@ use crate::decode::Body;
 use crate::door::Door;
 use crate::exchange::Request;
 use crate::identify::Caller;
+use crate::mending::Mending;
 use crate::plane::Plane;
 use crate::references::Home;
 use tidegate_schedule::Ask;
@@ -30,6 +31,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) server_tools: bool,
     /// The answer belongs to a conversation's turn.
     pub(crate) keeps: bool,
+    /// What makes one message of several replies, where that was asked for.
+    pub(crate) mending: Option<Box<Mending>>,
     /// What the last attempt said, if it has to be known.
     pub(crate) said: Option<Assembler>,
 }
@@ -75,6 +78,11 @@ impl<'a> Plan<'a> {
                 return Err(Trouble::BodyBudget);
             }
         }
+        let mending = match (caller.recover, request) {
+            // What nobody has seen yet is simply asked for again.
+            (recover, Some(request)) if client_streams => Mending::new(recover, &body.bytes, request).map(Box::new),
+            _ => None,
+        };
         Ok(Plan {
             ask,
             classed,
@@ -89,6 +97,7 @@ impl<'a> Plan<'a> {
             thinks_unseen,
             server_tools: request.is_some_and(|r| r.server_tools),
             keeps: false,
+            mending,
             said: None,
             client_streams,
             caller,

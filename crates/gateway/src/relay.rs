@@ -12,6 +12,7 @@ use crate::decode::Body;
 use crate::failure::Failure;
 use crate::house::House;
 use crate::memory::Heard;
+use crate::mending::Mending;
 use crate::progress::Meter;
 use crate::references::Home;
 use crate::reply::{Interrupt, Reply};
@@ -19,6 +20,7 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tidegate_base::{ByteLease, Moment};
+use tidegate_journal::recover::Action;
 use tidegate_observe::{GapCounts, LiveRequest};
 use tidegate_schedule::Cause;
 use tidegate_transport::ClientError;
@@ -29,6 +31,7 @@ use tidegate_wire::error::ErrorType;
 use tidegate_wire::event::{Kind, Rotten, Tap, output_twelfths};
 use tidegate_wire::http::ResponseHead;
 use tidegate_wire::sse::Splitter;
+use tidegate_wire::usage::Usage;
 
 /// Reads of one upstream in a row before other streams of the thread get their turn.
 const READS_IN_A_ROW: usize = 16;
@@ -57,6 +60,10 @@ pub(crate) struct RelayParts<'a> {
     pub(crate) body: &'a mut Option<Body>,
     pub(crate) lease: &'a LeaseGuard,
     pub(crate) meter: Option<Meter<'a>>,
+    /// What joins this reply to the ones before it.
+    pub(crate) mending: Option<&'a mut Mending>,
+    /// What those have put together.
+    pub(crate) said: Option<Assembler>,
     pub(crate) home: Option<&'a Home>,
     /// The client's credential is the upstream's.
     pub(crate) own_credential: bool,
@@ -76,6 +83,8 @@ pub(crate) struct Relay<'a> {
     meter: Option<Meter<'a>>,
     /// Where ids that the answer makes known are remembered, if it may.
     home: Option<&'a Home>,
+    /// What joins this reply to the ones before it, if it may have to be.
+    mending: Option<&'a mut Mending>,
     own_credential: bool,
     splitter: Splitter,
     /// What was seen of the stream.
@@ -84,6 +93,8 @@ pub(crate) struct Relay<'a> {
     pub(crate) gaps: GapCounts,
     /// The answer being put together, for a client that asked for no stream or for a conversation.
     assembler: Option<Assembler>,
+    /// Whether the request may have to be sent again after content.
+    mends: bool,
     /// Whether events are passed on.
     passes: bool,
     /// Whether the last one is held back, and that one.
@@ -104,7 +115,9 @@ impl<'a> Relay<'a> {
     pub(crate) fn new(house: &'a House, live: &'a LiveRequest, head: ResponseHead, parts: RelayParts<'a>) -> Self {
         let now = house.clock.now();
         let clocks = &house.settings.clocks;
-        let RelayParts { assembles, keeps, thinks_unseen, body, lease, meter, home, own_credential } = parts;
+        let RelayParts { assembles, keeps, thinks_unseen, body, lease, meter, mending, said, home, own_credential } =
+            parts;
+        let mends = mending.is_some();
         Relay {
             house,
             live,
@@ -113,11 +126,13 @@ impl<'a> Relay<'a> {
             lease,
             meter,
             home,
+            mending,
             own_credential,
             splitter: Splitter::new(),
             tap: Tap::new(),
             gaps: GapCounts::default(),
-            assembler: (assembles || keeps).then(Assembler::new),
+            assembler: said.or_else(|| (assembles || keeps).then(Assembler::new)),
+            mends,
             passes: !assembles,
             holds: keeps,
             end: Vec::new(),
@@ -257,6 +272,35 @@ impl<'a> Relay<'a> {
             self.last_progress = self.last_byte;
         }
         self.content_seen |= kind.is_content();
+        match self.mending.take() {
+            None => self.put(kind, event, reply),
+            Some(mending) => {
+                if kind.is_progress()
+                    && let Some(comment) = mending.answered().filter(|_| reply.content)
+                {
+                    reply.push_event(comment.as_bytes(), self.last_byte);
+                }
+                let fed = mending.mender.feed(kind, event, &mut |kind, event| self.put(kind, event, reply));
+                self.mending = Some(mending);
+                if let Err(why) = fed {
+                    let failure = Failure::new(Cause::BadStream, why.reason());
+                    let failure = failure.telling("the upstream's answer broke off, and could not be taken up again");
+                    self.fail(Failure { is_final: true, ..failure });
+                }
+            }
+        }
+    }
+
+    /// The reply broke off: what is to be done about it, where something can be.
+    pub(crate) fn cut(&mut self, reply: &mut Reply<'_>) -> Option<Action> {
+        let mending = self.mending.take()?;
+        let action = mending.mender.cut(&mut |kind, event| self.put(kind, event, reply));
+        self.mending = Some(mending);
+        Some(action)
+    }
+
+    /// Puts an event of the message, as its client is to see it, where it belongs.
+    fn put(&mut self, kind: Kind, event: &[u8], reply: &mut Reply<'_>) {
         if let Some(assembler) = &mut self.assembler {
             if let Err(e) = assembler.add(event) {
                 let failure = Failure::new(Cause::BadStream, e.0);
@@ -289,7 +333,9 @@ impl<'a> Relay<'a> {
                 reply.started |= kind == Kind::MessageStart;
                 if kind.is_content() && !reply.content {
                     reply.content = true;
-                    *self.body = None;
+                    if !self.mends {
+                        *self.body = None;
+                    }
                 }
                 if let Some(head) = self.head.take() {
                     reply.begin_stream(Some(&head));
@@ -335,6 +381,14 @@ impl<'a> Relay<'a> {
         let gap =
             exchange.probe_due(self.last_byte).is_none() && now >= self.last_byte + self.house.settings.clocks.gap;
         Relayed::Failed(Box::new(Failure::by_clock(Cause::Gap, if gap { "gap" } else { "progress" })))
+    }
+
+    /// What this reply used.
+    pub(crate) fn used(&mut self) -> Usage {
+        match &mut self.mending {
+            Some(mending) => mending.newly_used(),
+            None => self.tap.usage,
+        }
     }
 
     /// What came of an answer that did not end.

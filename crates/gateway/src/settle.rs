@@ -76,6 +76,8 @@ pub(crate) struct Account {
     pub(crate) model: String,
     pub(crate) stream: bool,
     pub(crate) attempts: u32,
+    /// How often its answer was taken up again.
+    pub(crate) mended: u32,
     pub(crate) waited: Duration,
     pub(crate) first_byte_at: Option<Moment>,
     pub(crate) usage: Usage,

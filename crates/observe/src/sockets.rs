@@ -14,6 +14,12 @@ struct EndOf {
     end: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Recovery {
+    how: &'static str,
+    outcome: &'static str,
+}
+
 /// The numbers.
 #[derive(Clone, Debug)]
 pub(crate) struct Sockets {
@@ -21,11 +27,18 @@ pub(crate) struct Sockets {
     ended: Family<EndOf, Counter>,
     late: Histogram,
     kept: Gauge,
+    recoveries: Family<Recovery, Counter>,
 }
 
 impl Default for Sockets {
     fn default() -> Self {
-        Sockets { open: Gauge::default(), ended: Family::default(), late: times(), kept: Gauge::default() }
+        Sockets {
+            open: Gauge::default(),
+            ended: Family::default(),
+            late: times(),
+            kept: Gauge::default(),
+            recoveries: Family::default(),
+        }
     }
 }
 
@@ -38,6 +51,11 @@ impl Sockets {
             "How late the latest ping of a WebSocket went out",
             Unit::Seconds,
             self.late.clone(),
+        );
+        r.register(
+            "stream_recoveries",
+            "Answers that broke off under tidegate-recover, by whether they were taken up again",
+            self.recoveries.clone(),
         );
         r.register("streams_kept", "Streams that can be come back to, ended ones too", self.kept.clone());
     }
@@ -53,6 +71,12 @@ impl Metrics {
     pub fn socket_ended(&self, end: &'static str, late: Duration) {
         self.sockets.ended.get_or_create(&EndOf { end }).inc();
         self.sockets.late.observe(late.as_secs_f64());
+    }
+
+    /// An answer broke off: whether it is taken up again.
+    pub fn recovery(&self, how: &'static str, is_taken_up: bool) {
+        let outcome = if is_taken_up { "taken_up" } else { "given_up" };
+        self.sockets.recoveries.get_or_create(&Recovery { how, outcome }).inc();
     }
 
     /// Streams that can be come back to.

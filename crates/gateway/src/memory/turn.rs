@@ -120,8 +120,9 @@ impl Turn {
         // Out of its place until it is whole again: should nobody wait for the disk any more, whoever
         // comes next reads the log.
         let Some(mut talk) = self.talk.take() else { return Err(TurnTrouble::Unknown) };
-        let usage = &account.usage_of_last;
-        if status == Status::Complete {
+        // Of a mended answer all replies are the turn's, and what they had as input is no measure.
+        let usage = if account.mended > 0 { &account.usage } else { &account.usage_of_last };
+        if status == Status::Complete && account.mended == 0 {
             let (estimated, actual) = (self.asked.tokens, total_input(usage));
             house.metrics.window_counted(estimated as f64 * talk.ratio(), actual);
             talk.learn(estimated, actual);

@@ -326,6 +326,11 @@ impl Many {
                 ServerFrame::Open { id: (&*entry.id).into(), stream: stream.map(Cow::Owned), headers }.write(&mut text);
                 socket.send(&text);
             }
+            Poll::Ready(Ok(News::Recovered(how, segment))) => {
+                let mut text = Vec::new();
+                ServerFrame::Recovered { id: (&*entry.id).into(), seq, how, segment }.write(&mut text);
+                socket.send(&text);
+            }
             Poll::Ready(Ok(News::Whole(head, body))) => self.refused(key, &head, &body),
             Poll::Ready(Ok(News::Ended(end))) => {
                 let reason = if end == End::Stopped { EndReason::Stop } else { EndReason::Cancelled };

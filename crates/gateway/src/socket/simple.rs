@@ -115,7 +115,7 @@ impl Simple {
             });
             let said = match polled {
                 Poll::Pending => break,
-                Poll::Ready(Ok(News::Head(_))) => continue,
+                Poll::Ready(Ok(News::Head(_) | News::Recovered(..))) => continue,
                 Poll::Ready(Ok(News::Event)) => match error {
                     Some(body) => Answer::Error(body),
                     None => {

@@ -9,6 +9,7 @@ use crate::answer::Trouble;
 use crate::attempt::Stop;
 use crate::house::House;
 use crate::identify::Caller;
+use crate::mending::comment;
 use crate::query::Query;
 use crate::reply::{Interrupt, Reply};
 use crate::settle::End;
@@ -63,6 +64,7 @@ pub(super) async fn follow(house: &House, reply: &mut Reply<'_>, mut reader: Rea
                 reply.whole_as(&head, &body);
                 return Ok(End::Said);
             }
+            Ok(News::Recovered(how, segment)) => reply.push_event(comment(how, segment).as_bytes(), house.clock.now()),
             Ok(News::Event) => {}
             Ok(News::Ended(_)) => return Ok(End::Answered),
             Err(trouble) => return Err(Trouble::from(trouble).into()),

@@ -5,12 +5,13 @@
 
 use super::StreamTrouble;
 use crate::answer::{Trouble, answer};
+use crate::mending::read_comment;
 use bytes::{Bytes, BytesMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use tidegate_base::{ByteLease, Moment, RequestId, StreamId};
 use tidegate_journal::{Journal, LIMIT_BYTES_MIN, Refused};
-use tidegate_wire::dialect::words::Resume;
+use tidegate_wire::dialect::words::{Recover, Resume};
 use tidegate_wire::event::{Kind, plain_delta};
 use tidegate_wire::http::ResponseHead;
 use tidegate_wire::raw::RawObject;
@@ -44,6 +45,8 @@ pub(super) struct State {
     pub(super) head: Option<ResponseHead>,
     /// An answer that is none, and whether it is there whole.
     pub(super) whole: Option<(ResponseHead, BytesMut)>,
+    /// After which event the answer was taken up again, how, and which reply goes on; a few at most.
+    pub(super) recovered: Vec<(u64, Recover, u64)>,
     ended_at: Option<Moment>,
     readers: usize,
     /// Since when there is none.
@@ -78,6 +81,7 @@ impl Hosted {
             lease,
             head: None,
             whole: None,
+            recovered: Vec::new(),
             ended_at: None,
             readers: 0,
             left_at: None,
@@ -149,6 +153,13 @@ impl Hosted {
     /// One whole event.
     pub(super) fn append(&self, event: &[u8]) {
         let kind = kind(event);
+        if kind == Kind::Comment
+            && let Some((how, segment)) = read_comment(event)
+        {
+            let mut state = self.state();
+            let seq = state.journal.last();
+            return state.recovered.push((seq, how, segment));
+        }
         self.change(|state| state.append(kind, event));
     }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use tidegate_journal::{Cursor, End, Item, Missed, Next, Shape};
-use tidegate_wire::dialect::words::Resume;
+use tidegate_wire::dialect::words::{Recover, Resume};
 use tidegate_wire::http::ResponseHead;
 
 /// A reader this many events behind gets neighbouring deltas as one: they are there already, and
@@ -19,6 +19,8 @@ pub(crate) enum News {
     Head(ResponseHead),
     /// The answer is none: a refusal, with its true status.
     Whole(ResponseHead, Bytes),
+    /// The answer broke off after the last event, and what follows is its reply so numbered.
+    Recovered(Recover, u64),
     /// An event was shown.
     Event,
     /// It is over; the last event was shown before.
@@ -30,6 +32,8 @@ pub(crate) struct Reader {
     hosted: Arc<Hosted>,
     place: u64,
     head_seen: bool,
+    /// The last reply that it heard goes on.
+    segment: u64,
 }
 
 impl Reader {
@@ -40,7 +44,7 @@ impl Reader {
             Some(cursor) => hosted.state().journal.locate(cursor).map_err(missed)?,
         };
         hosted.reader_comes();
-        Ok(Reader { hosted, place, head_seen: false })
+        Ok(Reader { hosted, place, head_seen: false, segment: 0 })
     }
 
     /// What it reads.
@@ -67,6 +71,14 @@ impl Reader {
         if let (false, Some(head)) = (self.head_seen, &state.head) {
             self.head_seen = true;
             return Poll::Ready(Ok(News::Head(head.clone())));
+        }
+        let (place, heard) = (self.place, self.segment);
+        let recovered = state.recovered.iter().find(|(seq, _, segment)| *seq <= place && *segment > heard);
+        if let Some((_, how, segment)) = recovered.copied()
+            && state.journal.last() > place
+        {
+            self.segment = segment;
+            return Poll::Ready(Ok(News::Recovered(how, segment)));
         }
         let behind = state.journal.last().saturating_sub(self.place);
         let shape = if behind >= LAG_MERGED { Shape::Merged } else { Shape::AsItCame };
