@@ -74,7 +74,8 @@ pub(super) struct Has {
     /// The last one, while it has not ended.
     pub(super) open: Option<What>,
     pub(super) texts: Vec<Text>,
-    bytes: usize,
+    /// Their length.
+    pub(super) bytes: usize,
     pub(super) totals: bool,
     pub(super) stopped: bool,
     /// Why it cannot be taken up again, if that is so whatever comes.
@@ -111,6 +112,7 @@ impl Has {
         if self.bytes > TEXT_BYTES_MAX {
             self.unmendable = self.unmendable.or(Some(Unmendable::TooLarge));
             self.texts.clear();
+            self.bytes = 0;
         } else {
             last.text.push_str(&added);
         }

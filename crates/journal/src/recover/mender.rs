@@ -112,6 +112,13 @@ impl Mender {
         sum(&self.before, &self.usage_so_far())
     }
 
+    /// What it holds of memory for as long as it may have to mend: what is held, and the text the
+    /// client has. While the same reply comes again, as much of that again, at most.
+    pub fn bytes(&self) -> usize {
+        let matched = if let Some(Fate::Match { left, .. }) = &self.fate { left.len() } else { 0 };
+        self.held_bytes + self.has.bytes + matched
+    }
+
     fn usage_so_far(&self) -> Usage {
         let told = self.usage;
         if self.has.totals { told } else { Usage { output: told.output.max(self.twelfths / 12), ..told } }

@@ -9,17 +9,16 @@
 //!
 //! A repetition is the longest beginning that the text ends with, white space and all; failing that,
 //! white space aside. It counts from two characters on if there is a letter or digit in it, from
-//! three on if not, and never if it is of the kind that rules a table. One character is left in,
-//! and two that meet by chance are taken out: whoever goes on with no repetition does so once in a
-//! hundred times, and of one character it would be three times as often. That is measured in
-//! `crates/journal/tests/mended/seams.rs`.
+//! three on if not, and never if it is of the kind that rules a table; one letter counts if the text
+//! never doubles it. So a short repetition may be left in, and one by chance be taken out; how often
+//! is measured in `crates/journal/tests/mended/seams.rs`.
 
 /// The most that is held of a continuation, characters: a preamble, a fence and a repeated line.
 pub(super) const HELD_CHARS_MAX: usize = 96;
-/// The shortest repetition that counts if there is a letter or digit in it, characters.
-const WORD_CHARS_MIN: usize = 2;
-/// The same of one that is all other signs.
-const SIGNS_CHARS_MIN: usize = 3;
+/// How much of the end is looked at, characters: what may be repeated, and which letters it doubles.
+const TAIL_CHARS_MAX: usize = 4_000;
+/// How often a letter must have been there to say that it is never doubled.
+const LETTER_SEEN_MIN: usize = 10;
 /// The longest first line of a code block that is taken for one opened anew, characters.
 const FENCE_CHARS_MAX: usize = 24;
 
@@ -60,7 +59,7 @@ impl Seam {
     /// shown the white space it ends in.
     pub fn new(text: &str, trimmed: bool) -> Self {
         let trimmed = if trimmed { &text[text.trim_end().len()..] } else { "" };
-        let tail = last_chars(text, 4 * HELD_CHARS_MAX);
+        let tail = last_chars(text, TAIL_CHARS_MAX);
         Seam { tail: tail.into(), trimmed: trimmed.into(), in_fence: in_fence(text), held: String::new(), made: false }
     }
 
@@ -122,7 +121,18 @@ impl Seam {
     fn counts(&self, repeated: &str, chars: usize) -> bool {
         let rules = |c: char| c.is_whitespace() || "-=|+:*_~#.".contains(c);
         let word = repeated.contains(char::is_alphanumeric);
-        (word && chars >= WORD_CHARS_MIN) || (chars >= SIGNS_CHARS_MIN && !repeated.chars().all(rules))
+        match chars {
+            0 | 1 => self.never_doubles(repeated),
+            2 => word,
+            _ => word || !repeated.chars().all(rules),
+        }
+    }
+
+    /// Whether `letter` is one that this text uses and never doubles.
+    fn never_doubles(&self, letter: &str) -> bool {
+        letter.chars().all(char::is_alphabetic)
+            && self.tail.matches(letter).nth(LETTER_SEEN_MIN).is_some()
+            && !self.tail.contains(&letter.repeat(2))
     }
 }
 
@@ -234,6 +244,11 @@ mod tests {
             ("So:\n", "```rust\nfoo();", "So:\n```rust\nfoo();"),
             // Met by chance: letters, lines.
             ("al", "lowed", "allowed"),
+            (
+                "the hat that he had the other day, when he was there: th",
+                "he one",
+                "the hat that he had the other day, when he was there: the one",
+            ),
             ("{\n    ", "    deep", "{\n        deep"),
             ("|---", "|---|", "|---|---|"),
         ] {

@@ -3,7 +3,7 @@
 use crate::play::*;
 use bytes::Bytes;
 use serde_json::{Value, json};
-use tidegate_journal::recover::{Action, HELD_BYTES_MAX, Mode, Rules, Unmendable};
+use tidegate_journal::recover::{Action, HELD_BYTES_MAX, Mode, Rules, TEXT_BYTES_MAX, Unmendable};
 use tidegate_wire::request::MessagesRequest;
 
 const BOTH: [Mode; 2] = [Mode::Restart, Mode::Continue];
@@ -241,6 +241,24 @@ fn what_cannot_be_asked_for_is_not() {
         let (mut play, _) = cut(Rules::new(Mode::Continue), &[start(7), text_block(0), text(0, "{\"a\":")]);
         assert_eq!(request(&mut play, &body("claude-opus-5-5", more)), Err(Unmendable::Request));
     }
+}
+
+#[test]
+fn what_is_kept_is_counted_and_bounded() {
+    let mut play = Play::new(Rules::new(Mode::Continue));
+    play.feed(&[start(7), text_block(0), text(0, "four"), stop(0)]).unwrap();
+    assert_eq!(play.mender.bytes(), 4);
+    let (held, rest) = (call(1, "t"), input(1, "{}"));
+    let mut play = Play::new(Rules::new(Mode::Continue));
+    play.feed(&[start(7), text_block(0), text(0, "four"), stop(0), held.clone(), rest.clone()]).unwrap();
+    assert_eq!(play.mender.bytes(), 4 + held.len() + rest.len());
+    play.cut();
+    assert_eq!(play.mender.bytes(), 4);
+    // A text that is too long to be gone on from is passed on, and not kept.
+    let piece = "x".repeat(TEXT_BYTES_MAX / 2);
+    let (play, action) =
+        cut(Rules::new(Mode::Continue), &[start(7), text_block(0), text(0, &piece), text(0, &piece), text(0, "x")]);
+    assert_eq!((action, play.mender.bytes(), play.seen.len()), (Action::GiveUp(Unmendable::TooLarge), 0, 5));
 }
 
 #[test]

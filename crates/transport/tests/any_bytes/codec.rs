@@ -292,7 +292,7 @@ pub fn frames(data: &[u8]) {
             }
         }
         let whole = again.len() <= FRAME_BYTES_MAX;
-        assert!(!whole || read_frames(&again, again.len(), role).0 == [framed], "what was read can be sent");
+        assert!(!whole || read_frames(&again, piece, role).0 == [framed], "what was read can be sent");
     }
 }
 

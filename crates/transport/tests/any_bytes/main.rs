@@ -115,13 +115,17 @@ const DIALECTS: &[&str] = &[
     "{\"event\":\"completion\",\"text\":\"\\n\"",
     "{\"event\":\"done\",\"usage\":{\"input_tokens\":1}",
     "{\"event\":\"error\",\"message\":\"m\"",
+    "}",
+];
+
+/// Members that some of them may have.
+const MEMBERS: &[&str] = &[
     ",\"credit\":0",
     ",\"betas\":[\"a\",\"b\"]",
     ",\"turn\":3",
     ",\"version\":null",
     ",\"cursor\":\"c\"",
     ",\"model\":\"m\"",
-    "}",
 ];
 
 /// Bytes put together from `words`, some of them torn or changed.
@@ -170,9 +174,13 @@ proptest! {
     }
 
     #[test]
-    fn what_a_dialect_reads_it_can_write(first in prop::sample::select(DIALECTS), data in texts(DIALECTS)) {
-        // One that begins well, and one that begins anyhow.
-        codec::dialects(&[first.as_bytes(), &data[1..], b"}"].concat());
+    fn what_a_dialect_reads_it_can_write(
+        begun in prop::sample::select(DIALECTS),
+        more in prop::collection::vec(prop::sample::select(MEMBERS), 0..3),
+        data in texts(DIALECTS),
+    ) {
+        // One that is well formed, and one that is anyhow.
+        codec::dialects(&[begun.as_bytes(), more.concat().as_bytes(), b"}"].concat());
         codec::dialects(&data[1..]);
     }
 
