@@ -183,7 +183,7 @@ pub struct Sockets {
     pub model: String,
     /// The longest answer to a prompt that says nothing of it, tokens.
     pub max_tokens: u64,
-    /// Whether `tidegate.echo` is spoken; for conformance tests.
+    /// Whether `?echo=true` makes a socket say back what it is told; for conformance tests.
     pub echo: bool,
 }
 

@@ -17,9 +17,6 @@ use tidegate_wire::dialect::tidegate_v1::SUBPROTOCOL;
 use tidegate_wire::http::{HeadWriter, RequestHead, parse_request};
 use tidegate_wire::websocket::handshake::{self, Origins, ServerRules};
 
-/// The subprotocol of the echo, where it is switched on.
-const ECHO: &str = "tidegate.echo";
-
 /// The dialects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Spoken {
@@ -54,12 +51,12 @@ pub(crate) async fn open(plane: &Arc<Plane>, conn: &mut ServerStream, head: &Req
 fn judge(plane: &Plane, head: &RequestHead, peer: &Peer) -> Result<(Opened, BytesMut), Trouble> {
     let house = &*plane.house;
     let settings = &house.settings.sockets;
-    let query = Query::read(head.query(), &["ticket", "once"])?;
+    let known: &[&str] = if settings.echo { &["ticket", "once", "echo"] } else { &["ticket", "once"] };
+    let query = Query::read(head.query(), known)?;
     let ticket = query.text("ticket");
     // Whoever gave the page a ticket has judged the page.
     let origins = if ticket.is_some() { Origins::Any } else { Origins::Listed(&settings.origins) };
-    let spoken: &[&str] = if settings.echo { &[SUBPROTOCOL, ECHO] } else { &[SUBPROTOCOL] };
-    let rules = ServerRules { subprotocols: spoken, origins };
+    let rules = ServerRules { subprotocols: &[SUBPROTOCOL], origins };
     let accepted = handshake::accept(head, &rules).map_err(Trouble::Handshake)?;
     if house.is_draining() {
         return Err(Trouble::Draining);
@@ -74,8 +71,8 @@ fn judge(plane: &Plane, head: &RequestHead, peer: &Peer) -> Result<(Opened, Byte
     let caller = identify(&house.keys, &request(&pass, origin.map(|o| ("origin", o)))?, &pass.peer, now)?;
     let once = query.flag("once")?;
     let spoken = match accepted.subprotocol {
-        Some(SUBPROTOCOL) => Spoken::Many,
-        Some(_) => Spoken::Echo,
+        Some(_) => Spoken::Many,
+        None if query.flag("echo")? => Spoken::Echo,
         None => Spoken::Simple { once },
     };
     let mut answer = BytesMut::new();
