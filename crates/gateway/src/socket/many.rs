@@ -86,6 +86,8 @@ pub(super) struct Many {
     turns: Turns<u32>,
     /// Frames that go before events.
     first: Vec<Vec<u8>>,
+    /// When the first of those that wait is told how far it is.
+    tell_at: Moment,
     unreadable: u32,
     close: Option<(CloseCode, &'static str)>,
 }
@@ -101,6 +103,7 @@ impl Many {
             ready: Arc::default(),
             turns: Turns::default(),
             first: Vec::new(),
+            tell_at: Moment::NEVER,
             unreadable: 0,
             close: None,
         }
@@ -222,6 +225,7 @@ impl Many {
             told: None,
             tell_at,
         };
+        self.tell_at = self.tell_at.min(tell_at);
         self.streams.insert(key, entry);
         self.names.insert(id.into(), key);
         self.turns.ready(key);
@@ -406,6 +410,9 @@ impl Many {
     /// Tells those that wait for quota how far they are; when the next is to be told.
     fn tell_waits(&mut self, house: &House, now: Moment) -> Moment {
         let mut due = Moment::NEVER;
+        if now < self.tell_at {
+            return self.tell_at;
+        }
         let mut told = Vec::new();
         for entry in self.streams.values_mut().filter(|entry| !entry.open) {
             if now >= entry.tell_at {
@@ -419,6 +426,7 @@ impl Many {
             }
             due = due.min(entry.tell_at);
         }
+        self.tell_at = due;
         for (id, place) in told {
             let (position, expected_ms) = (place.map(|p| p.0), place.map(|p| p.1));
             self.say(&ServerFrame::Wait { id: Cow::Borrowed(&id), position, expected_ms });

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tidegate_base::Moment;
 use tidegate_transport::Clock;
 use tidegate_transport::local::Outlet;
 use tidegate_wire::dialect::words::Resume;
@@ -20,7 +21,8 @@ pub(super) struct Inlet {
     /// How long it goes on without a reader.
     grace: Duration,
     splitter: Splitter,
-    timer: Option<Pin<Box<Sleep>>>,
+    /// Rings when the grace is over; and for which end of it that was set.
+    timer: Option<(Moment, Pin<Box<Sleep>>)>,
     torn: bool,
 }
 
@@ -63,7 +65,12 @@ impl Outlet for Inlet {
             Wanted::Since(since) if now >= since + self.grace => Poll::Ready(()),
             Wanted::Since(since) => {
                 let (clock, due) = (self.clock, since + self.grace);
-                let timer = self.timer.get_or_insert_with(|| Box::pin(clock.sleep_until(due)));
+                let (set_for, timer) = self.timer.get_or_insert_with(|| (due, Box::pin(clock.sleep_until(due))));
+                if *set_for != due {
+                    // A reader came and went meanwhile.
+                    clock.reset(timer.as_mut(), due);
+                    *set_for = due;
+                }
                 timer.as_mut().poll(cx)
             }
         }
