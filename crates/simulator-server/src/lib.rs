@@ -87,6 +87,7 @@ pub async fn run(
             tasks: tasks.clone(),
             stopped: stopped.clone(),
             http2_streams: doors.http2_streams,
+            farewell: None,
         };
         tasks.spawn(&API_CONNECTION, async move {
             let _permit = permit;

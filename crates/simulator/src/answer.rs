@@ -363,7 +363,7 @@ fn for_buffered(faults: Vec<Fault>) -> Vec<Fault> {
         }
         Fault::Stall { span, .. } => Some(Fault::SlowHead(span)),
         Fault::Cut(Cut::End, place) => Some(Fault::Cut(Cut::Close, place)),
-        Fault::Unknown(_) | Fault::Duplicate(_) => None,
+        Fault::Unknown(_) | Fault::Huge(..) | Fault::Duplicate(_) | Fault::Swap(_) => None,
         other => Some(other),
     };
     faults.into_iter().filter_map(translate).collect()
