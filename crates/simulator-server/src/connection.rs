@@ -27,6 +27,10 @@ const UPLOAD_MAX: Duration = Duration::from_secs(120);
 /// A client that does not see that our half of a connection has ended has it for so long.
 const HALF_OPEN_MAX: Duration = Duration::from_secs(300);
 
+/// A connection that ended with an error stays for so long, so that the client reads why: what it is
+/// still sending would be answered by a reset, and that overtakes the reason.
+const GOODBYE: Duration = Duration::from_millis(500);
+
 /// A TLS handshake that takes longer than this is not coming.
 const TLS_MAX: Duration = Duration::from_secs(5);
 
@@ -116,7 +120,12 @@ async fn http2(io: BoxIo, read: BytesMut, mut stage: Stage) {
                 });
             }
             Next::Idle => {}
-            Next::Closed => return,
+            Next::Closed => {
+                if *said.borrow() == Farewell::Error {
+                    clock.sleep_until(clock.now() + GOODBYE).await;
+                }
+                return;
+            }
         }
     }
 }

@@ -10,6 +10,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::task::Poll;
+use std::time::Duration;
 use tidegate_base::Moment;
 use tidegate_simulator::{Action, Exchange, Opening};
 use tidegate_transport::{Clock, ServerStream};
@@ -97,7 +98,10 @@ impl Stage<'_> {
             match step.action {
                 Action::Send(_) if exchange.head_only => {}
                 Action::Send(bytes) if self.one_byte => self.dribble(&bytes).await?,
-                Action::Send(bytes) => self.conn.push(&bytes),
+                Action::Send(bytes) => match exchange.bytes_per_second {
+                    Some(rate) => self.trickle(&bytes, rate).await?,
+                    None => self.conn.push(&bytes),
+                },
                 Action::Torn { bytes, declared } => self.tear(&bytes, declared),
                 Action::End => {
                     let whole = self.conn.end();
@@ -119,7 +123,10 @@ impl Stage<'_> {
                 Action::GoAway { error: true } => return self.break_off(Ending::GoAway).await,
             }
             let progress = exchange.playback.progress();
-            let out = self.connection.simulator.with(|simulator| simulator.progress(self.clock.now(), exchange.ordinal, progress));
+            let out = self
+                .connection
+                .simulator
+                .with(|simulator| simulator.progress(self.clock.now(), exchange.ordinal, progress));
             if let Some(message) = out {
                 exchange.playback.run_out(message);
             }
@@ -188,6 +195,18 @@ impl Stage<'_> {
         }
         torn.extend_from_slice(bytes);
         self.conn.push_raw(&torn);
+    }
+
+    /// So many bytes a second: what is a tenth of a second's worth at once, and then its time.
+    async fn trickle(&mut self, bytes: &[u8], rate: u64) -> Result<(), Left> {
+        let most = usize::try_from(rate / 10).unwrap_or(usize::MAX).max(1);
+        for piece in bytes.chunks(most) {
+            self.conn.push(piece);
+            self.flush().await?;
+            let span = Duration::from_nanos((piece.len() as u64).saturating_mul(1_000_000_000) / rate);
+            self.wait(self.clock.now() + span).await?;
+        }
+        Ok(())
     }
 
     /// Every byte in a write of its own, the chunk's frame included; in HTTP/2, in a frame of its

@@ -91,6 +91,8 @@ pub struct Exchange {
     pub playback: Playback,
     /// Every byte in a packet of its own.
     pub one_byte_packets: bool,
+    /// The most of the body that is sent in a second.
+    pub bytes_per_second: Option<u64>,
     /// The answer to a `HEAD`: its length is told, its bytes are not sent.
     pub head_only: bool,
 }
@@ -258,10 +260,15 @@ impl Simulator {
             left: None,
             ended: None,
             progress: Progress::default(),
+            asked: known.asked,
+            continuation: known.continuation,
             reply,
         });
         let one_byte_packets = answer.faults.contains(&Fault::OneByte);
-        Exchange { ordinal, opening, playback, one_byte_packets, head_only: facts.method == "HEAD" }
+        let trickle = |fault: &Fault| if let Fault::Trickle(bytes) = fault { Some(*bytes) } else { None };
+        let bytes_per_second = answer.faults.iter().filter_map(trickle).min();
+        let head_only = facts.method == "HEAD";
+        Exchange { ordinal, opening, playback, one_byte_packets, bytes_per_second, head_only }
     }
 
     /// The head of an answer leaves now: where the rate-limit headers are sampled then, this is when.

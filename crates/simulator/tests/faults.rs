@@ -147,7 +147,8 @@ fn added_events_leave_the_answer_as_it_is() {
 
 /// Thinking that is shown, some text, and two calls side by side.
 fn every_block() -> Value {
-    let tool = |name: &str| json!({"name": name, "input_schema": {"type": "object", "properties": {"a": {"type": "string"}}}});
+    let tool =
+        |name: &str| json!({"name": name, "input_schema": {"type": "object", "properties": {"a": {"type": "string"}}}});
     json!({"model": "claude-sonnet-4-5", "max_tokens": 5_000, "stream": true,
         "thinking": {"type": "enabled", "budget_tokens": 2_000}, "tools": [tool("alpha"), tool("beta")],
         "messages": [{"role": "user", "content": "use alpha and beta"}]})

@@ -22,6 +22,7 @@
 //! huge-at:PLACE[:10MB]      an event of an unknown type and that many bytes before that one
 //! duplicate-at:PLACE        the event there comes twice
 //! swap-at:PLACE             the event there comes after the one that follows it
+//! trickle:1KB               the body comes at so many bytes a second
 //! one-byte                  every byte of the response in a packet of its own
 //! ```
 //!
@@ -98,6 +99,8 @@ pub enum Fault {
     Swap(Place),
     /// A GOAWAY without an error; the stream goes on.
     GoAway(Place),
+    /// So many bytes a second.
+    Trickle(u64),
     /// One byte per packet.
     OneByte,
 }
@@ -125,6 +128,7 @@ impl Fault {
             Fault::Huge(..) => "huge-at",
             Fault::Duplicate(_) => "duplicate-at",
             Fault::Swap(_) => "swap-at",
+            Fault::Trickle(_) => "trickle",
             Fault::OneByte => "one-byte",
         }
     }

@@ -71,6 +71,14 @@ impl FromStr for Fault {
             }
             "duplicate-at" => (Fault::Duplicate(place()?), 1),
             "swap-at" => (Fault::Swap(place()?), 1),
+            "trickle" => {
+                let size = first.ok_or_else(|| missing("bytes a second, such as 1KB"))?.parse::<ByteSize>();
+                let bytes = size.map_err(|error| FaultError(error.to_string()))?.0;
+                if bytes == 0 {
+                    return Err(missing("1B or more a second"));
+                }
+                (Fault::Trickle(bytes), 1)
+            }
             "one-byte" => (Fault::OneByte, 0),
             _ => return Err(FaultError(format!("`{name}` is not a fault; docs/simulator.md lists them"))),
         };
@@ -116,6 +124,7 @@ mod tests {
         check("huge-at:event-1", Fault::Huge(Place::Event(1), 10_000_000));
         check("huge-at:event-1:64 KiB", Fault::Huge(Place::Event(1), 65_536));
         check("swap-at:before-delta", Fault::Swap(Place::BeforeDelta));
+        check("trickle:1KB", Fault::Trickle(1_000));
         check("one-byte", Fault::OneByte);
     }
 
@@ -133,6 +142,7 @@ mod tests {
             ("huge-at:3:1GB", "at most 64 MiB"),
             ("huge-at:3:10", "write for example"),
             ("swap-at:in-txt", "in-text"),
+            ("trickle:0B", "1B or more"),
         ] {
             let error = bad.parse::<Fault>().unwrap_err().to_string();
             assert!(error.contains(says), "{bad}: {error}");

@@ -303,6 +303,7 @@ impl Playback {
             | Fault::SlowHead(_)
             | Fault::Status { .. }
             | Fault::NoHead { .. }
+            | Fault::Trickle(_)
             | Fault::OneByte => {
                 self.rest = Some(frame);
             }
