@@ -124,13 +124,18 @@ impl ErrorBody {
         })
     }
 
-    /// The envelope, on one line.
-    pub fn envelope(&self, request_id: Option<&str>) -> Vec<u8> {
+    /// The envelope's `error` object.
+    pub fn object(&self) -> serde_json::Value {
         let mut error = json!({"type": self.kind, "message": self.message});
         if let Some(code) = &self.code {
             error["details"] = json!({"error_code": code});
         }
-        let mut body = json!({"type": "error", "error": error});
+        error
+    }
+
+    /// The envelope, on one line.
+    pub fn envelope(&self, request_id: Option<&str>) -> Vec<u8> {
+        let mut body = json!({"type": "error", "error": self.object()});
         if let Some(id) = request_id {
             body["request_id"] = json!(id);
         }

@@ -38,6 +38,16 @@ impl Usage {
         take(&mut self.output, wire.output_tokens);
         true
     }
+
+    /// The counts as a `usage` object.
+    pub fn object(&self) -> serde_json::Value {
+        serde_json::json!({
+            "input_tokens": self.input,
+            "cache_creation_input_tokens": self.cache_creation,
+            "cache_read_input_tokens": self.cache_read,
+            "output_tokens": self.output,
+        })
+    }
 }
 
 #[cfg(test)]

@@ -5,11 +5,17 @@
 //! is read can be written and reads the same again.
 
 use bytes::{Buf, BytesMut};
+use std::collections::BTreeMap;
+use tidegate_wire::dialect::simple::{Answer, Prompt};
+use tidegate_wire::dialect::tidegate_v1::{ClientFrame, ServerFrame};
 use tidegate_wire::event::{Kind, Rotten, Tap, plain_delta};
 use tidegate_wire::http::{
     BodyDecoder, BodyError, BodyStep, Framing, HeadError, HeadWriter, Headers, parse_request, parse_response,
 };
 use tidegate_wire::sse::{Splitter, parts};
+use tidegate_wire::websocket::{
+    Event, MessageReader, Opcode, ReadRules, Role, Step, Violation, write_close, write_frame,
+};
 
 /// A message as it was understood: first line, header lines, body.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -223,4 +229,105 @@ fn plain_is_plain(event: &[u8]) {
 pub fn events(data: &[u8]) {
     let (piece, bytes) = pieces(data);
     assert_eq!(hear(bytes, bytes.len().max(1)), hear(bytes, piece), "in pieces of {piece}");
+}
+
+/// What came of frames, owned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Framed {
+    /// A message or a control frame's payload.
+    Data(Opcode, Vec<u8>),
+    /// A last word.
+    Close(Option<(u16, String)>),
+}
+
+/// The most a frame and a message may have here: less than the fuzzer usually sends.
+const FRAME_BYTES_MAX: usize = 700;
+const MESSAGE_BYTES_MAX: usize = 1000;
+
+/// How frames came to their end: what was wrong, or whether they end in a close or inside something.
+type FramesEnd = Result<(bool, bool), Violation>;
+
+fn read_frames(bytes: &[u8], piece: usize, role: Role) -> (Vec<Framed>, FramesEnd) {
+    let rules = ReadRules { role, frame_bytes_max: FRAME_BYTES_MAX, message_bytes_max: MESSAGE_BYTES_MAX };
+    let (mut reader, mut found) = (MessageReader::new(rules), Vec::new());
+    for piece in bytes.chunks(piece) {
+        let (mut piece, mut at) = (piece.to_vec(), 0);
+        let end = piece.len();
+        while at < end {
+            let Step { used, event } = match reader.step(&mut piece[at..]) {
+                Ok(step) => step,
+                Err(why) => return (found, Err(why)),
+            };
+            assert!(event.is_some() || at + used == end, "bytes are left and nothing is told");
+            at += used;
+            found.extend(event.map(|event| match event {
+                Event::Text(text) => Framed::Data(Opcode::Text, text.into_owned().into_bytes()),
+                Event::Binary(bytes) => Framed::Data(Opcode::Binary, bytes.into_owned()),
+                Event::Ping(bytes) => Framed::Data(Opcode::Ping, bytes.into_owned()),
+                Event::Pong(bytes) => Framed::Data(Opcode::Pong, bytes.into_owned()),
+                Event::Close(why) => Framed::Close(why.map(|(code, reason)| (code.number(), reason.into_owned()))),
+            }));
+            assert!(reader.held() <= MESSAGE_BYTES_MAX + 256, "{} bytes are held", reader.held());
+            assert!(reader.is_inside_message() || reader.held() == 0, "something is held between messages");
+        }
+    }
+    (found, Ok((reader.is_over(), reader.is_inside_message())))
+}
+
+/// Bytes that the peer of a WebSocket may send, to a server or to a client.
+pub fn frames(data: &[u8]) {
+    let (piece, bytes) = pieces(data);
+    let role = if piece.is_multiple_of(3) { Role::Client } else { Role::Server };
+    let (found, end) = read_frames(bytes, bytes.len().max(1), role);
+    assert_eq!((&found, &end), (&read_frames(bytes, piece, role).0, &read_frames(bytes, piece, role).1));
+    let key = (role == Role::Server).then_some([1, 0, 0xFF, 0x80]);
+    for framed in found {
+        let mut again = BytesMut::new();
+        match &framed {
+            Framed::Data(opcode, payload) => write_frame(&mut again, *opcode, true, key, payload),
+            Framed::Close(None) => write_close(&mut again, None, key),
+            Framed::Close(Some((code, reason))) => {
+                let code = tidegate_wire::websocket::CloseCode::new(*code).expect("what was read may be sent");
+                write_close(&mut again, Some((code, reason)), key);
+            }
+        }
+        let whole = again.len() <= FRAME_BYTES_MAX;
+        assert!(!whole || read_frames(&again, piece, role).0 == [framed], "what was read can be sent");
+    }
+}
+
+/// A message of text that either side may send in either dialect: what is read of it can be written
+/// and reads the same.
+pub fn dialects(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let written = |write: &dyn Fn(&mut Vec<u8>)| {
+        let mut out = Vec::new();
+        write(&mut out);
+        String::from_utf8(out).expect("frames are text")
+    };
+    if let Ok(frame) = ClientFrame::read(text) {
+        assert_eq!(ClientFrame::read(&written(&|out| frame.write(out))).as_ref(), Ok(&frame));
+    }
+    if let Ok(Some(frame)) = ServerFrame::read(text) {
+        let again = written(&|out| frame.write(out));
+        let again = ServerFrame::read(&again).expect("what was read can be sent").expect("of the same type");
+        assert_eq!(once_each(again), once_each(frame));
+    }
+    if let Ok(prompt) = Prompt::read(text) {
+        assert_eq!(Prompt::read(&written(&|out| prompt.write(out))).as_ref(), Ok(&prompt));
+    }
+    if let Ok(Some(answer)) = Answer::read(text) {
+        assert_eq!(Answer::read(&written(&|out| answer.write(out))).as_ref(), Ok(&Some(answer)));
+    }
+}
+
+/// Header lines have no order, and of a name that is there twice the last line counts.
+fn once_each(frame: ServerFrame<'_>) -> ServerFrame<'_> {
+    match frame {
+        ServerFrame::Open { id, stream, headers } => {
+            let headers: BTreeMap<_, _> = headers.into_iter().collect();
+            ServerFrame::Open { id, stream, headers: headers.into_iter().collect() }
+        }
+        other => other,
+    }
 }

@@ -75,6 +75,59 @@ const HTTP2: &[&[u8]] = &[
     b"\x02\x00\x01\x05\0\0\0\0\x01",
 ];
 
+/// Frames of a WebSocket's client, with keys of zeros, and of its server.
+const WEBSOCKET: &[&[u8]] = &[
+    b"\x81\x85\0\0\0\0Hello",
+    b"\x01\x82\0\0\0\0\xc3\xa9",
+    b"\x01\x81\0\0\0\0\xc3",
+    b"\x80\x81\0\0\0\0\xa9",
+    b"\x00\x80\0\0\0\0",
+    b"\x02\x83\0\0\0\0abc",
+    b"\x82\xfe\x00\x80\0\0\0\0",
+    b"\x89\x81\0\0\0\0?",
+    b"\x8a\x80\0\0\0\0",
+    b"\x88\x82\0\0\0\0\x03\xe8",
+    b"\x88\x80\0\0\0\0",
+    b"\x81\x05Hello",
+    b"\x01\x01\xc3",
+    b"\x80\x01\xa9",
+    b"\x00\x00",
+    b"\x89\x00",
+    b"\x88\x04\x03\xe9by",
+    b"\x82\x7e\x02\xbd",
+    b"\x82\x7f\0\0\0\0\0\x01\0\0",
+    b"\xc1",
+];
+
+/// Pieces of what is said in the dialects of a WebSocket.
+const DIALECTS: &[&str] = &[
+    "{\"type\":\"message.create\",\"id\":\"a\",\"request\":{\"model\":\"m\"}",
+    "{\"type\":\"stream.cancel\",\"id\":\"a\"",
+    "{\"type\":\"stream.resume\",\"id\":\"a\",\"stream\":\"s\"",
+    "{\"type\":\"stream.credit\",\"id\":\"a\",\"bytes\":7",
+    "{\"type\":\"stream.wait\",\"id\":\"a\"",
+    "{\"type\":\"stream.open\",\"id\":\"a\",\"headers\":{\"a\":\"b\",\"a\":\"\\u00e9\",\"c\":1}",
+    "{\"type\":\"stream.event\",\"id\":\"a\",\"first_seq\":1,\"seq\":2,\"event\":{\"type\":\"ping\"}",
+    "{\"type\":\"stream.recovered\",\"id\":\"a\",\"seq\":2,\"how\":\"continue\"",
+    "{\"type\":\"stream.end\",\"id\":\"a\",\"seq\":2,\"reason\":\"stop\"",
+    "{\"type\":\"stream.error\",\"id\":null,\"error\":{\"type\":\"x\",\"message\":\"\\ud83d\"}",
+    "{\"prompt\":\"x\"",
+    "{\"event\":\"completion\",\"text\":\"\\n\"",
+    "{\"event\":\"done\",\"usage\":{\"input_tokens\":1}",
+    "{\"event\":\"error\",\"message\":\"m\"",
+    "}",
+];
+
+/// Members that some of them may have.
+const MEMBERS: &[&str] = &[
+    ",\"credit\":0",
+    ",\"betas\":[\"a\",\"b\"]",
+    ",\"turn\":3",
+    ",\"version\":null",
+    ",\"cursor\":\"c\"",
+    ",\"model\":\"m\"",
+];
+
 /// Bytes put together from `words`, some of them torn or changed.
 fn said(words: &'static [&'static [u8]]) -> impl Strategy<Value = Vec<u8>> {
     let word = prop_oneof![
@@ -113,6 +166,22 @@ proptest! {
     #[test]
     fn events_read_alike_in_any_pieces(data in texts(SSE)) {
         codec::events(&data);
+    }
+
+    #[test]
+    fn frames_read_alike_in_any_pieces(data in said(WEBSOCKET)) {
+        codec::frames(&data);
+    }
+
+    #[test]
+    fn what_a_dialect_reads_it_can_write(
+        begun in prop::sample::select(DIALECTS),
+        more in prop::collection::vec(prop::sample::select(MEMBERS), 0..3),
+        data in texts(DIALECTS),
+    ) {
+        // One that is well formed, and one that is anyhow.
+        codec::dialects(&[begun.as_bytes(), more.concat().as_bytes(), b"}"].concat());
+        codec::dialects(&data[1..]);
     }
 
     #[test]
