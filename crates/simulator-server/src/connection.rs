@@ -7,7 +7,7 @@
 //! HTTP/2, if ALPN or the first bytes say so, is the same from `head` on, in a task for each stream.
 
 use crate::exchange::{self, Ending};
-use crate::{SharedSimulator, until};
+use crate::{SharedSimulator, until, websocket};
 use bytes::BytesMut;
 use std::future::poll_fn;
 use std::time::Duration;
@@ -166,6 +166,12 @@ async fn scripted(mut conn: ServerStream, stage: &Stage) -> Option<ServerConn> {
                 return None;
             }
         };
+        if websocket::is_opening(&head)
+            && let ServerStream::Http1(conn) = conn
+        {
+            websocket::serve(conn, head, stage).await;
+            return None;
+        }
         let body = match clock.within(UPLOAD_MAX, read_body(&mut conn, &head)).await {
             Some(Ok(body)) => body,
             Some(Err(_)) => return None,

@@ -116,7 +116,7 @@ impl Stage<'_> {
                     self.last = true;
                     self.connection.say(Farewell::NoMore);
                 }
-                Action::Close => return self.break_off(Ending::Close).await,
+                Action::Close | Action::CloseCode(_) => return self.break_off(Ending::Close).await,
                 Action::HalfClose => return self.break_off(Ending::HalfClose).await,
                 Action::Truncate => return self.break_off(Ending::Truncate).await,
                 Action::Reset => return self.break_off(Ending::Reset).await,

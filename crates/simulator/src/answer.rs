@@ -321,7 +321,7 @@ impl Simulator {
         let rules = self.scenario.faults.iter().enumerate();
         let struck = rules.filter(|(n, rule)| applies(rule) && self.strikes(*n, rule, number, now));
         let faults = struck.flat_map(|(_, rule)| rule.faults.iter().cloned());
-        faults.filter(|fault| !matches!(fault, Fault::SlowConnect(_))).collect()
+        faults.filter(|fault| !matches!(fault, Fault::SlowConnect(_) | Fault::NoUpgrade)).collect()
     }
 }
 

@@ -55,5 +55,5 @@ pub use quota::{
 pub use reply::{Block, Reply};
 pub use scenario::{BareShape, ListedKey, NAMED, Organisation, Rule, Scenario, ScenarioError, Workspace};
 pub use series::Second;
-pub use simulator::{BODY_BYTES_MAX, Exchange, Head, Opening, RequestFacts, Simulator};
+pub use simulator::{BODY_BYTES_MAX, Exchange, Head, Opening, RequestFacts, Simulator, Upgrade};
 pub use truth::{Ending, Record, Truth, Usage};

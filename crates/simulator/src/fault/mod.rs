@@ -13,6 +13,7 @@
 //! half-close-at:PLACE       the server's half of the connection ends there, the client's stays open
 //! truncate-at:PLACE         connection dropped there, under TLS without its close_notify
 //! goaway-at:PLACE[:error]   HTTP/2: a GOAWAY there; the streams go on, or with `error` all of them end
+//! close-code-at:PLACE:1013   WebSocket: a close frame with this code
 //! end-at:PLACE              the body ends there, properly as far as HTTP goes
 //! stall-at:PLACE:90s        silence there
 //! pings-at:PLACE:90s        nothing but pings there
@@ -24,6 +25,8 @@
 //! swap-at:PLACE             the event there comes after the one that follows it
 //! trickle:1KB               the body comes at so many bytes a second
 //! one-byte                  every byte of the response in a packet of its own
+//! no-pong                   WebSocket: pings are not answered any more
+//! no-upgrade                WebSocket: the opening is never answered
 //! ```
 //!
 //! What a PLACE is says `place.rs`, how all this is read `read.rs`. What works on events takes effect
@@ -51,6 +54,8 @@ pub enum Cut {
     Truncate,
     /// A GOAWAY with an error, and the end of the connection.
     GoAway,
+    /// A close frame of WebSocket with this code.
+    Code(u16),
     /// HTTP body finished, answer unfinished.
     End,
 }
@@ -103,6 +108,10 @@ pub enum Fault {
     Trickle(u64),
     /// One byte per packet.
     OneByte,
+    /// Pings of WebSocket are not answered.
+    NoPong,
+    /// The opening of a WebSocket is not answered.
+    NoUpgrade,
 }
 
 impl Fault {
@@ -119,6 +128,7 @@ impl Fault {
             Fault::Cut(Cut::HalfClose, _) => "half-close-at",
             Fault::Cut(Cut::Truncate, _) => "truncate-at",
             Fault::Cut(Cut::GoAway, _) | Fault::GoAway(_) => "goaway-at",
+            Fault::Cut(Cut::Code(_), _) => "close-code-at",
             Fault::Cut(Cut::End, _) => "end-at",
             Fault::Stall { pings: false, .. } => "stall-at",
             Fault::Stall { pings: true, .. } => "pings-at",
@@ -130,6 +140,8 @@ impl Fault {
             Fault::Swap(_) => "swap-at",
             Fault::Trickle(_) => "trickle",
             Fault::OneByte => "one-byte",
+            Fault::NoPong => "no-pong",
+            Fault::NoUpgrade => "no-upgrade",
         }
     }
 }

@@ -45,6 +45,16 @@ impl FromStr for Fault {
                 Some("error") => (Fault::Cut(Cut::GoAway, place()?), 2),
                 Some(_) => return Err(missing("a place, and `error` or nothing")),
             },
+            "close-code-at" => {
+                let code = second.and_then(|code| code.parse().ok()).filter(|code| (1_000..5_000).contains(code));
+                (
+                    Fault::Cut(
+                        Cut::Code(code.ok_or_else(|| missing("a place and a code from 1000 to 4999"))?),
+                        place()?,
+                    ),
+                    2,
+                )
+            }
             "end-at" => (Fault::Cut(Cut::End, place()?), 1),
             "stall-at" => (Fault::Stall { place: place()?, span: span(second)?, pings: false }, 2),
             "pings-at" => (Fault::Stall { place: place()?, span: span(second)?, pings: true }, 2),
@@ -80,6 +90,8 @@ impl FromStr for Fault {
                 (Fault::Trickle(bytes), 1)
             }
             "one-byte" => (Fault::OneByte, 0),
+            "no-pong" => (Fault::NoPong, 0),
+            "no-upgrade" => (Fault::NoUpgrade, 0),
             _ => return Err(FaultError(format!("`{name}` is not a fault; docs/simulator.md lists them"))),
         };
         let given = [first, second, rest].iter().flatten().count();
@@ -126,6 +138,9 @@ mod tests {
         check("swap-at:before-delta", Fault::Swap(Place::BeforeDelta));
         check("trickle:1KB", Fault::Trickle(1_000));
         check("one-byte", Fault::OneByte);
+        check("close-code-at:in-text:1013", Fault::Cut(Cut::Code(1013), Place::InText));
+        check("no-pong", Fault::NoPong);
+        check("no-upgrade", Fault::NoUpgrade);
     }
 
     #[test]
@@ -143,6 +158,7 @@ mod tests {
             ("huge-at:3:10", "write for example"),
             ("swap-at:in-txt", "in-text"),
             ("trickle:0B", "1B or more"),
+            ("close-code-at:in-text:99", "1000 to 4999"),
         ] {
             let error = bad.parse::<Fault>().unwrap_err().to_string();
             assert!(error.contains(says), "{bad}: {error}");

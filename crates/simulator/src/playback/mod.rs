@@ -40,6 +40,8 @@ pub enum Action {
     HalfClose,
     /// The connection is dropped as it is: TLS says no goodbye.
     Truncate,
+    /// WebSocket's close frame with this code; otherwise a close.
+    CloseCode(u16),
     /// The connection is reset.
     Reset,
     /// HTTP/2's GOAWAY. Without an error streams go on and new ones are refused; with one all of them
@@ -256,6 +258,7 @@ impl Playback {
                         Cut::HalfClose => Action::HalfClose,
                         Cut::Truncate => Action::Truncate,
                         Cut::GoAway => Action::GoAway { error: true },
+                        Cut::Code(code) => Action::CloseCode(*code),
                         Cut::Close | Cut::End => Action::Close,
                     },
                 );
@@ -304,7 +307,9 @@ impl Playback {
             | Fault::Status { .. }
             | Fault::NoHead { .. }
             | Fault::Trickle(_)
-            | Fault::OneByte => {
+            | Fault::OneByte
+            | Fault::NoPong
+            | Fault::NoUpgrade => {
                 self.rest = Some(frame);
             }
         }

@@ -2,12 +2,14 @@
 
 use super::{Playback, Waiting};
 use crate::events::{Frame, Kind};
-use crate::fault::{Fault, Place};
+use crate::fault::{Cut, Fault, Place};
 
 impl Playback {
     /// Where in this frame the fault strikes, if it does.
     pub(super) fn offset(&self, waiting: &Waiting, frame: &Frame) -> Option<usize> {
         let (place, whole_events) = match &waiting.fault {
+            // A close frame stands between messages.
+            Fault::Cut(Cut::Code(_), place) => (*place, true),
             Fault::Cut(_, place) => (*place, false),
             Fault::Stall { place, pings, .. } => (*place, *pings),
             Fault::ErrorEvent(place, _)
