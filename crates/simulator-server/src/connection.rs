@@ -7,20 +7,29 @@
 //! HTTP/2, if ALPN or the first bytes say so, is the same from `head` on, in a task for each stream.
 
 use crate::exchange::{self, Ending};
-use crate::{SharedSimulator, until};
+use crate::{SharedSimulator, until, websocket};
 use bytes::BytesMut;
+use std::future::poll_fn;
 use std::time::Duration;
 use tidegate_simulator::{BODY_BYTES_MAX, RequestFacts};
 use tidegate_transport::http1::{HeadEnd, ServerConn};
 use tidegate_transport::http2::{Next, ServerConnection, ServerRules};
 use tidegate_transport::{Accepted, Alpn, BoxIo, Clock, ServerStream, TaskKind, Tasks};
 use tidegate_wire::http::{Framing, RequestHead};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 
 /// An idle connection is kept longer than any client keeps it, so that closing it is the client's.
 const IDLE_MAX: Duration = Duration::from_secs(300);
 /// A head or a body that takes longer than this is not coming.
 const UPLOAD_MAX: Duration = Duration::from_secs(120);
+
+/// A client that does not see that our half of a connection has ended has it for so long.
+const HALF_OPEN_MAX: Duration = Duration::from_secs(300);
+
+/// A connection that ended with an error stays for so long, so that the client reads why: what it is
+/// still sending would be answered by a reset, and that overtakes the reason.
+const GOODBYE: Duration = Duration::from_millis(500);
 
 /// A TLS handshake that takes longer than this is not coming.
 const TLS_MAX: Duration = Duration::from_secs(5);
@@ -39,6 +48,27 @@ pub(crate) struct Stage {
     pub(crate) tasks: Tasks,
     pub(crate) stopped: watch::Receiver<bool>,
     pub(crate) http2_streams: u32,
+    /// How a stream of HTTP/2 tells its connection of its end.
+    pub(crate) farewell: Option<watch::Sender<Farewell>>,
+}
+
+/// What HTTP/2's GOAWAY says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Farewell {
+    NotYet,
+    /// No new streams; those under way go on.
+    NoMore,
+    /// An error, and the end.
+    Error,
+}
+
+impl Stage {
+    /// Says farewell on behalf of the connection, if it is one of HTTP/2.
+    pub(crate) fn say(&self, word: Farewell) {
+        if let Some(farewell) = &self.farewell {
+            farewell.send_replace(word);
+        }
+    }
 }
 
 pub(crate) async fn serve(accepted: Accepted, stage: Stage) {
@@ -61,13 +91,28 @@ pub(crate) async fn serve(accepted: Accepted, stage: Stage) {
 
 /// Streams side by side, each in a task of its own, until the connection ends. Dropping it closes
 /// the connection under them.
-async fn http2(io: BoxIo, read: BytesMut, stage: Stage) {
+async fn http2(io: BoxIo, read: BytesMut, mut stage: Stage) {
     let clock = stage.clock;
     let rules = ServerRules { streams: stage.http2_streams, idle: IDLE_MAX };
     let begun = ServerConnection::handshake(io, read, clock, rules);
     let Some(Ok(mut conn)) = clock.within(UPLOAD_MAX, begun).await else { return };
+    let (farewell, mut said) = watch::channel(Farewell::NotYet);
+    stage.farewell = Some(farewell);
     loop {
-        match conn.next().await {
+        let next = tokio::select! {
+            biased;
+            // The stage holds a sender, so there is always one.
+            _ = said.changed() => {
+                match *said.borrow_and_update() {
+                    Farewell::Error => conn.fail(),
+                    Farewell::NoMore => conn.shut_down(),
+                    Farewell::NotYet => {}
+                }
+                continue;
+            }
+            next = conn.next() => next,
+        };
+        match next {
             Next::Stream(stream) => {
                 let (stopped, stage) = (stage.stopped.clone(), stage.clone());
                 stage.tasks.clone().spawn(&STREAM, async move {
@@ -75,7 +120,12 @@ async fn http2(io: BoxIo, read: BytesMut, stage: Stage) {
                 });
             }
             Next::Idle => {}
-            Next::Closed => return,
+            Next::Closed => {
+                if *said.borrow() == Farewell::Error {
+                    clock.sleep_until(clock.now() + GOODBYE).await;
+                }
+                return;
+            }
         }
     }
 }
@@ -116,6 +166,12 @@ async fn scripted(mut conn: ServerStream, stage: &Stage) -> Option<ServerConn> {
                 return None;
             }
         };
+        if websocket::is_opening(&head)
+            && let ServerStream::Http1(conn) = conn
+        {
+            websocket::serve(conn, head, stage).await;
+            return None;
+        }
         let body = match clock.within(UPLOAD_MAX, read_body(&mut conn, &head)).await {
             Some(Ok(body)) => body,
             Some(Err(_)) => return None,
@@ -138,26 +194,12 @@ async fn scripted(mut conn: ServerStream, stage: &Stage) -> Option<ServerConn> {
         drop(headers);
         let keep = body.is_some() && head.keeps_alive();
         drop(body);
-        let ending = exchange::play(&mut conn, &mut exchange, &head, keep, simulator, clock).await;
+        let ending = exchange::play(&mut conn, &mut exchange, &head, keep, stage).await;
         // The connection goes first: what is recorded as ended has really ended.
         let (ordinal, progress) = (exchange.ordinal, exchange.playback.progress());
         let ended = || simulator.with(|simulator| simulator.ended(clock.now(), ordinal, progress));
         match ending {
             Ending::Whole if keep => ended(),
-            Ending::Whole => {
-                ended();
-                conn.close(clock).await;
-                return None;
-            }
-            Ending::Close => {
-                ended();
-                match conn {
-                    ServerStream::Http1(conn) => conn.close(clock).await,
-                    ServerStream::Http2(stream) => stream.close_connection().await,
-                    ServerStream::Local(_) => {}
-                }
-                return None;
-            }
             Ending::Reset => {
                 // A reset overtakes what HTTP/2 was handed; the connection's task writes that first.
                 tokio::task::yield_now().await;
@@ -171,8 +213,43 @@ async fn scripted(mut conn: ServerStream, stage: &Stage) -> Option<ServerConn> {
                 ended();
                 return None;
             }
+            ending => {
+                ended();
+                close(conn, ending, stage).await;
+                return None;
+            }
         }
     }
+}
+
+/// The end of a connection as the plan has it.
+async fn close(conn: ServerStream, ending: Ending, stage: &Stage) {
+    let clock = stage.clock;
+    match (conn, ending) {
+        (conn, Ending::Whole | Ending::WholeAndLast) => conn.close(clock).await,
+        (ServerStream::Http1(conn), Ending::HalfClose) => {
+            let _ = clock.within(HALF_OPEN_MAX, half_close(conn)).await;
+        }
+        (ServerStream::Http1(conn), Ending::Truncate) => drop(conn.into_parts()),
+        (ServerStream::Http1(conn), _) => conn.close(clock).await,
+        (ServerStream::Http2(mut stream), Ending::GoAway) => {
+            tokio::task::yield_now().await;
+            stage.say(Farewell::Error);
+            // Dropped before the connection, it would be reset by a frame of its own.
+            poll_fn(|cx| stream.poll_departed(cx)).await;
+        }
+        (ServerStream::Http2(stream), _) => stream.close_connection().await,
+        (ServerStream::Local(_), _) => {}
+    }
+}
+
+/// Ends what we say, and listens until the client has nothing more to say either.
+async fn half_close(conn: ServerConn) -> std::io::Result<()> {
+    let (mut io, _) = conn.into_parts();
+    io.shutdown().await?;
+    let mut thrown_away = [0; 1024];
+    while io.read(&mut thrown_away).await? > 0 {}
+    Ok(())
 }
 
 /// The whole body, or `None` if it is too large to be read.

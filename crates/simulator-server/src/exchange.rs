@@ -4,12 +4,13 @@
 //! and waits. Whether it waits or writes, it watches for the client leaving, and always looks at
 //! that first, so that a run in virtual time has one order of events.
 
-use crate::SharedSimulator;
+use crate::connection::{Farewell, Stage as Connection};
 use bytes::BytesMut;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::task::Poll;
+use std::time::Duration;
 use tidegate_base::Moment;
 use tidegate_simulator::{Action, Exchange, Opening};
 use tidegate_transport::{Clock, ServerStream};
@@ -25,8 +26,16 @@ const WRITE_BYTES: usize = 16 * 1024;
 pub(crate) enum Ending {
     /// The answer is whole as far as HTTP goes.
     Whole,
+    /// So it is, and the connection is to carry no further one.
+    WholeAndLast,
     /// The plan closes the connection.
     Close,
+    /// The plan closes our half of it.
+    HalfClose,
+    /// The plan drops it.
+    Truncate,
+    /// The plan ends it with HTTP/2's GOAWAY and an error.
+    GoAway,
     /// The plan resets it.
     Reset,
     /// The client left or the connection failed.
@@ -43,11 +52,12 @@ impl From<io::Error> for Left {
 
 struct Stage<'a> {
     conn: &'a mut ServerStream,
-    simulator: &'a SharedSimulator,
+    connection: &'a Connection,
     clock: Clock,
     sleep: Option<Pin<Box<Sleep>>>,
     chunked: bool,
     one_byte: bool,
+    last: bool,
 }
 
 pub(crate) async fn play(
@@ -55,11 +65,10 @@ pub(crate) async fn play(
     exchange: &mut Exchange,
     head: &RequestHead,
     keep: bool,
-    simulator: &SharedSimulator,
-    clock: Clock,
+    connection: &Connection,
 ) -> Ending {
-    let one_byte = exchange.one_byte_packets;
-    let mut stage = Stage { conn, simulator, clock, sleep: None, chunked: false, one_byte };
+    let (clock, one_byte) = (connection.clock, exchange.one_byte_packets);
+    let mut stage = Stage { conn, connection, clock, sleep: None, chunked: false, one_byte, last: false };
     stage.play(exchange, head.version == Version::Http11, keep).await.unwrap_or(Ending::ClientLeft)
 }
 
@@ -78,7 +87,7 @@ impl Stage<'_> {
             Opening::Head(head) => began + head.after,
         };
         self.wait(started).await?;
-        self.simulator.with(|simulator| simulator.head_leaves(self.clock.now(), exchange));
+        self.connection.simulator.with(|simulator| simulator.head_leaves(self.clock.now(), exchange));
         self.head(exchange, chunks, keep);
         while let Some(step) = exchange.playback.next() {
             let due = started + step.at;
@@ -89,20 +98,35 @@ impl Stage<'_> {
             match step.action {
                 Action::Send(_) if exchange.head_only => {}
                 Action::Send(bytes) if self.one_byte => self.dribble(&bytes).await?,
-                Action::Send(bytes) => self.conn.push(&bytes),
+                Action::Send(bytes) => match exchange.bytes_per_second {
+                    Some(rate) => self.trickle(&bytes, rate).await?,
+                    None => self.conn.push(&bytes),
+                },
                 Action::Torn { bytes, declared } => self.tear(&bytes, declared),
                 Action::End => {
                     let whole = self.conn.end();
                     self.flush().await?;
-                    return Ok(if whole { Ending::Whole } else { Ending::Close });
+                    return Ok(match (whole, self.last) {
+                        (true, false) => Ending::Whole,
+                        (true, true) => Ending::WholeAndLast,
+                        (false, _) => Ending::Close,
+                    });
                 }
-                ending @ (Action::Close | Action::Reset) => {
-                    self.flush().await?;
-                    return Ok(if ending == Action::Reset { Ending::Reset } else { Ending::Close });
+                Action::GoAway { error: false } => {
+                    self.last = true;
+                    self.connection.say(Farewell::NoMore);
                 }
+                Action::Close | Action::CloseCode(_) => return self.break_off(Ending::Close).await,
+                Action::HalfClose => return self.break_off(Ending::HalfClose).await,
+                Action::Truncate => return self.break_off(Ending::Truncate).await,
+                Action::Reset => return self.break_off(Ending::Reset).await,
+                Action::GoAway { error: true } => return self.break_off(Ending::GoAway).await,
             }
             let progress = exchange.playback.progress();
-            let out = self.simulator.with(|simulator| simulator.progress(self.clock.now(), exchange.ordinal, progress));
+            let out = self
+                .connection
+                .simulator
+                .with(|simulator| simulator.progress(self.clock.now(), exchange.ordinal, progress));
             if let Some(message) = out {
                 exchange.playback.run_out(message);
             }
@@ -111,6 +135,11 @@ impl Stage<'_> {
             }
         }
         Ok(Ending::Close)
+    }
+
+    async fn break_off(&mut self, ending: Ending) -> Result<Ending, Left> {
+        self.flush().await?;
+        Ok(ending)
     }
 
     /// Hands out the head, if there is one.
@@ -166,6 +195,18 @@ impl Stage<'_> {
         }
         torn.extend_from_slice(bytes);
         self.conn.push_raw(&torn);
+    }
+
+    /// So many bytes a second: what is a tenth of a second's worth at once, and then its time.
+    async fn trickle(&mut self, bytes: &[u8], rate: u64) -> Result<(), Left> {
+        let most = usize::try_from(rate / 10).unwrap_or(usize::MAX).max(1);
+        for piece in bytes.chunks(most) {
+            self.conn.push(piece);
+            self.flush().await?;
+            let span = Duration::from_nanos((piece.len() as u64).saturating_mul(1_000_000_000) / rate);
+            self.wait(self.clock.now() + span).await?;
+        }
+        Ok(())
     }
 
     /// Every byte in a write of its own, the chunk's frame included; in HTTP/2, in a frame of its

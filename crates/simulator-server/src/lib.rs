@@ -1,5 +1,5 @@
 //! The simulated Claude API on sockets: the model's plans played on HTTP/1.1 connections and HTTP/2
-//! streams, with TLS where the listener has it.
+//! streams, with TLS where the listener has it, and on WebSockets (`websocket/mod.rs`).
 //!
 //! Thin on purpose. The model decides everything (`tidegate-simulator`); this room waits until a
 //! step is due, writes it, breaks the connection where the plan says so, and notices at once when a
@@ -13,6 +13,7 @@ mod bare_target;
 mod connection;
 mod exchange;
 mod ground_truth;
+mod websocket;
 
 use bare_target::BareTarget;
 use connection::Stage;
@@ -87,6 +88,7 @@ pub async fn run(
             tasks: tasks.clone(),
             stopped: stopped.clone(),
             http2_streams: doors.http2_streams,
+            farewell: None,
         };
         tasks.spawn(&API_CONNECTION, async move {
             let _permit = permit;

@@ -6,7 +6,10 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use tidegate_simulator::{BareShape, Pace, Scenario, Simulator, Tier};
 use tidegate_simulator_server::{Doors, HTTP2_STREAMS, SharedSimulator, run};
-use tidegate_transport::{BoxIo, Clock, MemoryNetwork, STAMP_BYTES, TaskKind, Tasks, TcpListen, stamped_ago};
+use tidegate_transport::{
+    BoxIo, Clock, Dial, DialClocks, HttpOffer, MemoryNetwork, STAMP_BYTES, ServerTls, Target, TaskKind, Tasks, TcpDial,
+    TcpListen, TlsFiles, TlsListen, TlsRoots, stamped_ago,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const SERVER: TaskKind = TaskKind { name: "server", on_cancel: "ends", on_error: "ends" };
@@ -188,6 +191,53 @@ async fn breaks_are_what_they_are_called() {
         let (text, ended) = struck(fault).await;
         assert_eq!(ended, ending);
         assert!(text.contains("transfer-encoding: chunked") && !text.ends_with("0\r\n\r\n"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_half_closed_connection_stays_open_until_the_client_closes_its_half() {
+    let world = world(unhurried());
+    let began = world.clock.now();
+    for (fault, kept) in [("half-close-at:700", true), ("truncate-at:700", false)] {
+        let mut io = world.network.connect("api:80").unwrap();
+        io.write_all(request(&hello(true), &format!("fault={fault}")).as_bytes()).await.unwrap();
+        let (bytes, ended) = rest(&mut io).await;
+        assert!(ended.is_ok() && !bytes.ends_with(b"0\r\n\r\n"), "{fault}");
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        assert_eq!(io.write_all(b"still here").await.is_ok(), kept, "{fault}");
+        assert_eq!(world.simulator.with(|simulator| simulator.truth().open), 0, "{fault}: the answer has ended");
+        drop(io);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(world.clock.now().since(began) < Duration::from_secs(201));
+    world.stop.send(()).unwrap();
+    world.tasks.all_ended().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn over_http_1_a_goaway_is_a_close_after_the_answer_or_at_once() {
+    let world = world(unhurried());
+    for (fault, whole) in [("goaway-at:event-3", true), ("goaway-at:event-3:error", false)] {
+        let mut io = world.network.connect("api:80").unwrap();
+        io.write_all(request(&hello(true), &format!("fault={fault}")).as_bytes()).await.unwrap();
+        let (bytes, ended) = rest(&mut io).await;
+        assert_eq!((ended.is_ok(), bytes.ends_with(b"0\r\n\r\n")), (true, whole), "{fault}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trickle_takes_the_time_its_bytes_need_and_loses_none() {
+    let world = world(unhurried());
+    let mut io = world.network.connect("api:80").unwrap();
+    for stream in [true, false] {
+        let (_, whole) = ask(&mut io, &hello(stream), "seed=3").await;
+        let began = world.clock.now();
+        let (_, body) = ask(&mut io, &hello(stream), "seed=3, fault=trickle:1KB").await;
+        let took = world.clock.now().since(began).as_millis();
+        assert_eq!(body.len(), whole.len());
+        let least = body.len() as u128;
+        // The client has the last piece when its time begins.
+        assert!((least - 120..least + 1_000).contains(&took), "{stream}: {least} bytes in {took} ms");
     }
 }
 
@@ -375,4 +425,45 @@ async fn over_tcp_a_reset_is_a_reset() {
         _ = serving => panic!("the server does not end"),
         ended = client => assert_eq!(ended, [reset, reset, Ok(())]),
     }
+}
+
+/// A close of TLS says so; a connection that is cut off does not.
+#[tokio::test]
+async fn over_tls_a_truncated_connection_lacks_its_close_notify() {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let file = |name: &str, text: String| {
+        let path = std::env::temp_dir().join(format!("tidegate-simulator-{}-{name}.pem", std::process::id()));
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let files =
+        TlsFiles { certificate: file("cert", made.cert.pem()), key: file("key", made.signing_key.serialize_pem()) };
+    let listen = TcpListen::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let port = listen.local().port();
+    let api = Box::new(TlsListen::new(Box::new(listen), ServerTls::load(&files).unwrap()));
+    let simulator = SharedSimulator::new(Simulator::new(unhurried(), 4, 0));
+    let doors = Doors { api, truth: None, http2_streams: HTTP2_STREAMS };
+    let serving = run(doors, simulator, Clock::real(), Tasks::new(), std::future::pending());
+    let roots = TlsRoots::File(files.certificate.clone());
+    let dialler = TcpDial::new(Clock::real(), DialClocks::default(), &roots).unwrap();
+    let client = async {
+        let mut ended = Vec::new();
+        for fault in ["close-at:in-data", "truncate-at:in-data"] {
+            let target = Target { host: "localhost".to_owned(), port, tls: true, http: HttpOffer::Http1 };
+            let mut io = dialler.dial(&target).await.unwrap().io;
+            io.write_all(request(&hello(true), &format!("fault={fault}")).as_bytes()).await.unwrap();
+            let (bytes, end) = rest(&mut io).await;
+            assert!(bytes.starts_with(b"HTTP/1.1 200") && !bytes.ends_with(b"0\r\n\r\n"), "{fault}");
+            ended.push(end.map_err(|error| error.kind()));
+        }
+        ended
+    };
+    let ended = tokio::select! {
+        _ = serving => panic!("the server does not end"),
+        ended = client => ended,
+    };
+    for path in [files.certificate, files.key] {
+        std::fs::remove_file(path).unwrap();
+    }
+    assert_eq!(ended, [Ok(()), Err(std::io::ErrorKind::UnexpectedEof)]);
 }

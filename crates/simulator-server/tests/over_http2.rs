@@ -137,6 +137,32 @@ async fn a_reset_is_the_streams_alone_and_a_close_is_the_connections() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_goaway_lets_streams_go_on_and_one_with_an_error_ends_them() {
+    let world = unhurried();
+    let (client, conn) = world.client().await;
+    let neighbour = ask(&client, true, "first_ms=5000").await.unwrap();
+    let answer = ask(&client, true, "first_ms=1000, fault=goaway-at:event-4").await.unwrap();
+    let (pieces, ended) = frames(answer).await;
+    assert!(ended.is_ok() && pieces.concat().ends_with(b"message_stop\"}\n\n"), "the stream itself goes on");
+    let refused = ask(&client, true, "").await.err().unwrap();
+    assert_eq!((refused.is_go_away(), refused.reason()), (true, Some(Reason::NO_ERROR)), "{refused}");
+    assert!(frames(neighbour).await.1.is_ok(), "and so does its neighbour");
+    drop(client);
+    world.clock.within(Duration::from_secs(1), conn).await.unwrap().unwrap().unwrap();
+
+    let (client, conn) = world.client().await;
+    let neighbour = ask(&client, true, "first_ms=600000").await.unwrap();
+    let answer = ask(&client, true, "fault=goaway-at:in-data:error").await.unwrap();
+    let (pieces, ended) = frames(answer).await;
+    assert!(!pieces.is_empty() && ended.is_err());
+    assert!(frames(neighbour).await.1.is_err());
+    drop(client);
+    let why = world.clock.within(Duration::from_secs(1), conn).await.unwrap().unwrap().unwrap_err();
+    assert!(why.is_go_away() && why.reason() == Some(Reason::INTERNAL_ERROR), "{why}");
+    assert_eq!((world.truth()["faults_struck"].as_u64(), world.truth()["open"].as_u64()), (Some(2), Some(0)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_byte_is_one_frame() {
     let world = unhurried();
     let (client, _conn) = world.client().await;

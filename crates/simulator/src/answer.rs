@@ -6,6 +6,7 @@
 
 use crate::cache::{Found, InputUse, Scope};
 use crate::callers::{self, Caller};
+use crate::continuation::{Asked, Continuation};
 use crate::directive::Directives;
 use crate::door::{Door, door};
 use crate::envelope::Refusal;
@@ -56,6 +57,9 @@ pub(crate) struct Known {
     pub(crate) writes: Vec<u64>,
     pub(crate) begins: Moment,
     pub(crate) faults: Vec<&'static str>,
+    /// What it asks, and what its answer is made of if it goes on with another.
+    pub(crate) asked: Option<Asked>,
+    pub(crate) continuation: Option<Continuation>,
 }
 
 /// An error answer, and the name it is counted under.
@@ -196,7 +200,11 @@ impl Simulator {
         let holder = caller.holder(&self.scenario, domain);
         self.quota.connect(&holder, &caller.organisation, now).map_err(|over| self.over(&holder, over, now))?;
         known.connection = Some(caller.organisation.clone());
-        let mut faults = self.faults(now, &directives, &valid);
+        let asked = Asked::read(&valid.body);
+        let attempts = self.truth.attempts(&asked);
+        let from = self.truth.interrupted(&asked);
+        known.asked = Some(asked);
+        let mut faults = self.faults(now, &directives, &valid, attempts);
         known.faults = faults.iter().map(Fault::label).collect();
         if !valid.stream {
             faults = for_buffered(faults);
@@ -217,8 +225,16 @@ impl Simulator {
         known.begins = now + after + pace.head;
         known.writes = self.cache.keep(&found, self.requests, now, known.begins);
         let headers = self.headers(&holder, now);
-        let reply = Arc::new(reply::compose(&valid, found.input, &directives, &pace, self.seed));
-        Ok(play(&valid, reply, pace, after, headers, faults))
+        let reply = match from {
+            None => reply::compose(&valid, found.input, &directives, &pace, self.seed),
+            Some(from) => {
+                let rules = &self.scenario.continuation;
+                let (reply, made) = reply::go_on(&valid, found.input, &directives, &pace, self.seed, &from, rules);
+                known.continuation = Some(made);
+                reply
+            }
+        };
+        Ok(play(&valid, Arc::new(reply), pace, after, headers, faults))
     }
 
     /// Quota: a lease for the request and what of its prompt is cached, or the refusal.
@@ -288,21 +304,24 @@ impl Simulator {
     }
 
     /// The faults of this request: those it asked for, or else those of the rules that strike it.
-    fn faults(&mut self, now: Moment, directives: &Directives, valid: &Valid) -> Vec<Fault> {
+    /// `attempts` that ask the same came before it.
+    fn faults(&mut self, now: Moment, directives: &Directives, valid: &Valid, attempts: u64) -> Vec<Fault> {
         let number = self.answers;
         self.answers += 1;
         if let Some(faults) = &directives.faults {
-            return faults.clone();
+            let strike = directives.attempts.is_none_or(|most| attempts < most);
+            return if strike { faults.clone() } else { Vec::new() };
         }
         let applies = |rule: &crate::scenario::Rule| {
-            rule.stream.is_none_or(|stream| stream == valid.stream)
+            rule.attempts.is_none_or(|most| attempts < most)
+                && rule.stream.is_none_or(|stream| stream == valid.stream)
                 && (rule.models.is_empty()
                     || rule.models.iter().any(|model| *model == valid.model_id || model == valid.model.id))
         };
         let rules = self.scenario.faults.iter().enumerate();
         let struck = rules.filter(|(n, rule)| applies(rule) && self.strikes(*n, rule, number, now));
         let faults = struck.flat_map(|(_, rule)| rule.faults.iter().cloned());
-        faults.filter(|fault| !matches!(fault, Fault::SlowConnect(_))).collect()
+        faults.filter(|fault| !matches!(fault, Fault::SlowConnect(_) | Fault::NoUpgrade)).collect()
     }
 }
 
@@ -363,7 +382,7 @@ fn for_buffered(faults: Vec<Fault>) -> Vec<Fault> {
         }
         Fault::Stall { span, .. } => Some(Fault::SlowHead(span)),
         Fault::Cut(Cut::End, place) => Some(Fault::Cut(Cut::Close, place)),
-        Fault::Unknown(_) | Fault::Duplicate(_) => None,
+        Fault::Unknown(_) | Fault::Huge(..) | Fault::Duplicate(_) | Fault::Swap(_) => None,
         other => Some(other),
     };
     faults.into_iter().filter_map(translate).collect()

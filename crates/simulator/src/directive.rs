@@ -6,6 +6,7 @@
 //! alone (`fault=none` asks for just that). An item that cannot be read refuses the request: a test
 //! must not pass because its directive had a typing error.
 
+use crate::continuation::Forced;
 use crate::envelope::Refusal;
 use crate::fault::Fault;
 use crate::pace::{Pace, Range};
@@ -15,7 +16,7 @@ use std::time::Duration;
 pub(crate) const FAULTS_MAX: usize = 16;
 
 /// What one request asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Directives {
     head: Option<Duration>,
     first: Option<Duration>,
@@ -32,6 +33,10 @@ pub(crate) struct Directives {
     pub(crate) tool: Option<String>,
     /// Stop with `refusal` or `pause_turn` instead of `end_turn`.
     pub(crate) stop_reason: Option<&'static str>,
+    /// Blemishes of this answer, if it goes on with another.
+    pub(crate) continuation: Option<Forced>,
+    /// The faults are for the first so many requests that ask the same.
+    pub(crate) attempts: Option<u64>,
     /// `Some` if the header spoke of faults at all.
     pub(crate) faults: Option<Vec<Fault>>,
 }
@@ -68,6 +73,13 @@ impl Directives {
                 let known = ["refusal", "pause_turn"].into_iter().find(|known| *known == value);
                 self.stop_reason = Some(known.ok_or("only refusal and pause_turn can be asked for")?);
             }
+            "continuation" => {
+                let forced = Forced::parse(value);
+                let forced =
+                    forced.ok_or("the value is exact, or preamble, reopen, space, word, repeat:N, joined by +")?;
+                self.continuation = Some(forced);
+            }
+            "attempts" => self.attempts = Some(number()?),
             "fault" => {
                 let faults = self.faults.get_or_insert_default();
                 if value != "none" {
@@ -128,7 +140,15 @@ mod tests {
 
     #[test]
     fn a_typing_error_refuses_the_request() {
-        for bad in ["ouput_tokens=3", "first_ms=fast", "fault=explode", "chars", "stop_reason=end_turn"] {
+        for bad in [
+            "continuation=perfect",
+            "attempts=first",
+            "ouput_tokens=3",
+            "first_ms=fast",
+            "fault=explode",
+            "chars",
+            "stop_reason=end_turn",
+        ] {
             let refusal = Directives::parse([bad].into_iter()).unwrap_err();
             assert_eq!(refusal.status, 400);
             assert!(refusal.message.starts_with(&format!("simulate: {bad}: ")), "{}", refusal.message);

@@ -21,8 +21,12 @@ use tidegate_base::Prng;
 pub(crate) enum Kind {
     Start,
     BlockStart,
-    /// A piece of text or visible thinking.
+    /// The start of a tool call that follows another.
+    NextCall,
+    /// A piece of text.
     Piece,
+    /// A piece of visible thinking.
+    ThinkingPiece,
     /// A piece of a tool's input.
     InputPiece,
     Signature,
@@ -45,6 +49,8 @@ pub(crate) struct Frame {
     pub(crate) tokens: u64,
     /// Bytes of content (text, visible thinking, tool input) produced once it is sent.
     pub(crate) content_bytes: u64,
+    /// Its block has no further piece.
+    pub(crate) ends_block: bool,
     /// No piece comes after this one.
     pub(crate) last_piece: bool,
     /// Its first bytes have been sent already.
@@ -126,6 +132,7 @@ impl Events {
             kind,
             tokens,
             content_bytes: self.content_bytes,
+            ends_block: false,
             last_piece: false,
             begun: false,
         }
@@ -154,7 +161,9 @@ impl Events {
                     Block::ToolUse { id, name, .. } => json!({"type": "tool_use", "id": id, "name": name, "input": {}}),
                 };
                 let data = json!({"type": "content_block_start", "index": n, "content_block": block});
-                self.frame(Kind::BlockStart, event("content_block_start", &data))
+                let follows = n > 0 && matches!(reply.blocks[n - 1], Block::ToolUse { .. });
+                let kind = if calls && follows { Kind::NextCall } else { Kind::BlockStart };
+                self.frame(kind, event("content_block_start", &data))
             }
             Next::NoInputYet(n) => {
                 self.next = Next::Piece(n, 0);
@@ -200,7 +209,7 @@ impl Events {
     fn piece(&mut self, reply: &Reply, n: usize, at: usize) -> Option<Frame> {
         let (text, open, kind) = match &reply.blocks[n] {
             Block::Text(text) => (text, "\"text_delta\",\"text\":", Kind::Piece),
-            Block::Thinking { text, .. } => (text, "\"thinking_delta\",\"thinking\":", Kind::Piece),
+            Block::Thinking { text, .. } => (text, "\"thinking_delta\",\"thinking\":", Kind::ThinkingPiece),
             Block::ToolUse { input, .. } => (input, INPUT_DELTA, Kind::InputPiece),
         };
         if let (Block::Thinking { tokens, .. }, true) = (&reply.blocks[n], text.is_empty()) {
@@ -219,7 +228,8 @@ impl Events {
         self.advance_clock(weight);
         self.next = Next::Piece(n, at + end);
         let mut frame = self.frame(kind, piece_event(n, open, piece));
-        frame.last_piece = at + end >= text.len() && n + 1 == reply.blocks.len();
+        frame.ends_block = at + end >= text.len();
+        frame.last_piece = frame.ends_block && n + 1 == reply.blocks.len();
         Some(frame)
     }
 

@@ -6,6 +6,7 @@
 //! | `simulator`, `door`, `answer` | the machine: a request and the time in, a plan out |
 //! | `validate`, `catalog` | what the API refuses, in its own words; the models |
 //! | `reply`, `events`, `tokens` | what the model says, as events and as one document; what it costs |
+//! | `continuation` | requests to go on with an answer that broke off, and how well the model does |
 //! | `callers`, `quota` | organisations, their limits, the rate-limit headers, what is spent |
 //! | `cache` | the prompt cache: what of a prompt was sent before |
 //! | `fault`, `playback`, `directive`, `pace` | what goes wrong and when; the steps on the wire |
@@ -22,6 +23,7 @@ mod bare;
 mod cache;
 mod callers;
 mod catalog;
+mod continuation;
 mod directive;
 mod door;
 mod envelope;
@@ -42,6 +44,7 @@ mod validate;
 
 pub use bare::{Bare, STAMP_BYTES};
 pub use cache::CacheRules;
+pub use continuation::{Continuation, ContinuationRules, GoOn};
 pub use fault::{Cut, Fault, FaultError, Place};
 pub use pace::{Pace, Range};
 pub use playback::{Action, Playback, Progress, Step};
@@ -52,5 +55,5 @@ pub use quota::{
 pub use reply::{Block, Reply};
 pub use scenario::{BareShape, ListedKey, NAMED, Organisation, Rule, Scenario, ScenarioError, Workspace};
 pub use series::Second;
-pub use simulator::{BODY_BYTES_MAX, Exchange, Head, Opening, RequestFacts, Simulator};
+pub use simulator::{BODY_BYTES_MAX, Exchange, Head, Opening, RequestFacts, Simulator, Upgrade};
 pub use truth::{Ending, Record, Truth, Usage};

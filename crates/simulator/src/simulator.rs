@@ -14,6 +14,8 @@
 use crate::answer::{self, Answer, Body, Known, No};
 use crate::bare::Bare;
 use crate::cache::PromptCache;
+use crate::callers;
+use crate::directive::Directives;
 use crate::fault::Fault;
 use crate::playback::{Playback, Progress};
 use crate::quota::{Lease, Quota, Sampled, Settlement};
@@ -91,8 +93,23 @@ pub struct Exchange {
     pub playback: Playback,
     /// Every byte in a packet of its own.
     pub one_byte_packets: bool,
+    /// From here on the socket answers no pings, if it is one.
+    pub no_pong: bool,
+    /// The most of the body that is sent in a second.
+    pub bytes_per_second: Option<u64>,
     /// The answer to a `HEAD`: its length is told, its bytes are not sent.
     pub head_only: bool,
+}
+
+/// What becomes of a request that wants to be a WebSocket.
+#[derive(Clone, Debug)]
+pub enum Upgrade {
+    /// It may.
+    Go,
+    /// It is never answered.
+    Never,
+    /// It is refused with this answer.
+    Refused(Box<Exchange>),
 }
 
 #[derive(Clone, Debug)]
@@ -125,6 +142,7 @@ pub struct Simulator {
     open: BTreeMap<u64, Open>,
     pub(crate) requests: u64,
     connections: u64,
+    upgrades: u64,
     /// Requests for an answer that were found valid: what rules count.
     pub(crate) answers: u64,
 }
@@ -142,6 +160,7 @@ impl Simulator {
             open: BTreeMap::new(),
             requests: 0,
             connections: 0,
+            upgrades: 0,
             answers: 0,
         }
     }
@@ -171,6 +190,30 @@ impl Simulator {
             }
         }
         longest
+    }
+
+    /// Whether a request may become a WebSocket: its credential is looked at, and its faults.
+    pub fn upgrade(&mut self, now: Moment, facts: &RequestFacts<'_>) -> Upgrade {
+        let number = self.upgrades;
+        self.upgrades += 1;
+        let asked = Directives::parse(facts.all("simulate")).ok().and_then(|directives| directives.faults);
+        let never = match asked {
+            Some(faults) => faults.contains(&Fault::NoUpgrade),
+            None => self
+                .scenario
+                .faults
+                .iter()
+                .enumerate()
+                .any(|(n, rule)| rule.faults.contains(&Fault::NoUpgrade) && self.strikes(n, rule, number, now)),
+        };
+        if never {
+            return Upgrade::Never;
+        }
+        let (key, bearer) = (facts.header("x-api-key"), facts.header("authorization"));
+        let Err(refusal) = callers::identify(&self.scenario, key, bearer, now) else { return Upgrade::Go };
+        let request_id = self.ids.request().to_string();
+        let answer = No::from(refusal).answer(&request_id);
+        Upgrade::Refused(Box::new(self.open_exchange(now, facts, request_id, Known::default(), answer)))
     }
 
     /// Takes a request and says what to do.
@@ -258,10 +301,16 @@ impl Simulator {
             left: None,
             ended: None,
             progress: Progress::default(),
+            asked: known.asked,
+            continuation: known.continuation,
             reply,
         });
         let one_byte_packets = answer.faults.contains(&Fault::OneByte);
-        Exchange { ordinal, opening, playback, one_byte_packets, head_only: facts.method == "HEAD" }
+        let trickle = |fault: &Fault| if let Fault::Trickle(bytes) = fault { Some(*bytes) } else { None };
+        let bytes_per_second = answer.faults.iter().filter_map(trickle).min();
+        let head_only = facts.method == "HEAD";
+        let no_pong = answer.faults.contains(&Fault::NoPong);
+        Exchange { ordinal, opening, playback, one_byte_packets, no_pong, bytes_per_second, head_only }
     }
 
     /// The head of an answer leaves now: where the rate-limit headers are sampled then, this is when.

@@ -6,6 +6,7 @@
 //! work for it.
 
 use crate::cache::InputUse;
+use crate::continuation::{Asked, Continuation, Interrupted};
 use crate::playback::Progress;
 use crate::quota::{DOMAINS_MAX, DomainKey};
 use crate::reply::{Block, Reply, document};
@@ -18,6 +19,8 @@ use tidegate_base::Moment;
 
 /// Single requests that are remembered: a quarter of an hour at 20 requests a second.
 pub(crate) const RECORDS_MAX: usize = 20_000;
+/// Requests of one question that are looked at for the answer to go on with: as many as are tried.
+const ATTEMPTS_SEARCHED: usize = 32;
 /// Bytes of text that are remembered with them.
 pub(crate) const TEXT_BYTES_MAX: usize = 128 << 20;
 
@@ -59,6 +62,10 @@ pub struct Record {
     pub ended: Option<Moment>,
     /// How far the answer came.
     pub progress: Progress,
+    /// What it asks, with which a request to go on finds it.
+    pub(crate) asked: Option<Asked>,
+    /// What the answer is made of, if it goes on with another.
+    pub continuation: Option<Continuation>,
     /// The answer as composed, if there is one and it is still remembered.
     pub reply: Option<Arc<Reply>>,
 }
@@ -107,7 +114,13 @@ pub struct Truth {
     pub clients_left: u64,
     /// Longest time from there to the end of all work.
     pub closing_max: Duration,
+    /// Answers that go on with another.
+    pub continued: u64,
+    /// Requests to go on with an answer that is not remembered.
+    pub not_continued: u64,
     series: Series,
+    /// The records of each question, oldest first.
+    questions: BTreeMap<u64, VecDeque<u64>>,
     records: VecDeque<Record>,
     text_bytes: usize,
     /// Ordinal of the oldest record whose text is still there, or later.
@@ -145,14 +158,49 @@ impl Truth {
             self.open_streams += 1;
             self.peak_streams = self.peak_streams.max(self.open_streams);
         }
+        if let Some(asked) = &record.asked {
+            self.questions.entry(asked.question).or_default().push_back(record.ordinal);
+            self.continued += u64::from(record.continuation.is_some());
+            let lost = asked.wish.is_some() && record.continuation.is_none() && record.reply.is_some();
+            self.not_continued += u64::from(lost);
+        }
         self.text_bytes += record.reply.as_deref().map_or(0, text_bytes);
         if self.records.len() >= RECORDS_MAX
             && let Some(oldest) = self.records.pop_front()
         {
             self.text_bytes -= oldest.reply.as_deref().map_or(0, text_bytes);
+            self.forget_question(&oldest);
         }
         self.records.push_back(record);
         self.forget_texts();
+    }
+
+    /// The oldest record of all is the first of its question.
+    fn forget_question(&mut self, oldest: &Record) {
+        let Some(asked) = &oldest.asked else { return };
+        if let Some(ordinals) = self.questions.get_mut(&asked.question) {
+            ordinals.pop_front();
+            if ordinals.is_empty() {
+                self.questions.remove(&asked.question);
+            }
+        }
+    }
+
+    /// How many requests that ask this are remembered.
+    pub(crate) fn attempts(&self, asked: &Asked) -> u64 {
+        self.questions.get(&asked.question).map_or(0, |ordinals| ordinals.len() as u64)
+    }
+
+    /// The answer that a request wants to go on, if it is remembered: the newest first that fits.
+    pub(crate) fn interrupted(&self, asked: &Asked) -> Option<Interrupted> {
+        let wish = asked.wish.as_ref()?;
+        let ordinals = self.questions.get(&asked.question)?.iter().rev().take(ATTEMPTS_SEARCHED);
+        ordinals.filter_map(|ordinal| self.record_of(*ordinal)).find_map(|record| {
+            let reply = record.reply.as_ref().filter(|_| record.continuation.is_none())?;
+            let prefill = record.asked.as_ref().map_or("", |asked| asked.prefill.as_str());
+            let at = wish.place(&reply.text(), prefill)?;
+            Some(Interrupted { of: record.request_id.clone(), reply: Arc::clone(reply), by: wish.by, at })
+        })
     }
 
     fn forget_texts(&mut self) {
@@ -165,6 +213,11 @@ impl Truth {
             }
             self.texts_from += 1;
         }
+    }
+
+    fn record_of(&self, ordinal: u64) -> Option<&Record> {
+        let first = self.records.front()?.ordinal;
+        self.records.get(usize::try_from(ordinal.checked_sub(first)?).ok()?)
     }
 
     fn record_mut(&mut self, ordinal: u64) -> Option<&mut Record> {
@@ -280,6 +333,7 @@ impl Truth {
             "domains": domains, "statuses": statuses, "refusals": self.refusals,
             "refusals_of": self.refusals_of,
             "faults_planned": self.faults_planned, "faults_struck": self.faults_struck,
+            "continued": self.continued, "not_continued": self.not_continued,
             "records": self.records.len(), "record_text_bytes": self.text_bytes,
         })
     }
@@ -292,14 +346,7 @@ fn ms(moment: Moment) -> u64 {
 impl Record {
     /// The text blocks of the answer as composed, joined; `None` if there is none or it is forgotten.
     pub fn text(&self) -> Option<String> {
-        Some(
-            self.reply
-                .as_ref()?
-                .blocks
-                .iter()
-                .filter_map(|b| if let Block::Text(text) = b { Some(text.as_str()) } else { None })
-                .collect(),
-        )
+        self.reply.as_ref().map(|reply| reply.text())
     }
 
     /// The record as JSON, with the answer's content if it is still remembered.
@@ -310,6 +357,7 @@ impl Record {
             "request_id": self.request_id, "ordinal": self.ordinal, "door": self.door, "organisation": self.organisation,
             "model": self.model, "stream": self.stream, "status": self.status, "refusal": self.refusal, "faults": self.faults,
             "faults_struck": self.progress.faults,
+            "continuation": self.continuation.as_ref().map(Continuation::json),
             "began_ms": ms(self.began), "left_ms": self.left.map(ms), "ended_ms": self.ended.map(ms),
             "closing_us": self.left.zip(self.ended).map(|(left, ended)| ended.since(left).as_micros() as u64),
             "sent_body_bytes": self.progress.body_bytes, "sent_content_bytes": self.progress.content_bytes,

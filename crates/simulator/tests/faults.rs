@@ -145,6 +145,99 @@ fn added_events_leave_the_answer_as_it_is() {
     assert_eq!(twice.windows(2).filter(|pair| pair[0] == pair[1]).count(), 1);
 }
 
+/// Thinking that is shown, some text, and two calls side by side.
+fn every_block() -> Value {
+    let tool =
+        |name: &str| json!({"name": name, "input_schema": {"type": "object", "properties": {"a": {"type": "string"}}}});
+    json!({"model": "claude-sonnet-4-5", "max_tokens": 5_000, "stream": true,
+        "thinking": {"type": "enabled", "budget_tokens": 2_000}, "tools": [tool("alpha"), tool("beta")],
+        "messages": [{"role": "user", "content": "use alpha and beta"}]})
+}
+
+#[test]
+fn a_place_has_the_name_of_what_it_is_in() {
+    for seed in 0..50 {
+        let whole = ask(&mut simulator(seed), &every_block());
+        let message = assemble(&events(&whole.body));
+        let kinds: Vec<&str> =
+            message["content"].as_array().unwrap().iter().map(|b| b["type"].as_str().unwrap()).collect();
+        assert_eq!(kinds, ["thinking", "text", "tool_use", "tool_use"]);
+        for (place, piece) in
+            [("in-text", "\"text_delta\""), ("in-thinking", "thinking"), ("in-tool", "\"input_json_delta\"")]
+        {
+            let answer = simulate(&mut simulator(seed), &every_block(), &format!("fault=close-at:{place}"));
+            assert_eq!(answer.ending, "torn-close", "{place}");
+            assert!(whole.body.starts_with(&answer.body));
+            let at = String::from_utf8_lossy(&answer.body).rfind("\n\n").unwrap() + 2;
+            let hit = String::from_utf8_lossy(&whole.body[at..]).into_owned();
+            let hit = hit.split("\n\n").next().unwrap();
+            let signed = place == "in-thinking" && hit.contains("\"signature_delta\"");
+            assert!(hit.starts_with("event: content_block_delta") && (hit.contains(piece) || signed), "{place}: {hit}");
+            assert!(answer.body.len() > at + "event: content_block_delta\ndata: ".len(), "{place}");
+        }
+        let answer = simulate(&mut simulator(seed), &every_block(), "fault=reset-at:between-tools");
+        let rest = String::from_utf8_lossy(&whole.body[answer.body.len()..]).into_owned();
+        assert!(rest.starts_with("event: content_block_start\n"), "{rest:.80}");
+        assert_eq!((rest.matches("\"tool_use\",\"id\"").count(), answer.ending.as_str()), (1, "reset"));
+    }
+    let answer = simulate(&mut simulator(4), &every_block(), "fault=error-at:in-thinking, fault=one-byte");
+    assert!(!answer.text().contains("text_delta") && answer.text().contains("overloaded_error"));
+}
+
+#[test]
+fn thinking_that_is_not_shown_is_cut_in_its_signature() {
+    let mut body = every_block();
+    body["thinking"]["display"] = json!("omitted");
+    let answer = simulate(&mut simulator(4), &body, "fault=reset-at:in-thinking");
+    assert_eq!(answer.ending, "torn-reset");
+    let text = String::from_utf8_lossy(&answer.body).into_owned();
+    let last = text.rsplit("\n\n").next().unwrap();
+    assert!(last.starts_with("event: content_block_delta\ndata: {") && !text.contains("thinking_delta"), "{last}");
+}
+
+#[test]
+fn a_connection_ends_in_every_way_there_is() {
+    for (fault, ending) in [
+        ("half-close-at:in-data", "torn-half-close"),
+        ("truncate-at:in-data", "torn-truncate"),
+        ("goaway-at:in-data:error", "torn-goaway-error"),
+        ("goaway-at:event-4:error", "goaway-error"),
+    ] {
+        cut(fault, ending, "");
+    }
+    let (answer, whole) = struck("goaway-at:event-4");
+    assert_eq!((answer.ending.as_str(), answer.body), ("goaway-end", whole.body));
+}
+
+#[test]
+fn two_events_change_places_and_a_ping_is_none_of_them() {
+    for (place, first, second) in
+        [("before-delta", "message_stop", "message_delta"), ("event-1", "content_block_delta", "content_block_start")]
+    {
+        let (answer, whole) = struck(&format!("swap-at:{place}"));
+        let (swapped, good) = (events(&answer.body), events(&whole.body));
+        assert_eq!((swapped.len(), answer.ending.as_str()), (good.len(), "end"), "{place}");
+        let away: Vec<usize> = (0..good.len()).filter(|n| swapped[*n] != good[*n]).collect();
+        let names: Vec<&str> = swapped.iter().map(|(name, _)| name.as_str()).filter(|name| *name != "ping").collect();
+        assert!(names.windows(2).any(|pair| pair == [first, second]), "{place}: {names:?}");
+        assert!((2..=3).contains(&away.len()), "{place}: {away:?}");
+    }
+    // Nothing follows the last event, so it stays where it is.
+    let (answer, whole) = struck("swap-at:before-stop");
+    assert_eq!(answer.body, whole.body);
+}
+
+#[test]
+fn a_huge_event_is_as_large_as_asked_and_the_answer_is_whole_around_it() {
+    for (fault, bytes) in [("huge-at:in-text", 10_000_000), ("huge-at:in-text:300 KB", 300_000)] {
+        let (answer, whole) = struck(fault);
+        assert_eq!(answer.body.len(), whole.body.len() + bytes);
+        let mut all = events(&answer.body);
+        all.retain(|(name, _)| name != "content_block_glimmer");
+        assert_eq!(all, events(&whole.body));
+    }
+}
+
 #[test]
 fn several_faults_meet_in_one_answer() {
     let answer = simulate(
@@ -203,5 +296,8 @@ fn a_buffered_answer_meets_the_faults_it_can_meet() {
     assert_eq!(with("stall-at:in-data:30s").after, Duration::from_secs(30));
     assert_eq!(with("end-at:before-stop").ending, "torn-close");
     assert!(serde_json::from_slice::<Value>(&with("garbage-at:in-data").body).is_err());
-    assert_eq!(with("unknown-at:event-1").body, ask(&mut simulator(4), &hello(false)).body);
+    for added in ["unknown-at:event-1", "swap-at:event-1", "huge-at:event-1"] {
+        assert_eq!(with(added).body, ask(&mut simulator(4), &hello(false)).body, "{added}");
+    }
+    assert_eq!(with("truncate-at:in-text").ending, "torn-truncate");
 }

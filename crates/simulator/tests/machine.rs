@@ -262,7 +262,8 @@ fn the_documented_scenario_reads_and_names_every_scenario() {
     let documented = |n| Scenario::parse(PAGE.split("```toml\n").nth(n).unwrap().split("```").next().unwrap()).unwrap();
     assert!(documented(1).bare.is_none() && documented(1).faults[0].open_over == Some(40));
     assert!(documented(2).bare.is_some());
-    let limits = PAGE.split("```toml\n").nth(3).unwrap().split("```").next().unwrap();
+    assert!(documented(3).continuation == tidegate_simulator::ContinuationRules::default());
+    let limits = PAGE.split("```toml\n").nth(4).unwrap().split("```").next().unwrap();
     let acme = PAGE.split("[[organisation]] ").nth(1).unwrap().split("[[fault]]").next().unwrap();
     let limits = Scenario::parse(&format!("{limits}\n[[organisation]] {acme}")).unwrap();
     assert!(limits.changes[0].factor == 0.5 && limits.consumers[0].percent == 30 && limits.key_outages.len() == 1);
@@ -283,6 +284,7 @@ fn every_key_of_a_scenario_is_documented() {
         "[quota]",
         "[quota.ramp]",
         "[cache]",
+        "[continuation]",
         "[[organisation]]",
         "[organisation.limits.opus-5]",
         "[[organisation.workspace]]",
@@ -322,7 +324,7 @@ fn every_key_of_a_scenario_is_documented() {
 fn every_documented_fault_reads() {
     let table = PAGE.split("## Faults").nth(1).unwrap().split("PLACE is").next().unwrap();
     let faults: Vec<&str> = table.lines().filter_map(|line| line.strip_prefix("| `")?.split(" |").next()).collect();
-    assert_eq!(faults.len(), 14);
+    assert_eq!(faults.len(), 24);
     for fault in faults.iter().flat_map(|cell| cell.split('`')).filter(|text| text.len() > 2) {
         let fault = fault.replace("PLACE", "in-data");
         fault.parse::<tidegate_simulator::Fault>().unwrap_or_else(|error| panic!("{error}"));

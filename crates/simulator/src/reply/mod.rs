@@ -13,10 +13,14 @@
 //! - `stop_sequences` end the text before their first occurrence.
 //! - `echo...` models say the text of the last user message, verbatim.
 //! - With `output_config.format` the text is a JSON document of that schema.
+//! - A request to go on with an answer that broke off is answered with that one's rest (`rest.rs`).
 
 pub(crate) mod document;
 mod prose;
+mod rest;
 mod schema;
+
+pub(crate) use rest::go_on;
 
 use crate::cache::InputUse;
 use crate::directive::Directives;
@@ -83,6 +87,12 @@ pub struct Reply {
 }
 
 impl Reply {
+    /// Its text blocks, joined.
+    pub fn text(&self) -> String {
+        let text = |block: &Block| if let Block::Text(text) = block { Some(text.clone()) } else { None };
+        self.blocks.iter().filter_map(text).collect()
+    }
+
     /// Bytes of text, visible thinking and tool input.
     pub fn content_bytes(&self) -> u64 {
         let block = |block: &Block| match block {
@@ -92,10 +102,10 @@ impl Reply {
     }
 }
 
-/// Composes the answer to a valid request.
-pub(crate) fn compose(valid: &Valid, input: InputUse, directives: &Directives, pace: &Pace, seed: u64) -> Reply {
+/// An answer to a valid request that says nothing yet, and the dice for what it will say.
+fn blank(valid: &Valid, input: InputUse, directives: &Directives, seed: u64) -> (Reply, Prng) {
     let mut prng = Prng::new(directives.seed.unwrap_or(seed) ^ fingerprint(&valid.body));
-    let mut reply = Reply {
+    let reply = Reply {
         id: id("msg_01", &mut prng),
         model: valid.model_id.clone(),
         blocks: Vec::new(),
@@ -110,6 +120,12 @@ pub(crate) fn compose(valid: &Valid, input: InputUse, directives: &Directives, p
         tokenizer: valid.model.tokenizer,
         prng: prng.fork("pieces"),
     };
+    (reply, prng)
+}
+
+/// Composes the answer to a valid request.
+pub(crate) fn compose(valid: &Valid, input: InputUse, directives: &Directives, pace: &Pace, seed: u64) -> Reply {
+    let (mut reply, mut prng) = blank(valid, input, directives, seed);
     let max = valid.output_tokens_max;
     if max == 0 {
         reply.stop_reason = "max_tokens";
@@ -293,13 +309,18 @@ fn call(reply: &mut Reply, max: u64, name: &str, schema: &Value, prng: &mut Prng
         object @ Value::Object(_) => object.to_string(),
         _ => "{}".to_owned(),
     };
-    let tokens = 4 + reply.tokenizer.count(name) + reply.tokenizer.count(&input);
     let id = id("toolu_01", prng);
+    add_call(reply, max, id, name.to_owned(), input);
+}
+
+/// Adds a tool call, if there is room for it.
+fn add_call(reply: &mut Reply, max: u64, id: String, name: String, input: String) {
+    let tokens = 4 + reply.tokenizer.count(&name) + reply.tokenizer.count(&input);
     if reply.output_tokens + tokens > max {
         reply.stop_reason = "max_tokens";
         return;
     }
     reply.output_tokens += tokens;
     reply.stop_reason = "tool_use";
-    reply.blocks.push(Block::ToolUse { id, name: name.to_owned(), input });
+    reply.blocks.push(Block::ToolUse { id, name, input });
 }

@@ -9,6 +9,7 @@
 mod document;
 
 use crate::cache::CacheRules;
+use crate::continuation::ContinuationRules;
 use crate::fault::Fault;
 use crate::pace::Pace;
 use crate::quota::{Change, Consumer, KeyOutage, Limits, PartialLimits, QuotaRules, SpendLimit, Tier};
@@ -24,6 +25,7 @@ pub const NAMED: &[(&str, &str)] = &[
     ("flaky-streams", include_str!("../../scenarios/flaky-streams.toml")),
     ("silent-thinker", include_str!("../../scenarios/silent-thinker.toml")),
     ("rotten-json", include_str!("../../scenarios/rotten-json.toml")),
+    ("slow-network", include_str!("../../scenarios/slow-network.toml")),
     ("quota-429", include_str!("../../scenarios/quota-429.toml")),
     ("black-friday", include_str!("../../scenarios/black-friday.toml")),
 ];
@@ -51,6 +53,8 @@ impl std::error::Error for ScenarioError {}
 pub struct Scenario {
     /// One line for people.
     pub about: String,
+    /// How many times its quota a bench offers that is not told.
+    pub times: Option<f64>,
     /// Speed and length of answers.
     pub pace: Pace,
     /// Limits of organisations that are not listed.
@@ -61,6 +65,8 @@ pub struct Scenario {
     pub quota: QuotaRules,
     /// The prompt cache.
     pub cache: CacheRules,
+    /// How answers go on that broke off.
+    pub continuation: ContinuationRules,
     /// Limits that change.
     pub changes: Vec<Change>,
     /// Others who use the same limits.
@@ -137,6 +143,8 @@ pub struct Rule {
     pub open_over: Option<u64>,
     /// Only these models.
     pub models: Vec<String>,
+    /// Only the first so many requests that ask the same.
+    pub attempts: Option<u64>,
     /// Only streams (true) or only buffered answers (false).
     pub stream: Option<bool>,
 }
@@ -153,6 +161,7 @@ impl Rule {
             period: None,
             open_over: None,
             models: Vec::new(),
+            attempts: None,
             stream: None,
         }
     }
@@ -193,11 +202,13 @@ impl Scenario {
     pub fn calm() -> Self {
         Scenario {
             about: "Answers at an even pace, nothing goes wrong.".to_owned(),
+            times: None,
             pace: Pace::default(),
             tier: Tier::Scale,
             burst: None,
             quota: QuotaRules::default(),
             cache: CacheRules::default(),
+            continuation: ContinuationRules::default(),
             changes: Vec::new(),
             consumers: Vec::new(),
             spend_limits: Vec::new(),

@@ -50,6 +50,10 @@ fn errors_name_the_line_and_the_key() {
     check("[quota]\nconnections = 0", &["[quota] connections", "1 or more"]);
     check("[quota.ramp]\nfloor_requests_per_minute = 5", &["[quota.ramp] floor_requests_per_minute", "6 or more"]);
     check("[quota.ramp]\nfactor = 0.5", &["[quota.ramp] factor", "from 1 to 1000"]);
+    check("[continuation]\nrepeat = 1.5", &["[continuation] repeat: from 0 to 1"]);
+    check("[continuation]\nrepeat_chars = 1001", &["[continuation] repeat_chars: at most 1000"]);
+    check("[continuation]\nsorry = 1.0", &["line 2", "sorry", "unknown field"]);
+    check("times = 0.0", &["times: above 0"]);
     check("[cache]\nentries_max = 0", &["[cache] entries_max", "from 1 to 1000000"]);
     check("[cache.minimum_tokens]\ngpt = 3", &["[cache.minimum_tokens] gpt", "not the id of a model"]);
 }

@@ -137,6 +137,11 @@ pub(crate) fn play(simulator: &mut Simulator, now: Moment, mut exchange: Exchang
                 }
                 Action::End => answer.ending.push_str("end"),
                 Action::Close => answer.ending.push_str("close"),
+                Action::HalfClose => answer.ending.push_str("half-close"),
+                Action::CloseCode(code) => answer.ending.push_str(&format!("close-{code}")),
+                Action::Truncate => answer.ending.push_str("truncate"),
+                Action::GoAway { error: true } => answer.ending.push_str("goaway-error"),
+                Action::GoAway { error: false } => answer.ending.push_str("goaway-"),
                 Action::Reset => answer.ending.push_str("reset"),
             }
         }

@@ -150,6 +150,13 @@ impl ServerConnection {
             self.quiet_since = None;
         }
     }
+
+    /// Ends the connection and all its streams with an error (GOAWAY, INTERNAL_ERROR): what a fault
+    /// script wants.
+    pub fn fail(&mut self) {
+        self.closing = true;
+        self.conn.abrupt_shutdown(Reason::INTERNAL_ERROR);
+    }
 }
 
 /// How far the answer is.

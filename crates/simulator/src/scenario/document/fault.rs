@@ -18,6 +18,7 @@ pub(super) struct RuleTable {
     open_over: Option<u64>,
     #[serde(default)]
     models: Vec<String>,
+    attempts: Option<u64>,
     stream: Option<bool>,
 }
 
@@ -48,6 +49,7 @@ impl RuleTable {
             period,
             open_over: self.open_over,
             models: self.models,
+            attempts: self.attempts,
             stream: self.stream,
         })
     }

@@ -4,6 +4,7 @@
 //! must agree on is checked afterwards and names its table.
 
 mod bare;
+mod continuation;
 mod fault;
 mod organisation;
 mod pace;
@@ -15,6 +16,9 @@ use super::{RULES_MAX, Scenario, ScenarioError, TIMELINE_MAX};
 use serde::Deserialize;
 use std::collections::BTreeSet;
 
+/// A load of more times the quota tells nothing that this one does not.
+const TIMES_MAX: f64 = 100.0;
+
 /// Reads a document.
 pub(super) fn read(text: &str) -> Result<Scenario, ScenarioError> {
     let file: File = toml::from_str(text).map_err(|error| ScenarioError(error.to_string()))?;
@@ -25,9 +29,11 @@ pub(super) fn read(text: &str) -> Result<Scenario, ScenarioError> {
 #[serde(deny_unknown_fields, default)]
 struct File {
     about: Option<String>,
+    times: Option<f64>,
     pace: pace::PaceTable,
     quota: quota::QuotaTable,
     cache: quota::CacheTable,
+    continuation: continuation::ContinuationTable,
     organisation: Vec<organisation::OrganisationTable>,
     change: Vec<timeline::ChangeTable>,
     consumer: Vec<timeline::ConsumerTable>,
@@ -58,14 +64,19 @@ impl File {
         ] {
             at_most(table, entries, TIMELINE_MAX, "of them")?;
         }
+        if self.times.is_some_and(|times| !(times > 0.0 && times <= TIMES_MAX)) {
+            return wrong("the document's", "times", "above 0, and at most 100");
+        }
         let (tier, burst) = (self.quota.tier.unwrap_or(calm.tier), self.quota.burst());
         let mut scenario = Scenario {
             about: self.about.unwrap_or(calm.about),
+            times: self.times,
             pace: self.pace.build()?,
             tier,
             burst,
             quota: self.quota.build()?,
             cache: self.cache.build()?,
+            continuation: self.continuation.build()?,
             faults: self.fault.into_iter().map(fault::RuleTable::build).collect::<Result<_, _>>()?,
             bare: self.bare.map(bare::BareTable::build).transpose()?,
             organisations: self.organisation.into_iter().map(|table| table.build(burst)).collect::<Result<_, _>>()?,

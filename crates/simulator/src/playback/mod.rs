@@ -4,10 +4,16 @@
 //! one is always an ending. Nothing is computed before it is asked for, so a stream of a million
 //! events holds one event. A fault takes effect once, at the first event its place is in; what is
 //! left of that event after a stall is looked at again, so several faults may meet in one event.
+//! `place.rs` finds the place, `rotten.rs` has the bytes that no API should send.
+
+mod place;
+mod rotten;
+
+pub(crate) use rotten::garbled_body;
 
 use crate::envelope::{error_event, error_event_saying};
 use crate::events::{Events, Frame, Kind, ping_bytes};
-use crate::fault::{Cut, Fault, Place};
+use crate::fault::{Cut, Fault};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -30,8 +36,20 @@ pub enum Action {
     End,
     /// The connection is closed in the middle of the body.
     Close,
+    /// The same, but what the client sends is read on until it leaves.
+    HalfClose,
+    /// The connection is dropped as it is: TLS says no goodbye.
+    Truncate,
+    /// WebSocket's close frame with this code; otherwise a close.
+    CloseCode(u16),
     /// The connection is reset.
     Reset,
+    /// HTTP/2's GOAWAY. Without an error streams go on and new ones are refused; with one all of them
+    /// end, and it is the last step. To HTTP/1.1 it is a close after the answer, or at once.
+    GoAway {
+        /// INTERNAL_ERROR instead of NO_ERROR.
+        error: bool,
+    },
 }
 
 /// One thing to do.
@@ -131,7 +149,8 @@ impl Playback {
     /// A body sent whole, of which only its bytes can be cut.
     pub(crate) fn body(bytes: Bytes, tokens: u64, content_bytes: u64, faults: &[Fault], prng: &mut Prng) -> Self {
         let at = Duration::ZERO;
-        let frame = Frame { at, bytes, kind: Kind::Body, tokens, content_bytes, last_piece: true, begun: false };
+        let kind = Kind::Body;
+        let frame = Frame { at, bytes, kind, tokens, content_bytes, ends_block: true, last_piece: true, begun: false };
         Playback::new(Source::Body(Some(frame)), "", tokens, faults, prng)
     }
 
@@ -232,7 +251,17 @@ impl Playback {
                     let action = Action::Torn { bytes: frame.bytes.slice(..offset), declared };
                     self.due.push_back(Step { at, action });
                 }
-                self.finish(at, if *cut == Cut::Reset { Action::Reset } else { Action::Close });
+                self.finish(
+                    at,
+                    match cut {
+                        Cut::Reset => Action::Reset,
+                        Cut::HalfClose => Action::HalfClose,
+                        Cut::Truncate => Action::Truncate,
+                        Cut::GoAway => Action::GoAway { error: true },
+                        Cut::Code(code) => Action::CloseCode(*code),
+                        Cut::Close | Cut::End => Action::Close,
+                    },
+                );
             }
             Fault::Stall { span, pings, .. } => {
                 let head = if *pings { Bytes::new() } else { frame.bytes.split_to(offset) };
@@ -252,11 +281,20 @@ impl Playback {
                 self.finish(at, Action::End);
             }
             Fault::Garbage(_) => {
-                frame.bytes = garbled(&frame.bytes);
+                frame.bytes = rotten::garbled(&frame.bytes);
                 self.pass(frame);
             }
             Fault::Unknown(_) => {
-                self.send(at, Bytes::from_static(UNKNOWN_EVENT));
+                self.send(at, Bytes::from_static(rotten::UNKNOWN_EVENT));
+                self.rest = Some(frame);
+            }
+            Fault::Huge(_, bytes) => {
+                self.send(at, rotten::huge_event(*bytes));
+                self.rest = Some(frame);
+            }
+            Fault::Swap(_) => self.swap(frame),
+            Fault::GoAway(_) => {
+                self.due.push_back(Step { at, action: Action::GoAway { error: false } });
                 self.rest = Some(frame);
             }
             Fault::Duplicate(_) => {
@@ -268,53 +306,27 @@ impl Playback {
             | Fault::SlowHead(_)
             | Fault::Status { .. }
             | Fault::NoHead { .. }
-            | Fault::OneByte => {
+            | Fault::Trickle(_)
+            | Fault::OneByte
+            | Fault::NoPong
+            | Fault::NoUpgrade => {
                 self.rest = Some(frame);
             }
         }
     }
 
-    /// Where in this frame the fault strikes, if it does.
-    fn offset(&self, waiting: &Waiting, frame: &Frame) -> Option<usize> {
-        let (place, whole_events) = match &waiting.fault {
-            Fault::Cut(_, place) => (*place, false),
-            Fault::Stall { place, pings, .. } => (*place, *pings),
-            Fault::ErrorEvent(place, _) | Fault::Garbage(place) | Fault::Unknown(place) | Fault::Duplicate(place) => {
-                (*place, true)
+    /// Puts a frame behind the next that is no ping; the two are one from here on.
+    fn swap(&mut self, mut frame: Frame) {
+        while let Some(next) = self.take_frame() {
+            if next.kind == Kind::Ping {
+                self.send(next.at, next.bytes);
+                continue;
             }
-            _ => return None,
-        };
-        // An event that is half out already is no place for another; the next one is.
-        if whole_events && frame.begun {
-            return None;
+            let bytes = Bytes::from([&next.bytes[..], &frame.bytes[..]].concat());
+            frame = Frame { bytes, ..next };
+            break;
         }
-        if let (Place::Byte(n), true) = (place, whole_events) {
-            return (n < self.progress.body_bytes + frame.bytes.len() as u64).then_some(0);
-        }
-        let offset = match frame.kind {
-            Kind::Body => in_body(place, waiting.spot, frame, self.progress.body_bytes),
-            _ => self.in_event(place, waiting, frame),
-        }?;
-        Some(if whole_events { 0 } else { offset })
-    }
-
-    fn in_event(&self, place: Place, waiting: &Waiting, frame: &Frame) -> Option<usize> {
-        let content = matches!(frame.kind, Kind::Piece | Kind::InputPiece);
-        let far_enough = frame.last_piece || frame.tokens * 1_000 >= self.output_tokens * waiting.spared;
-        match place {
-            Place::Byte(n) => in_bytes(n, frame, self.progress.body_bytes),
-            Place::Event(n) => (self.events == n + 1).then_some(0),
-            Place::InUtf8 if !content || !far_enough => None,
-            Place::InUtf8 => match frame.bytes.iter().position(|b| *b >= 0x80) {
-                Some(at) => Some(at + 1),
-                None if frame.last_piece => Some(inside_data(&frame.bytes, waiting.spot)),
-                None => None,
-            },
-            Place::InData => (content && far_enough).then(|| inside_data(&frame.bytes, waiting.spot)),
-            Place::InTool => (frame.kind == Kind::InputPiece).then(|| inside_data(&frame.bytes, waiting.spot)),
-            Place::BeforeDelta => (frame.kind == Kind::MessageDelta).then_some(0),
-            Place::BeforeStop => (frame.kind == Kind::MessageStop).then_some(0),
-        }
+        self.rest = Some(frame);
     }
 }
 
@@ -330,47 +342,3 @@ impl Iterator for Playback {
         Some(step)
     }
 }
-
-fn in_bytes(n: u64, frame: &Frame, sent: u64) -> Option<usize> {
-    let offset = n.checked_sub(sent)?;
-    (offset < frame.bytes.len() as u64).then_some(offset as usize)
-}
-
-/// A buffered answer has no events: named places fall somewhere sensible in its bytes.
-fn in_body(place: Place, spot: u64, frame: &Frame, sent: u64) -> Option<usize> {
-    let len = frame.bytes.len();
-    match place {
-        Place::Byte(n) => in_bytes(n, frame, sent),
-        Place::InUtf8 => Some(frame.bytes.iter().position(|b| *b >= 0x80).map_or(len / 2, |at| at + 1)),
-        _ => Some(len / 4 + (spot % (len as u64 / 2).max(1)) as usize),
-    }
-}
-
-const DATA: &[u8] = b"\ndata: ";
-
-/// A byte inside the event's JSON: after its first and before its last character.
-fn inside_data(event: &[u8], spot: u64) -> usize {
-    let start = memchr::memmem::find(event, DATA).map_or(0, |at| at + DATA.len()) + 1;
-    let end = event.len().saturating_sub(3);
-    start + (spot % (end.saturating_sub(start) as u64).max(1)) as usize
-}
-
-/// The event with the second half of its JSON missing.
-fn garbled(event: &Bytes) -> Bytes {
-    let start = memchr::memmem::find(event, DATA).map_or(0, |at| at + DATA.len());
-    let mut half = start + (event.len() - start) / 2;
-    while half > start && std::str::from_utf8(&event[..half]).is_err() {
-        half -= 1;
-    }
-    let mut garbled = event[..half].to_vec();
-    garbled.extend_from_slice(b"\n\n");
-    garbled.into()
-}
-
-/// A body with its second half missing.
-pub(crate) fn garbled_body(body: &Bytes) -> Bytes {
-    body.slice(..body.len() / 2)
-}
-
-const UNKNOWN_EVENT: &[u8] =
-    b"event: content_block_glimmer\ndata: {\"type\":\"content_block_glimmer\",\"index\":0,\"glimmer\":{\"type\":\"glimmer_delta\",\"lustre\":7}}\n\n";
