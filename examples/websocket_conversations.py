@@ -15,7 +15,7 @@ import os
 
 import websockets
 
-MODEL = os.environ.get("TIDEGATE_MODEL", "claude-sonnet-5")
+MODEL = os.environ.get("TIDEGATE_MODEL", "claude-sonnet-5-5")
 IN_FLIGHT = 8
 
 

@@ -189,7 +189,7 @@ pub struct Sockets {
 
 impl Default for Sockets {
     fn default() -> Self {
-        Sockets { origins: Vec::new(), model: "claude-sonnet-5".to_owned(), max_tokens: 4096, echo: false }
+        Sockets { origins: Vec::new(), model: "claude-sonnet-5-5".to_owned(), max_tokens: 4096, echo: false }
     }
 }
 
