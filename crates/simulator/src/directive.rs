@@ -13,7 +13,7 @@ use crate::pace::{Pace, Range};
 use std::time::Duration;
 
 /// Most faults one request may ask for: more than there are kinds of them is a mistake.
-pub(crate) const FAULTS_MAX: usize = 16;
+pub(crate) const FAULTS_MAX: usize = 32;
 
 /// What one request asked for.
 #[derive(Clone, Debug, Default, PartialEq)]

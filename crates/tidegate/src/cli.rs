@@ -350,7 +350,7 @@ pub struct Bench {
         "no_keep_alive", "threads", "ca", "stamps",
     ])]
     pub scenario: Option<String>,
-    /// With --scenario: how many times the quota is offered. [default: 2]
+    /// With --scenario: how many times the quota is offered. [default: the scenario's, or 2]
     #[arg(long, value_parser = quota_times)]
     pub times: Option<f64>,
     /// With --scenario: which ways to the API are measured, separated by commas. [default: direct,sdk,tidegate]

@@ -65,7 +65,12 @@ impl Wish {
     pub(crate) fn place(&self, text: &str, prefill: &str) -> Option<usize> {
         let received = |tail: &String| {
             let own = tail.strip_prefix(prefill).filter(|_| self.by == GoOn::Prefill).unwrap_or(tail);
-            if text.starts_with(own) { Some(own.len()) } else { text.find(own).map(|at| at + own.len()) }
+            match self.by {
+                _ if text.starts_with(own) => Some(own.len()),
+                // What is quoted may be the end alone; a prefill is all of it.
+                GoOn::UserTurn => text.find(own).map(|at| at + own.len()),
+                GoOn::Prefill => None,
+            }
         };
         if let Some(at) = self.tails.iter().find_map(received) {
             return Some(at);
@@ -230,7 +235,9 @@ mod tests {
     fn a_prefill_of_its_own_is_not_searched_in_the_answer() {
         let wish =
             asked(json!([{"role": "user", "content": "a"}, {"role": "assistant", "content": "{\"a\": \"b"}])).wish;
-        assert_eq!(wish.unwrap().place("\"b\"}", "{\"a\": "), Some(2));
+        let wish = wish.unwrap();
+        assert_eq!(wish.place("\"b\"}", "{\"a\": "), Some(2));
+        assert_eq!(wish.place("and so {\"a\": \"b\"}", ""), None);
     }
 
     #[test]

@@ -31,7 +31,7 @@ use std::io::Write;
 use std::time::Duration;
 use tidegate_transport::Clock;
 
-/// How many times the quota is offered, if nothing else is said.
+/// How many times the quota is offered, if neither the flag nor the scenario says.
 const TIMES: f64 = 2.0;
 /// How long.
 const SPAN: Duration = Duration::from_secs(60);
@@ -73,7 +73,7 @@ pub(super) fn run(flags: &Bench, name: &str) -> Result<(), Failed> {
     let span = within("--duration", flags.duration.map_or(SPAN, |span| span.0), SPANS)?;
     let patience = within("--timeout", flags.timeout.map_or(PATIENCE, |span| span.0), PATIENCES)?;
     let legs = legs(&flags.legs)?;
-    let offer = Offer::new(&scenario, flags.times.unwrap_or(TIMES), span, patience, flags.seed)?;
+    let offer = Offer::new(&scenario, flags.times.or(scenario.times).unwrap_or(TIMES), span, patience, flags.seed)?;
     let exe = std::env::current_exe().map_err(|e| Failed(format!("this binary cannot find itself: {e}")))?;
     let folder = Folder::new()?;
     let exe_of_gateway = folder.path().join("tidegate");

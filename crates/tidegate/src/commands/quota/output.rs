@@ -125,6 +125,7 @@ impl Page<'_> {
         row("clients' 529".to_owned(), &outcome(|o| count(o.refused_529)));
         row("out of patience".to_owned(), &outcome(|o| count(o.timeout)));
         row("other failures".to_owned(), &outcome(Outcomes::others));
+        row("of them cut off without a word".to_owned(), &|found| count(found.report.truncated_streams));
         if self.legs.iter().any(|found| found.report.unfinished > 0) {
             row("given up at the end".to_owned(), &outcome(|o| count(o.unfinished)));
         }
@@ -148,6 +149,10 @@ impl Page<'_> {
                 or_dash(spans.map(|spans| seconds(spans.p50 / 1e3, spans.p99 / 1e3)))
             });
         }
+        row("whole answer p50 / p99, s".to_owned(), &|found| {
+            let spans = Some(found.report.total_ms).filter(|spans| spans.count > 0);
+            or_dash(spans.map(|spans| seconds(spans.p50 / 1e3, spans.p99 / 1e3)))
+        });
         if self.legs.iter().any(|found| found.gateway.is_some()) {
             for (name, _) in BANDS {
                 row(format!("queue wait p50 / p99, s, {name}"), &|found| {
@@ -291,6 +296,9 @@ fn leg_json(found: &Found) -> Value {
         },
         "quota_used": found.used.as_ref().map(used_json),
         "elapsed_s": report.elapsed.as_secs_f64(),
+        "broken_off": report.truncated_streams,
+        "total_s": (report.total_ms.count > 0)
+            .then(|| json!({"p50": report.total_ms.p50 / 1e3, "p99": report.total_ms.p99 / 1e3})),
         "whole_per_s": per_s(report, report.ok),
         "output_tokens_per_s": per_s(report, output_tokens(report)),
         "start_delay_ms_p99": report.start_delay_ms.p99,
@@ -321,6 +329,8 @@ mod tests {
             .map(|(kind, n)| (kind.to_owned(), n))
             .into();
         report.elapsed = Duration::from_secs(20);
+        report.truncated_streams = 3;
+        report.total_ms = Percentiles { count: 600, p50: 2_000.0, p99: 9_500.0, ..Percentiles::default() };
         let first_content_ms = Percentiles { count: 600, p50: 450.0, p99: 12_345.0, ..Percentiles::default() };
         let class = |name: &str, started, ok| ClassReport {
             name: name.to_owned(),
@@ -381,6 +391,8 @@ mod tests {
             assert_eq!(cells("whole answers/s"), ["30.0", "30.0"]);
             assert_eq!(cells("output tokens/s of them"), ["3,000", "3,000"]);
             assert_eq!(cells("first token p50 / p99, s, background"), ["0.45 / 12.3", "0.45 / 12.3"]);
+            assert_eq!(cells("of them cut off without a word"), ["3", "3"]);
+            assert_eq!(cells("whole answer p50 / p99, s"), ["2.00 / 9.50", "2.00 / 9.50"]);
             assert_eq!(cells("queue wait p50 / p99, s, normal"), ["-", "1.50 / 25.0"]);
             assert_eq!(cells("queue wait p50 / p99, s, interactive"), ["-", "-"]);
             assert_eq!(cells("shed"), ["-", "19 wait_too_long"]);
@@ -401,6 +413,8 @@ mod tests {
                 ("/quota/per_minute/requests", "50.0"),
                 ("/quota/binding", "\"requests\""),
                 ("/legs/direct/outcomes/429", "370"),
+                ("/legs/direct/broken_off", "3"),
+                ("/legs/direct/total_s/p99", "9.5"),
                 ("/legs/direct/gateway", "null"),
                 ("/legs/direct/quota_used", "null"),
                 ("/legs/tidegate/quota_used/by_organisation_percent/bench", "99.54"),
