@@ -39,6 +39,7 @@ mod house;
 mod identify;
 mod key;
 mod memory;
+mod oversize;
 mod path;
 mod plan;
 mod plane;
