@@ -152,6 +152,11 @@ impl Admission {
         self.state().scheduler.estimator(class)
     }
 
+    /// Forgets what was learned of a class; false if something of it waits or is under way.
+    pub(crate) fn forget(&self, class: ClassId) -> bool {
+        self.state().scheduler.forget(class)
+    }
+
     /// What the configuration says of the limits of a class.
     pub(crate) fn know(&self, org: OrgId, workspace: Option<WorkspaceId>, class: ClassId, limits: Limits) {
         let now = self.0.clock.now();

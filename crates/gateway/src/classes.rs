@@ -5,9 +5,13 @@
 //! scheduler's.
 //!
 //! Clients choose the names. One that the configuration knows, or for which an upstream has answered,
-//! keeps its number for good. The others have to make do with a few numbers between them, and the one
+//! keeps its number. The others have to make do with a few numbers between them, and the one
 //! asked for longest ago gives its number to a new one: nothing was learned under it but refusals. So
 //! whoever invents models takes nothing from those that exist.
+//!
+//! An upstream may answer to any name. Once no number is left, a name that was answered and has not
+//! been asked for among the last [`IDLE_ASKED`] requests loses its number, and what was learned under
+//! it, to one that is asked for now; if there is none the newcomers share the last class.
 
 use crate::settings::{Organisation, QuotaByClass};
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +23,9 @@ use tidegate_wire::models;
 const CLASSES_MAX: usize = 256;
 /// Of these, classes for which no upstream has answered yet.
 const UNPROVEN_MAX: usize = 64;
+/// So many requests later a class that was not among them is idle. More than there are classes, so that
+/// those in use do not take turns.
+const IDLE_ASKED: u64 = 16 * CLASSES_MAX as u64;
 
 /// Stands for every class of models that has no limits of its own.
 const DEFAULT: &str = "default";
@@ -44,7 +51,18 @@ struct Table {
 struct Seat {
     class: ClassId,
     is_proven: bool,
+    is_configured: bool,
     asked: u64,
+}
+
+/// A number for a class.
+enum Number {
+    /// Nobody had it before.
+    Fresh(ClassId),
+    /// It was another's for which no upstream ever answered.
+    Handed(ClassId),
+    /// It would be another's that is idle, of this name.
+    Idle(ClassId, String),
 }
 
 /// A request's class.
@@ -61,20 +79,23 @@ fn is_of_models(name: &str) -> bool {
 }
 
 impl Table {
-    /// A number for a class called `name`, and whether nobody had it before.
-    fn number(&mut self, name: &str, is_configured: bool, most: usize) -> Option<(ClassId, bool)> {
+    /// A number for a class called `name`.
+    fn number(&mut self, name: &str, is_configured: bool, most: usize) -> Option<Number> {
         let unproven = self.seats.iter().filter(|(_, seat)| !seat.is_proven);
         let is_room = is_configured || unproven.clone().count() < UNPROVEN_MAX;
         if is_room && self.numbers < most {
             self.numbers += 1;
-            return Some((ClassId(self.numbers as u32 - 1), true));
+            return Some(Number::Fresh(ClassId(self.numbers as u32 - 1)));
         }
         // The scheduler was told the same limits for all of a kind.
         let of_a_kind = unproven.filter(|(other, _)| is_of_models(other) == is_of_models(name));
-        let (oldest, seat) = of_a_kind.min_by_key(|(_, seat)| seat.asked)?;
-        let (oldest, class) = (oldest.clone(), seat.class);
-        self.seats.remove(&oldest);
-        Some((class, false))
+        if let Some((oldest, seat)) = of_a_kind.min_by_key(|(_, seat)| seat.asked) {
+            let (oldest, class) = (oldest.clone(), seat.class);
+            self.seats.remove(&oldest);
+            return Some(Number::Handed(class));
+        }
+        let idle = self.seats.iter().filter(|(_, seat)| !seat.is_configured && seat.asked + IDLE_ASKED < self.asked);
+        idle.min_by_key(|(_, seat)| seat.asked).map(|(name, seat)| Number::Idle(seat.class, name.clone()))
     }
 }
 
@@ -89,8 +110,9 @@ impl Classes {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The class of a request; `new` is told of one that was not there before.
-    pub(crate) fn of(&self, door: &str, model: &str, fast: bool, new: impl FnOnce(ClassId, &str)) -> Classed {
+    /// The class of a request; `new` is told of one that was not there before, and says whether its
+    /// number is free: requests of whoever had it before may still be under way.
+    pub(crate) fn of(&self, door: &str, model: &str, fast: bool, new: impl FnOnce(ClassId, &str) -> bool) -> Classed {
         let pool = models::class(model);
         let joined;
         let name = match door {
@@ -115,14 +137,24 @@ impl Classes {
         let is_configured = self.configured.contains(name);
         // Those that the configuration names find room whenever they come.
         let most = if is_configured { CLASSES_MAX } else { CLASSES_MAX.saturating_sub(self.configured.len()) };
-        let Some((class, is_new)) = all.number(name, is_configured, most) else {
-            return Classed { class: ClassId(CLASSES_MAX as u32), unproven: None };
+        let shared = Classed { class: ClassId(CLASSES_MAX as u32), unproven: None };
+        let Some(number) = all.number(name, is_configured, most) else { return shared };
+        // Before the lock is gone: nobody may ask for it with limits that are not known yet.
+        let (class, before) = match number {
+            Number::Fresh(class) => (class, None),
+            Number::Idle(class, before) => (class, Some(before)),
+            Number::Handed(class) => {
+                all.seats.insert(name.to_owned(), Seat { class, is_proven: is_configured, is_configured, asked });
+                return Classed { class, unproven: (!is_configured).then(|| name.into()) };
+            }
         };
-        all.seats.insert(name.to_owned(), Seat { class, is_proven: is_configured, asked });
-        if is_new {
-            // Before the lock is gone: nobody may ask for it with limits that are not known yet.
-            new(class, name);
+        if !new(class, name) {
+            return shared;
         }
+        if let Some(before) = before {
+            all.seats.remove(&before);
+        }
+        all.seats.insert(name.to_owned(), Seat { class, is_proven: is_configured, is_configured, asked });
         Classed { class, unproven: (!is_configured).then(|| name.into()) }
     }
 
@@ -140,7 +172,7 @@ impl Classes {
                 Some((other, false)) => drop(all.seats.remove(&other)),
                 None => {}
             }
-            all.seats.insert(name.to_owned(), Seat { class, is_proven: true, asked });
+            all.seats.insert(name.to_owned(), Seat { class, is_proven: true, is_configured: false, asked });
         } else if let Some(seat) = all.seats.get_mut(name) {
             seat.is_proven = true;
         }
@@ -167,7 +199,15 @@ mod tests {
     fn what_is_metered_apart_has_a_class_of_its_own() {
         let classes = Classes::default();
         let mut made = Vec::new();
-        let mut of = |door, model, fast| classes.of(door, model, fast, |_, name| made.push(name.to_owned())).class.0;
+        let mut of = |door, model, fast| {
+            classes
+                .of(door, model, fast, |_, name| {
+                    made.push(name.to_owned());
+                    true
+                })
+                .class
+                .0
+        };
         assert_eq!(of("messages", "claude-opus-4-8", false), of("messages", "claude-opus-4-5-20251101", false));
         let others = [
             of("messages", "claude-opus-4-8", true),
@@ -184,7 +224,7 @@ mod tests {
     }
 
     fn asked(classes: &Classes, model: &str) -> Classed {
-        classes.of("messages", model, false, |_, _| {})
+        classes.of("messages", model, false, |_, _| true)
     }
 
     #[test]
@@ -242,11 +282,43 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_longer_asked_for_gives_way_once_all_numbers_are_taken() {
+        let named = Organisation {
+            limits: QuotaByClass::from([("claude-opus-4".to_owned(), Limits::default())]),
+            ..Organisation::default()
+        };
+        let classes = Classes::new(&[named]);
+        let configured = asked(&classes, "claude-opus-4-8").class;
+        let answered = |model: &str| {
+            let classed = asked(&classes, model);
+            classes.answered(&classed);
+            classed.class
+        };
+        let (used, left) = (answered("used"), answered("left"));
+        let shared = ClassId(CLASSES_MAX as u32);
+        for n in 0..CLASSES_MAX {
+            answered(&format!("m{n}"));
+        }
+        assert_eq!(answered("late"), shared, "all were asked for lately");
+        (0..=IDLE_ASKED).for_each(|_| assert_eq!(asked(&classes, "used").class, used));
+        // Somebody is still served under it.
+        assert_eq!(classes.of("messages", "late", false, |_, _| false).class, shared);
+        let mut told = None;
+        let late = classes.of("messages", "late", false, |class, name| {
+            told = Some((class, name.to_owned()));
+            true
+        });
+        assert_eq!((late.class, told), (left, Some((left, "late".to_owned()))), "what was asked for longest ago");
+        assert_eq!((asked(&classes, "used").class, asked(&classes, "claude-opus-4-8").class), (used, configured));
+        assert_eq!(classes.all().seats.len(), CLASSES_MAX - 1, "one was kept for what the configuration names");
+    }
+
+    #[test]
     fn a_number_goes_on_only_to_what_has_the_same_limits() {
         let classes = Classes::default();
         let models = asked(&classes, "m").class;
         for n in 0..1_000 {
-            let counts = classes.of("count_tokens", &format!("c{n}"), false, |_, _| {});
+            let counts = classes.of("count_tokens", &format!("c{n}"), false, |_, _| true);
             assert_ne!(counts.class, models);
         }
         assert_eq!(asked(&classes, "m").class, models);

@@ -32,6 +32,9 @@ pub(crate) struct Failure {
     pub(crate) detail: String,
 }
 
+/// Times what was there and was too little.
+const TRIED_WITH: f64 = 1.5;
+
 impl Failure {
     pub(crate) fn new(cause: Cause, detail: impl Into<String>) -> Self {
         Failure {
@@ -82,24 +85,25 @@ impl Failure {
         Some(Failure { is_own, is_final: failure.is_final || is_own, ..failure })
     }
 
-    /// How many times as large as the `tokens` it was taken for a request has to be that was refused
-    /// although there was room for so many; `None` if it was not refused for that.
+    /// How many times as large as the `tokens` it was taken for a request is to be taken for that was
+    /// refused although there was room for so many; `None` if it was not refused for that. Larger than
+    /// what was left is all that is known: it is asked for with half as much again, so that it is found
+    /// out in a few tries and not by and by.
     pub(crate) fn larger_than_thought(&self, tokens: u64) -> Option<f64> {
         let (left, _) = self.input_left.filter(|(left, _)| *left > 0 && *left >= tokens)?;
-        // What is left is told to the nearest thousand.
-        Some((left + 1_000) as f64 / tokens.max(1) as f64)
+        Some(TRIED_WITH * left as f64 / tokens.max(1) as f64)
     }
 
-    /// The input limit that refused it for its size: what refills in a second was there for others.
-    pub(crate) fn too_large_for(&self) -> Option<u64> {
-        let (_, limit) = self.input_left.filter(|(left, limit)| left.saturating_mul(60) >= *limit)?;
-        Some(limit)
+    /// What was left of the input limit that refused it for its size, and that limit: what refills in a
+    /// second was there for others.
+    pub(crate) fn refused_for_size(&self) -> Option<(u64, u64)> {
+        self.input_left.filter(|(left, limit)| left.saturating_mul(60) >= *limit)
     }
 
     /// How long the upstream wants the domain left alone. If it refused the size it spoke of this
     /// request only.
     pub(crate) fn closes_for(&self) -> Option<Duration> {
-        self.retry_after.filter(|_| self.too_large_for().is_none())
+        self.retry_after.filter(|_| self.refused_for_size().is_none())
     }
 
     /// The kind of refusal, for metrics; `None` for a failure that is none.
@@ -130,12 +134,12 @@ mod tests {
             ..Failure::new(Cause::Throttled, "429")
         };
         let full = refused(50_000);
-        assert_eq!((full.too_large_for(), full.closes_for()), (Some(600_000), None));
-        assert_eq!(full.larger_than_thought(10_000), Some(5.1), "it needs more than there was");
+        assert_eq!((full.refused_for_size().map(|(_, limit)| limit), full.closes_for()), (Some(600_000), None));
+        assert_eq!(full.larger_than_thought(10_000), Some(7.5), "it needs more than there was");
         assert_eq!(full.larger_than_thought(60_000), None, "nobody thought that it would fit");
         // Less than a second's refill: others used it up.
         let empty = refused(9_000);
-        assert_eq!((empty.too_large_for(), empty.closes_for()), (None, after));
+        assert_eq!((empty.refused_for_size(), empty.closes_for()), (None, after));
         assert_eq!(refused(0).larger_than_thought(0), None);
     }
 }

@@ -74,6 +74,9 @@ impl House {
     /// says of its limits.
     pub(crate) fn class(&self, door: &'static str, model: &str, fast: bool) -> Classed {
         self.classes.of(door, model, fast, |class, name| {
+            if !self.admission.forget(class) {
+                return false;
+            }
             for (n, org) in self.settings.organisations.iter().enumerate() {
                 let id = OrgId(n as u32);
                 if let Some(limits) = Classes::quota(&org.limits, name) {
@@ -85,6 +88,7 @@ impl House {
                     }
                 }
             }
+            true
         })
     }
 

@@ -40,6 +40,7 @@ mod identify;
 mod key;
 mod memory;
 mod mending;
+mod oversize;
 mod path;
 mod plan;
 mod plane;

@@ -30,6 +30,7 @@ use crate::failure::Failure;
 use crate::house::House;
 use crate::identify::identify;
 use crate::memory::{self, Heard, Recalled, Replay, Turn, TurnTrouble, recall};
+use crate::oversize::Oversize;
 use crate::plan::Plan;
 use crate::plane::Plane;
 use crate::reply::{Interrupt, Reply, TurnLines};
@@ -53,10 +54,6 @@ use tidegate_wire::request::MessagesRequest;
 /// How long before its deadline a request is given up that still waits, at most; a tenth of what it
 /// has left if that is less.
 const MARGIN: Duration = Duration::from_millis(250);
-
-/// How often a request is asked for again that the upstream refused for its size alone. Each time
-/// quota is saved up for it while others wait.
-const REFUSED_FOR_SIZE_MAX: u32 = 3;
 
 /// Takes one request from its head to its settling; says what becomes of the connection.
 pub(crate) async fn serve(
@@ -260,7 +257,7 @@ async fn attempts(
     let mut backoff = Backoff::new(house.settings.schedule.retry);
     // What is asked for again until the deadline, and is the answer when that comes.
     let mut under_load = None;
-    let mut refused_for_size = 0;
+    let mut oversize = Oversize::default();
     loop {
         let lease = admit(plane, reply, plan, account).await.map_err(|stop| late(stop, reply, under_load.take()))?;
         let lane = lease.lane();
@@ -293,9 +290,9 @@ async fn attempts(
         if let Some(times) = failure.larger_than_thought(input) {
             plan.ask.input = enlarged(plan.ask.input, times);
         }
-        if let Some(limit) = failure.too_large_for() {
-            refused_for_size += 1;
-            if refused_for_size == REFUSED_FOR_SIZE_MAX {
+        if let Some((left, limit)) = failure.refused_for_size() {
+            let places = if plan.ask.pin.is_some() { 1 } else { house.settings.organisations.len() };
+            if oversize.refused(lane.org, left, limit, places) {
                 return Err(Trouble::Refused(Refusal::TooLarge { tokens: input, limit }).into());
             }
         }

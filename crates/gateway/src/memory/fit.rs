@@ -41,12 +41,12 @@ impl Gauge {
         Gauge(house.admission.estimator(house.class("messages", model, fast).class))
     }
 
-    /// Tokens of JSON text: what was learnt, but never less than is usual. Many tiny requests teach a
-    /// class far too little for a long one (seen: a quarter), and a budget is not to be overrun; what
-    /// is too much is put right by the conversation's own correction.
+    /// Tokens of a piece of JSON text: what was learnt, but never less than is usual. What was learnt is
+    /// of other texts than these, and a budget is not to be overrun; what is too much is put right by
+    /// the conversation's own correction.
     pub(super) fn text(&self, text: &[u8]) -> u64 {
         let mix = input(text);
-        self.0.tokens(&mix).max(Estimator::default().tokens(&mix)).ceil() as u64
+        self.0.piece(&mix).max(Estimator::default().piece(&mix)).ceil() as u64
     }
 
     /// What estimates may be wrong by, as a part.

@@ -32,7 +32,7 @@ impl Class {
         if now.since(self.refreshed) < REFRESH || self.running.is_empty() {
             return;
         }
-        self.refreshed = now;
+        let before = std::mem::replace(&mut self.refreshed, now);
         for level in &mut self.meters {
             (level.coming, level.unsure) = (Coming::default(), 0.0);
         }
@@ -40,15 +40,14 @@ impl Class {
             let Some(flight) = shared.flights.get_mut(*id) else { continue };
             let d = &self.domains[flight.domain];
             if !flight.seen && flight.reserved == 0.0 {
-                // Nobody tells what it has produced, so it is taken to run as others do.
-                let ran = flight.began.map_or(0.0, |at| now.since(at).as_secs_f64());
-                let likely = (ran * d.pace.speed).min(flight.output_max);
-                if likely > flight.produced {
-                    for level in &d.meters {
-                        self.meters[*level].take(now, 0.0, 0.0, likely - flight.produced);
-                    }
-                    flight.produced = likely;
+                // Nobody tells what it has produced, so it is taken to run as others do now. What was taken
+                // before is not reckoned anew: another opinion of the speed, times all that runs, is no use.
+                let ran = flight.began.map_or(0.0, |at| now.since(at.max(before)).as_secs_f64());
+                let more = (ran * d.pace.speed).min(flight.output_max - flight.produced).max(0.0);
+                for level in &d.meters {
+                    self.meters[*level].take(now, 0.0, 0.0, more);
                 }
+                flight.produced += more;
             }
             let lengths = self.tenant_lengths.get(&flight.tenant).filter(|l| l.is_known()).unwrap_or(&self.lengths);
             flight.coming = flight.still_coming(lengths, d.pace.speed);

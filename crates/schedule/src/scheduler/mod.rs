@@ -198,12 +198,8 @@ impl Scheduler {
             self.by_hash.remove(&hash);
         }
         self.shared.tenants.remove(&id.own_tenant());
-        // Its classes stay as empty places, to be used again.
-        let places: Vec<_> = self.numbers.iter().filter(|(key, _)| key.1 == Some(id)).map(|(k, n)| (*k, *n)).collect();
-        for (key, n) in places {
-            self.numbers.remove(&key);
-            self.classes[n] = Class::default();
-        }
+        let places = self.numbers.iter().filter(|(key, _)| key.1 == Some(id)).map(|(k, n)| (*k, *n)).collect();
+        self.empty(places);
     }
 
     /// The place of a class, made when it is first asked for.
@@ -240,6 +236,25 @@ impl Scheduler {
         };
         self.numbers.insert((class, private), n);
         n
+    }
+
+    /// Forgets what was learned of a class, so that its number can be another's; false if something of
+    /// it waits or is under way.
+    pub fn forget(&mut self, class: ClassId) -> bool {
+        let places: Vec<_> = self.numbers.iter().filter(|(key, _)| key.0 == class).map(|(k, n)| (*k, *n)).collect();
+        if places.iter().any(|(_, n)| self.classes[*n].is_busy()) {
+            return false;
+        }
+        self.empty(places);
+        true
+    }
+
+    /// Classes stay as empty places, to be used again.
+    fn empty(&mut self, places: Vec<((ClassId, Option<OrgId>), usize)>) {
+        for (key, n) in places {
+            self.numbers.remove(&key);
+            self.classes[n] = Class::default();
+        }
     }
 
     /// The organisation a request has to itself, if it came with its own credential.

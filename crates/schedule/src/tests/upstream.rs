@@ -251,6 +251,20 @@ fn a_workspace_is_held_to_its_own_limits_and_its_organisations() {
 }
 
 #[test]
+fn a_class_is_forgotten_only_while_nothing_of_it_goes_on() {
+    let mut s = full(limits(6_000, 600_000, 600_000));
+    let lease = go(&mut s, at(100), ask());
+    assert!(!s.forget(CLASS), "one is under way");
+    s.settle(at(200), lease, spent(100, 100));
+    assert!(s.forget(CLASS) && s.forget(ClassId(7)));
+    assert!(s.domains(at(200)).is_empty() && s.estimator(CLASS).answers() == 0);
+    let lease = go(&mut s, at(300), ask());
+    assert_eq!(s.domains(at(300))[0].knowledge, "unknown", "it begins anew");
+    s.settle(at(300), lease, spent(100, 100));
+    assert_eq!(s.audit(), Audit::default());
+}
+
+#[test]
 fn a_domain_that_fails_is_left_alone_if_there_is_another() {
     let mut s = unmetered(&[keys(1), keys(1)]);
     let first = Ask { pin: Some(Pin { org: OrgId(0), workspace: None }), ..ask() };
