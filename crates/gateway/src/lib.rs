@@ -9,12 +9,16 @@
 //! | `identify`, `decode`, `admit`, `exchange`, `relay`, `answer`, `settle` | a phase each |
 //! | `plan`, `attempt` | what is going to be done; `exchange` and `relay`, once |
 //! | `memory` | conversations: recalled before it, kept after it |
+//! | `mending` | an answer that broke off is taken up again |
+//! | `streams` | streams that are not tied to the connection they were asked for on |
+//! | `socket` | the WebSocket door: many streams over one connection |
 //! | `reply` | the client's side of a request: its answer, its heartbeats, its leaving |
 //! | `connection` | one client connection: TLS, HTTP/1.1 or HTTP/2, keep-alive, idleness |
 //! | `door` | its requests: heads, refusals, which path leads where |
 //! | `ask`, `classes`, `references`, `generations`, `tenants` | what the scheduler is told of a request |
 //! | `progress` | what streams produce, told while they do |
-//! | `failure`, `key` | an attempt that failed; a client key's hash |
+//! | `failure`, `oversize` | an attempt that failed; one that was refused for its size |
+//! | `key`, `query` | a client key's hash; what a query says |
 //! | `house`, `plane` | what all threads share; what one thread owns |
 //! | `gateway` | starting, accepting, draining |
 //! | `admin`, `domains`, `alarms` | the operator's door; its page of quota domains; what is said at once |
