@@ -33,7 +33,7 @@ fn a_limit_that_only_one_workspace_is_told_is_its_own() {
             answered(&mut s, n as u64 * 61_000, pin, told);
         }
         let view = lab(&s, 61_000);
-        let own = view.workspace_meters.clone().unwrap();
+        let own = view.workspace_meters.unwrap();
         assert_eq!((own[0].limit, own[1].limit, own[2].limit), (Some(60), None, None));
         assert_eq!(view.meters[0].limit, Some(6_000), "the organisation's is what it was");
         // Twenty for each: the lab's at one a second, the others as they come.
