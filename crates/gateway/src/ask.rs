@@ -65,6 +65,9 @@ fn input_of(body: &[u8], parts: &Parts) -> Mix {
 
 /// What a piece of an input is made of, messages included but nothing that is no text.
 pub(crate) fn input(text: &[u8]) -> Mix {
+    if text.is_empty() {
+        return Mix::default();
+    }
     let mix = mix(text);
     Mix {
         words: mix.words,

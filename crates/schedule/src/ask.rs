@@ -83,6 +83,16 @@ pub struct Limits {
     pub output_tokens: Option<u64>,
 }
 
+impl Limits {
+    pub(crate) fn parts(&self) -> [Option<u64>; 3] {
+        [self.requests, self.input_tokens, self.output_tokens]
+    }
+
+    pub(crate) fn of_parts([requests, input_tokens, output_tokens]: [Option<u64>; 3]) -> Self {
+        Limits { requests, input_tokens, output_tokens }
+    }
+}
+
 /// An organisation as the configuration knows it.
 #[derive(Clone, Debug, Default)]
 pub struct OrgSpec {
@@ -315,6 +325,23 @@ pub struct Levels {
 }
 
 impl Levels {
+    /// The limits it told.
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            requests: self.requests.limit,
+            input_tokens: self.input_tokens.limit,
+            output_tokens: self.output_tokens.limit,
+        }
+    }
+
+    pub(crate) fn parts(&self) -> [Level; 3] {
+        [self.requests, self.input_tokens, self.output_tokens]
+    }
+
+    pub(crate) fn of_parts([requests, input_tokens, output_tokens]: [Level; 3]) -> Self {
+        Levels { requests, input_tokens, output_tokens }
+    }
+
     /// Whether the answer said nothing of limits at all.
     pub fn is_silent(&self) -> bool {
         *self == Levels::default()

@@ -26,8 +26,10 @@ const CALM: Duration = Duration::from_secs(5);
 const RECOVERY: f64 = 0.002;
 /// Slower than this part of its limit no limiter is believed to be.
 const SLOWEST: f64 = 0.05;
-/// Two heads so far apart tell how much others used in between.
+/// Two heads so far apart tell how much others used in between: so long, or as long as it takes to
+/// refill what rounding may hide of a small limit so many times.
 const DRAIN_SPAN: Duration = Duration::from_secs(3);
+const DRAIN_ROUNDINGS: f64 = 10.0;
 /// And further apart they tell too little of now.
 const DRAIN_SPAN_MAX: Duration = Duration::from_secs(30);
 /// Others are not believed to use more than this part of a limit.
@@ -323,12 +325,15 @@ impl Bucket {
         let (unsure, off) = (told.unsure, told.off);
         let (told, err) = (remaining as f64, self.kind.rounding() + unsure * now.since(sent).as_secs_f64());
         self.seen = self.seen.max(told);
-        self.heard_at = Some(now);
+        let is_first = self.heard_at.replace(now).is_none();
         let (low, high) = self.bounds(now, sent.max(now - MEMORY.saturating_sub(late)), told, err, late);
         let left = self.tells_of_saving(now, sent, told, err + off, high);
+        // What can be there falls only as we use it. A bucket that may be full loses what does not fit.
+        if !is_first && high < self.capacity() - self.kind.rounding() {
+            self.foreign += (self.high - high).max(0.0);
+        }
         if high < self.low {
             // Nothing of what was believed is left to believe: the head's own bounds hold.
-            self.foreign += self.low - high;
             self.low = if remaining > 0 { self.low.min(low) } else { high };
         }
         self.compare(now, if remaining > 0 { low } else { f64::NEG_INFINITY }, high, unsure);
@@ -371,14 +376,16 @@ impl Bucket {
     fn compare(&mut self, now: Moment, low: f64, high: f64, unsure: f64) {
         let this = Earlier { at: now, low, high, used: self.ledger.total() };
         let Some(earlier) = self.earlier.filter(|e| now.since(e.at) < DRAIN_SPAN_MAX) else {
-            self.earlier = Some(this);
+            self.earlier = (low > f64::NEG_INFINITY).then_some(this);
             return;
         };
-        if now.since(earlier.at) < DRAIN_SPAN {
+        let span = now.since(earlier.at).as_secs_f64();
+        // A head that says zero has no lower bound to compare with later.
+        let long = DRAIN_SPAN.as_secs_f64().max(DRAIN_ROUNDINGS * self.kind.rounding() / self.nominal().max(1e-6));
+        if span < long || low == f64::NEG_INFINITY {
             return;
         }
         self.earlier = Some(this);
-        let span = now.since(earlier.at).as_secs_f64();
         let refill = self.nominal() * span;
         let full = self.capacity();
         if high >= full - self.kind.rounding() {
@@ -569,6 +576,25 @@ mod tests {
         assert!((4_500.0..6_500.0).contains(&b.rate()), "half is taken by others: {}", b.rate());
         run(&mut b, 40_000, 0.0);
         assert!(b.rate() > 8_500.0, "they have gone: {}", b.rate());
+    }
+
+    #[test]
+    fn what_others_take_of_a_small_limit_is_noticed_although_heads_are_rounded() {
+        for (others, noticed) in [(0.0, 0.0..1_500.0), (16.7, 8_000.0..25_000.0)] {
+            let mut b = Bucket::new(Kind::Output, 60_000, Source::Header, at(0));
+            let mut level = 5_000.0f64;
+            for n in 1..=1_200 {
+                let now = n * 50;
+                level = (level + 50.0 - if level > others { others } else { 0.0 }).min(5_000.0);
+                b.advance(at(now), 0.0);
+                let use_now = (b.low() - 600.0).max(0.0);
+                b.take(at(now), use_now);
+                level -= use_now;
+                let rounded = (level.max(0.0) / 1_000.0).round() * 1_000.0;
+                b.hear(at(now), at(now - 50), &told(rounded as u64), 100 * MS, false);
+            }
+            assert!(noticed.contains(&b.foreign()), "{others}: {}", b.foreign());
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! or two levels of [`crate::meters::Meters`], kept beside it by the class: the organisation's
 //! always, the workspace's own where it has some.
 
-use crate::ask::{OrgId, Throttle, WaitsFor, WorkspaceId};
+use crate::ask::{Limits, OrgId, Throttle, WaitsFor, WorkspaceId};
 use crate::breaker::{Breaker, State};
 use crate::meters::{Blocked, Pace};
 use crate::retry::RetryBudget;
@@ -67,6 +67,8 @@ pub(crate) struct Domain {
     pub(crate) meters: Vec<usize>,
     pub(crate) reserves_output: bool,
     pub(crate) knowledge: Knowledge,
+    /// The limits its answers told last.
+    pub(crate) told: Limits,
     pub(crate) in_flight: u32,
     pub(crate) closed_until: Moment,
     /// A limiter refused: after `closed_until` one goes alone, until one is let through.
@@ -107,6 +109,7 @@ impl Domain {
             meters: Vec::new(),
             reserves_output,
             knowledge: Knowledge::Unknown,
+            told: Limits::default(),
             in_flight: 0,
             closed_until: Moment::ZERO,
             careful: false,

@@ -43,8 +43,9 @@ pub(crate) struct Flight {
     pub(crate) went: Moment,
     pub(crate) began: Option<Moment>,
     pub(crate) metered: bool,
-    /// Its head told levels: of which level of its domain's limits, and how much input is left there.
-    pub(crate) told: Option<(usize, Option<u64>)>,
+    /// Its head told levels: for each limiter of which level of its domain's limits, and how much input
+    /// is left.
+    pub(crate) told: Option<([usize; 3], Option<u64>)>,
     /// Uncached input taken, tokens: as estimated, or as counted.
     pub(crate) input: f64,
     /// It had been saved for: the bucket was as full as it gets.

@@ -117,6 +117,21 @@ impl Meters {
         set(&mut self.output, Kind::Output, limits.output_tokens);
     }
 
+    /// What this level has of its own, as answers told; what it was thought to have and has not is
+    /// dropped, unless the configuration says so.
+    pub(crate) fn own(&mut self, limits: Limits, now: Moment) {
+        let mut news = limits.parts();
+        let buckets = [&mut self.requests, &mut self.input, &mut self.output];
+        for (bucket, own) in buckets.into_iter().zip(&mut news) {
+            if own.is_none() && bucket.as_ref().is_some_and(|b| b.source() == Source::Header) {
+                *bucket = None;
+            }
+            // What is known already stays known from where it was.
+            own.take_if(|own| bucket.as_ref().is_some_and(|b| b.limit() == *own));
+        }
+        self.limit(Limits::of_parts(news), Source::Header, now);
+    }
+
     /// Drops what was only assumed: nothing is known to be metered.
     pub(crate) fn forget_assumed(&mut self) {
         for bucket in [&mut self.requests, &mut self.input, &mut self.output] {
@@ -243,6 +258,13 @@ impl Meters {
         self.comes(coming, 1.0);
     }
 
+    /// One that went before counts here too.
+    pub(crate) fn joins(&mut self, coming: &Coming, uncounted: f64) {
+        self.in_flight += 1;
+        self.uncounted += uncounted * uncounted;
+        self.comes(coming, 1.0);
+    }
+
     /// A request that went at `then` used so much more than was taken for it; less if negative.
     pub(crate) fn amend(&mut self, then: Moment, requests: f64, input: f64) {
         for (bucket, amount) in [(&mut self.requests, requests), (&mut self.input, input)] {
@@ -319,12 +341,7 @@ impl Meters {
 
     /// A head told levels, for a request that went at `sent`, whose input may be off by `off`.
     pub(crate) fn hear(&mut self, now: Moment, sent: Moment, levels: &Levels, off: f64, late: Duration, alone: bool) {
-        let limits = Limits {
-            requests: levels.requests.limit,
-            input_tokens: levels.input_tokens.limit,
-            output_tokens: levels.output_tokens.limit,
-        };
-        self.limit(limits, Source::Header, now);
+        self.limit(levels.limits(), Source::Header, now);
         let hear = |bucket: &mut Option<Bucket>, level: &Level, unsure: f64, off: f64| {
             if let (Some(bucket), Some(remaining)) = (bucket, level.remaining) {
                 bucket.hear(now, sent, &Told { remaining, unsure, off }, late, alone);

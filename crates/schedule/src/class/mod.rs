@@ -13,12 +13,14 @@
 //! | `choose` | where a request would go, and how long it would wait |
 //! | `look` | one look through the queue |
 //! | `go` | what a request takes that goes |
+//! | `levels` | whose limits an answer told |
 
 mod choose;
 mod go;
+mod levels;
 mod look;
 
-use crate::ask::{LeaseId, Levels, Limits, OrgId, Prefix, TenantId, Ticket, WorkspaceId};
+use crate::ask::{LeaseId, Limits, OrgId, Prefix, TenantId, Ticket, WorkspaceId};
 use crate::bucket::Source;
 use crate::domain::{Domain, Knowledge};
 use crate::estimate::Estimator;
@@ -186,18 +188,6 @@ impl Class {
     /// Whether anything waits or is under way.
     pub(crate) fn is_busy(&self) -> bool {
         !self.ends.is_empty() || self.domains.iter().any(|d| d.in_flight > 0)
-    }
-
-    /// Which level of a domain's limits an answer spoke of: the workspace's if the limits it named
-    /// are its, else the organisation's.
-    pub(crate) fn level_told(&self, domain: usize, levels: &Levels) -> usize {
-        let d = &self.domains[domain];
-        let told = [levels.requests.limit, levels.input_tokens.limit, levels.output_tokens.limit];
-        let named = |level: &&usize| {
-            let limits = self.meters[**level].buckets().map(|b| b.map(|b| b.limit()));
-            limits.into_iter().zip(told).any(|(own, told)| own.is_some() && own == told)
-        };
-        d.meters.iter().rev().find(named).or(d.meters.first()).copied().unwrap_or_default()
     }
 
     /// An answer of a domain told of no limits at all.

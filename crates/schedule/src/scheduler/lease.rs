@@ -28,13 +28,20 @@ impl Scheduler {
             d.window = None;
         }
         let late = d.late(self.shared.rules.jitter);
-        let level = class.level_told(flight.domain, levels);
-        flight.told = Some((level, levels.input_tokens.remaining));
-        let alone = class.meters[level].in_flight == 1;
+        let (domain, went) = (flight.domain, flight.went);
         let off = if flight.counted { 0.0 } else { DOUBT * class.estimator.error() * flight.input };
-        class.meters[level].hear(now, flight.went, levels, off, late, alone);
+        class.told(now, domain, levels, &self.shared);
+        let limits = levels.limits().parts();
+        let whose = std::array::from_fn(|n| class.level_of(domain, n, limits[n]));
+        if let Some(flight) = self.shared.flights.get_mut(id) {
+            flight.told = Some((whose, levels.input_tokens.remaining));
+        }
+        for (level, levels) in class.levels_told(domain, levels) {
+            let alone = class.meters[level].in_flight == 1;
+            class.meters[level].hear(now, went, &levels, off, late, alone);
+        }
         if first {
-            class.meters[level].forget_assumed();
+            class.domains[domain].meters.iter().for_each(|level| class.meters[*level].forget_assumed());
         }
         class.touch(now);
     }
@@ -294,7 +301,7 @@ impl Scheduler {
         if flight.metered {
             let late = class.domains[flight.domain].late(self.shared.rules.jitter);
             for level in &class.domains[flight.domain].meters {
-                let remaining = flight.told.filter(|(told, _)| told == level).and_then(|(_, remaining)| remaining);
+                let remaining = flight.told.filter(|(told, _)| told[1] == *level).and_then(|(_, remaining)| remaining);
                 class.meters[*level].unread(now, flight.went, flight.input, remaining, late);
                 class.meters[*level].take(now, 0.0, 0.0, -flight.reserved);
             }
@@ -316,8 +323,13 @@ impl Scheduler {
         }
         let slows = by == Throttle::Ramp && d.slows(now, flight.went);
         let asked = d.throttled(now, by, retry_after);
+        let limiter = [Throttle::Requests, Throttle::InputTokens, Throttle::OutputTokens].iter().position(|x| *x == by);
+        let whose = flight.told.zip(limiter).map(|((whose, _), limiter)| whose[limiter]);
         for level in &class.domains[flight.domain].meters {
-            class.meters[*level].blame(now, by, asked, if flight.saved { flight.input } else { 0.0 });
+            // Where the refusal's head told of it, it is known whose it was.
+            if whose.is_none_or(|whose| whose == *level) {
+                class.meters[*level].blame(now, by, asked, if flight.saved { flight.input } else { 0.0 });
+            }
             if slows {
                 class.meters[*level].slow(now);
             }

@@ -5,6 +5,7 @@ mod cache;
 mod unseen;
 mod upstream;
 mod waiting;
+mod workspaces;
 
 use crate::*;
 use std::collections::BTreeSet;
