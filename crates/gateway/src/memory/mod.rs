@@ -23,6 +23,8 @@
 
 mod doors;
 mod fit;
+#[cfg(test)]
+mod histories;
 mod recall;
 mod shelf;
 mod summarise;
