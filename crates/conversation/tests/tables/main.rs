@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot set up its scene should stop")]
 
 mod cache;
+mod chatter;
 mod needles;
 
 /// How many conversations each table is made from.
