@@ -3,8 +3,8 @@
 //! `test` is everything a change must pass, in the order that fails soonest; `tidy` is the rules of
 //! the repository that no compiler knows; `instructions` is what the path costs; `world` replays
 //! simulated runs by seed; `judge` tries the scheduler in virtual time; `durability` kills the
-//! gateway. Only the standard library is used, so that the first command on a fresh machine starts
-//! at once.
+//! gateway; `histories` puts random conversations before the API's validator. Only the standard
+//! library is used, so that the first command on a fresh machine starts at once.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool speaks on its standard output")]
 #![allow(
@@ -14,6 +14,7 @@
 
 mod clients;
 mod durability;
+mod histories;
 mod instructions;
 mod judge;
 mod markdown;
@@ -41,6 +42,8 @@ cargo xtask judge [--seeds N] [--from S] [--minutes M] [--scenario NAME] [--mark
     contains NAME; no seed is begun after M minutes; the table is also written to FILE
 cargo xtask durability [--rounds N] [--seed S]
     the gateway killed N times under a thousand conversations: what a client saw the end of is there
+cargo xtask histories [--count N] [--seed S]
+    N random conversations from seed S on, every window of theirs before the simulated API's validator
 ";
 
 fn main() -> ExitCode {
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Some((&"world", rest)) => world::Seeds::parse(rest).and_then(|seeds| world::run(&seeds)),
         Some((&"judge", rest)) => judge::Orders::parse(rest).and_then(|orders| judge::run(&orders)),
         Some((&"durability", rest)) => durability::Rounds::parse(rest).and_then(|rounds| durability::run(&rounds)),
+        Some((&"histories", rest)) => histories::Histories::parse(rest).and_then(|wanted| histories::run(&wanted)),
         Some((&("help" | "--help" | "-h"), _)) => {
             print!("{USAGE}");
             Ok(())

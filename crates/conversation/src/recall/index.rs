@@ -42,6 +42,20 @@ pub struct Place {
     pub nth: usize,
 }
 
+/// A passage that suits a query.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Found {
+    /// Where it stands.
+    pub place: Place,
+    /// Its BM25 score, with what its group lends it.
+    pub score: f64,
+    /// The score as a part of what a passage of usual length would have that says each word of the
+    /// query once, words that no wanted passage says left out. It tells how much of a query is met,
+    /// however long that is; a short passage may have more than 1, and a query of nothing but frequent
+    /// words is never met.
+    pub share: f64,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Passage {
     place: Place,
@@ -143,7 +157,7 @@ impl Index {
     }
 
     /// The passages that suit a query best, the best first; only of messages that `wanted` names.
-    pub fn find(&self, query: &str, most: usize, wanted: &dyn Fn(usize) -> bool) -> Vec<(Place, f64)> {
+    pub fn find(&self, query: &str, most: usize, wanted: &dyn Fn(usize) -> bool) -> Vec<Found> {
         let mut asked = BTreeSet::new();
         terms(query, &mut |term| {
             if asked.len() < QUERY_TERMS_MAX {
@@ -153,9 +167,16 @@ impl Index {
         let count = self.passages.len() as f64;
         let length = (self.terms as f64 / count.max(1.0)).max(1.0);
         let mut scores: BTreeMap<u32, f64> = BTreeMap::new();
+        // At the least one word that is said only once: "thank you" asks for nothing.
+        let least = (1.0 + (count - 0.5) / 1.5).ln();
+        let mut asked_for: f64 = 0.0;
         for postings in asked.iter().filter_map(|term| self.postings.get(term)) {
             let df = postings.len() as f64;
             let idf = (1.0 + (count - df + 0.5) / (df + 0.5)).ln();
+            // A word that is said nowhere but in the question tells nothing of an answer.
+            if postings.iter().any(|(number, _)| wanted(self.passage(*number).place.message)) {
+                asked_for += idf;
+            }
             for (number, tf) in postings {
                 let tf = f64::from(*tf);
                 let terms = f64::from(self.passage(*number).terms);
@@ -176,7 +197,7 @@ impl Index {
         let mut ranked: Vec<(Place, f64)> = ranked.filter(|(place, _)| wanted(place.message)).collect();
         ranked.sort_by(|a, b| b.1.total_cmp(&a.1).then(b.0.cmp(&a.0)));
         ranked.truncate(most);
-        ranked
+        ranked.into_iter().map(|(place, score)| Found { place, score, share: score / asked_for.max(least) }).collect()
     }
 
     fn passage(&self, number: u32) -> &Passage {
@@ -240,8 +261,8 @@ mod tests {
         index.add(&h);
         index.add(&h);
         let found = index.find("The harbour?", 9, &|_| true);
-        assert_eq!(found[0].0, Place { message: 2, nth: 0 });
-        assert_eq!(found[1].0, Place { message: 3, nth: 0 });
+        assert_eq!(found[0].place, Place { message: 2, nth: 0 });
+        assert_eq!(found[1].place, Place { message: 3, nth: 0 });
         assert_eq!(index.find("harbour", 9, &|id| id != 2).len(), 1);
         assert!(index.find("nowhere", 9, &|_| true).is_empty());
     }
@@ -253,7 +274,22 @@ mod tests {
         index.add(&h);
         let found = index.find("red", 1, &|_| true);
         let want = (1.0f64 + 2.5 / 1.5).ln() * 2.0 * 2.2 / (2.0 + 1.2 * (0.25 + 0.75 * 3.0 / (8.0 / 3.0)));
-        assert!((found[0].1 - want).abs() < 1e-9, "{found:?} {want}");
+        assert!((found[0].score - want).abs() < 1e-9, "{found:?} {want}");
+    }
+
+    #[test]
+    fn a_share_tells_how_much_of_a_query_is_met() {
+        let filler = (0..40).map(|n| format!("thank you for the plan number {n} and the wind"));
+        let mut all: Vec<String> = filler.collect();
+        all.push("the harbour ledger is in the blue cabinet".to_owned());
+        let h = history(&all);
+        let mut index = Index::default();
+        index.add(&h);
+        let best = |query: &str| index.find(query, 1, &|_| true)[0];
+        assert_eq!(best("where is the harbour ledger").place.message, 40);
+        let shares = ["where is the harbour ledger", "harbour plan number 3 and the wind for you", "thank you"];
+        let [asked, half, nothing] = shares.map(|query| best(query).share);
+        assert!(asked > 0.9 && (0.3..0.9).contains(&half) && nothing < 0.1, "{asked} {half} {nothing}");
     }
 
     #[test]
@@ -262,7 +298,7 @@ mod tests {
         let mut index = Index::default();
         index.add(&h);
         let found = index.find("the key", 9, &|_| true);
-        let score = |message| found.iter().find(|(place, _)| place.message == message).unwrap().1;
+        let score = |message| found.iter().find(|found| found.place.message == message).unwrap().score;
         assert!(score(1) > score(3));
     }
 
@@ -274,7 +310,7 @@ mod tests {
         index.add(&h);
         assert!(index.bytes() <= 20_000 && index.len() > 50, "{} {}", index.bytes(), index.len());
         assert!(index.find("needle3", 9, &|_| true).is_empty());
-        assert_eq!(index.find("needle399", 1, &|_| true)[0].0.message, 399);
+        assert_eq!(index.find("needle399", 1, &|_| true)[0].place.message, 399);
         let postings: usize = index.postings.values().map(Vec::len).sum();
         let counted = index.postings.len() * TERM_BYTES + postings * POSTING_BYTES + index.len() * size_of::<Passage>();
         assert_eq!(index.bytes(), counted);

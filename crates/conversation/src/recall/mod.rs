@@ -11,7 +11,7 @@
 mod index;
 mod words;
 
-pub use index::{INDEX_BYTES_MAX, Index, Place};
+pub use index::{Found, INDEX_BYTES_MAX, Index, Place};
 pub(crate) use words::is_cjk;
 
 use crate::Estimate;
@@ -19,12 +19,21 @@ use crate::block::Kind;
 use crate::history::History;
 use crate::message::Role;
 use crate::window::View;
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// Most excerpts of one block. Past the first few they are seldom what was asked for.
 pub const EXCERPTS_MAX: usize = 12;
 /// Bytes of the new turn that are searched by: a pasted file is no question.
 const QUERY_BYTES_MAX: usize = 4 << 10;
+
+/// The least share of a query ([`Found::share`]) that an excerpt meets. Passages that hold the answer of
+/// a question have 0.4 to 1.0, mostly above 0.6; what is found by chance for small talk has 0.15 to 0.35
+/// (`tests/tables`).
+const SHARE_LEAST: f64 = 0.4;
+/// Sentences of a query that are also searched for by themselves, the last ones: a question often
+/// stands at the end of a long text.
+const SENTENCES_MAX: usize = 8;
 
 /// Excerpts for the end of a window.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +72,7 @@ pub fn recall(
     let frame = estimate(block(&[]).as_bytes());
     let mut left = tokens.checked_sub(frame)?;
     let mut taken: Vec<(Place, String)> = Vec::new();
-    for (place, _) in index.find(query, EXCERPTS_MAX, &hidden) {
+    for place in suiting(index, query, &hidden) {
         let mut text = None;
         index::passages(history, place.message, &mut |nth, passage| {
             if nth == place.nth {
@@ -84,6 +93,28 @@ pub fn recall(
     taken.sort_by_key(|(place, _)| *place);
     let (places, texts): (Vec<Place>, Vec<String>) = taken.into_iter().unzip();
     Some(Recalled { text: block(&texts), places })
+}
+
+/// The passages that are worth their tokens, the best first: those that meet enough of what is asked,
+/// all of it or one sentence. What stands at the end is paid for in each turn and never cached.
+fn suiting(index: &Index, query: &str, wanted: &dyn Fn(usize) -> bool) -> Vec<Place> {
+    let ends = |c: char| matches!(c, '.' | '?' | '!' | '\n' | '\u{3002}' | '\u{ff1f}' | '\u{ff01}');
+    let sentences: Vec<&str> = query.split(ends).filter(|text| !text.trim().is_empty()).collect();
+    let last = sentences.len().saturating_sub(SENTENCES_MAX);
+    let alone = sentences.len() > 1;
+    // The best of each first: what is said again and again must not crowd out what is asked.
+    let mut best: BTreeMap<Place, (usize, f64)> = BTreeMap::new();
+    for text in std::iter::once(query).chain(sentences[last..].iter().copied().filter(|_| alone)) {
+        let suit = index.find(text, EXCERPTS_MAX, wanted).into_iter().filter(|found| found.share >= SHARE_LEAST);
+        for (rank, found) in suit.enumerate() {
+            let known = best.entry(found.place).or_insert((rank, 0.0));
+            *known = (known.0.min(rank), known.1.max(found.share));
+        }
+    }
+    let mut ranked: Vec<(Place, (usize, f64))> = best.into_iter().collect();
+    ranked.sort_by(|a, b| a.1.0.cmp(&b.1.0).then(b.1.1.total_cmp(&a.1.1)).then(b.0.cmp(&a.0)));
+    ranked.truncate(EXCERPTS_MAX);
+    ranked.into_iter().map(|(place, _)| place).collect()
 }
 
 fn block(excerpts: &[String]) -> String {

@@ -101,11 +101,12 @@ fn text_block(text: &str) -> String {
 /// summary, and how much was left out without one.
 pub(super) fn head(history: &History, view: &View) -> Option<(Bytes, usize)> {
     let covered = view.summary.as_ref().map_or(0..0, |summary| summary.from..summary.until.min(view.cut));
-    let shown = |range: Range<usize>| -> usize {
-        let pinned = view.pinned.range(range).map(|start| history.group(history.group_of(*start)).len());
-        pinned.sum()
+    // Groups may reach over an end of the range: a summary need not begin where a group does.
+    let shown = |range: &Range<usize>| -> usize {
+        let pinned = view.pinned.range(..range.end).map(|start| history.group(history.group_of(*start)));
+        pinned.map(|group| group.end.min(range.end).saturating_sub(group.start.max(range.start))).sum()
     };
-    let out = |range: Range<usize>| range.len() - shown(range);
+    let out = |range: Range<usize>| range.len() - shown(&range);
     let out = out(0..covered.start) + out(covered.end..view.cut);
     let mut blocks = Vec::new();
     if let Some(summary) = &view.summary {

@@ -179,6 +179,17 @@ fn a_summary_that_is_ready_takes_the_place_of_what_it_covers() {
 }
 
 #[test]
+fn a_summary_may_begin_inside_a_pinned_group() {
+    let mut h = history(&[talk(9), vec![user("now")]].concat());
+    h.pin(2);
+    let ready = Standing { from: 3, until: 12, text: "<conversation-summary/>".into() };
+    let rules = Rules { low_percent: 60, ..Rules::default() };
+    let window = build(&Wanted { rules, summary: Some(&ready), ..wanted(&h, &View::default(), 2_000) }).unwrap();
+    assert_eq!((window.view.cut, window.view.summary.as_ref()), (12, Some(&ready)));
+    assert!(text(&window).contains(r#"{"type":"text","text":"[2 earlier messages of this"#), "{}", text(&window));
+}
+
+#[test]
 fn excerpts_stand_at_the_end_and_never_push_anything_out() {
     let h = history(&[talk(2), vec![user("now"), system("last")]].concat());
     let view = View::default();

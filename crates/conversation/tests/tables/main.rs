@@ -4,9 +4,11 @@
 //! The runs are small by default; `TIDEGATE_TABLE_TALKS=1000` makes them those that are kept in the
 //! measurements. Everything comes from seeds, so a table is the same on every machine.
 
+#![allow(clippy::print_stdout, reason = "tables are printed")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot set up its scene should stop")]
 
 mod cache;
+mod chatter;
 mod needles;
 
 /// How many conversations each table is made from.

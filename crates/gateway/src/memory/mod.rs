@@ -23,6 +23,8 @@
 
 mod doors;
 mod fit;
+#[cfg(test)]
+mod histories;
 mod recall;
 mod shelf;
 mod summarise;
@@ -51,7 +53,6 @@ use tidegate_conversation::valid::Broken;
 use tidegate_observe::Metrics;
 use tidegate_store::{Address, Deleted, Store, StoreError};
 use tidegate_transport::Clock;
-use tokio::sync::Semaphore;
 use trimmed::Trimmed;
 
 /// Every conversation there is.
@@ -60,16 +61,13 @@ pub(crate) struct Memory {
     store: Option<Store>,
     shelf: Shelf,
     trimmed: Trimmed,
-    /// Exports at once.
-    exports: Semaphore,
+    /// Exports under way.
+    exports: doors::Exports,
     /// Whether something was deleted since the file was last rewritten.
     deleted: AtomicBool,
     errands: Errands,
     clock: Clock,
 }
-
-/// Exports at once. Each holds a chunk of some 8 MiB for as long as its client takes to read it.
-const EXPORTS_MAX: usize = 8;
 
 /// What can go wrong with a turn; rows of the table in `answer`.
 #[derive(Debug)]
@@ -133,7 +131,7 @@ impl Memory {
             store,
             shelf: Shelf::new(settings.conversations.memory_bytes),
             trimmed: Trimmed::default(),
-            exports: Semaphore::new(EXPORTS_MAX),
+            exports: doors::Exports::default(),
             deleted: AtomicBool::new(false),
             errands: Errands::new(),
             clock,

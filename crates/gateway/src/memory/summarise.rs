@@ -19,10 +19,12 @@ use crate::tenants::Tenant;
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use tidegate_base::ByteLease;
 use tidegate_conversation::compress::{Plan, Prices, SUMMARY_TOKENS, Situation, Summary, plan};
+use tidegate_conversation::history::History;
 use tidegate_store::{Address, StoreError, Summary as StoredSummary};
 use tidegate_transport::http1::{ClientConn, ServerConn};
 use tidegate_transport::{ServerStream, TaskKind, Tasks, pipe};
@@ -110,6 +112,8 @@ pub(crate) struct Errand {
     body: Bytes,
     model: String,
     range: Range<usize>,
+    /// Of the messages of that range.
+    mark: [u8; 32],
     gauge: Gauge,
     _lease: ByteLease,
 }
@@ -149,6 +153,7 @@ pub(super) fn after(house: &House, talk: &mut Talk, address: &Address, model: &s
     });
     let Some(Plan { range, request, .. }) = wanted else { return };
     let Some(body) = body(&ahead.body, &answer, &request) else { return };
+    let Some(mark) = mark(&talk.history, &range) else { return };
     let errand = Errand {
         tenant: ahead.tenant,
         address: address.clone(),
@@ -156,6 +161,7 @@ pub(super) fn after(house: &House, talk: &mut Talk, address: &Address, model: &s
         body,
         model: model.to_owned(),
         range,
+        mark,
         gauge: gauge.clone(),
         _lease: ahead._lease,
     };
@@ -163,6 +169,17 @@ pub(super) fn after(house: &House, talk: &mut Talk, address: &Address, model: &s
         Ok(()) => talk.summarising = true,
         Err(_) => house.metrics.summary("no_room"),
     }
+}
+
+/// What tells the messages of a range from others; `None` if not all of them are there.
+fn mark(history: &History, range: &Range<usize>) -> Option<[u8; 32]> {
+    let mut hash = Sha256::new();
+    for entry in history.entries().get(range.clone())? {
+        let raw = entry.message.raw();
+        hash.update((raw.len() as u64).to_le_bytes());
+        hash.update(raw);
+    }
+    Some(hash.finalize().into())
 }
 
 /// The request: the turn's own, its answer and one more user turn at its end, as a stream.
@@ -209,6 +226,10 @@ async fn make(plane: &Arc<Plane>, errand: &Errand) -> Result<(), &'static str> {
         *guard = Some(talk.map_err(|_| "the conversation cannot be read")?);
     }
     let talk = guard.as_mut().ok_or("the conversation is gone")?;
+    // Deleted meanwhile, and perhaps begun anew: what was asked about is not there.
+    if mark(&talk.history, &errand.range) != Some(errand.mark) {
+        return Err("the conversation is another one by now");
+    }
     talk.summarising = false;
     talk.summary_failed = Some(talk.turns());
     let answer = answer?;
@@ -346,6 +367,25 @@ mod tests {
         ] {
             assert!(!can_be_asked(body.as_bytes()), "{body}");
         }
+    }
+
+    #[test]
+    fn a_conversation_begun_anew_is_not_the_one_that_was_asked_about() {
+        let history = |texts: [&str; 3]| {
+            let mut talk = Talk::default();
+            for text in texts {
+                let message = format!(r#"{{"role":"user","content":"{text}"}}"#);
+                let message = tidegate_conversation::message::Message::read(Bytes::from(message)).unwrap();
+                talk.push(message, &Gauge::default()).unwrap();
+            }
+            talk.history
+        };
+        let asked = mark(&history(["a", "b", "c"]), &(0..2));
+        assert!(asked.is_some());
+        // What came later does not matter; what the range says does, and that all of it is there.
+        assert_eq!(mark(&history(["a", "b", "other"]), &(0..2)), asked);
+        assert_ne!(mark(&history(["a", "other", "c"]), &(0..2)), asked);
+        assert_eq!(mark(&history(["a", "b", "c"]), &(0..4)), None);
     }
 
     #[test]

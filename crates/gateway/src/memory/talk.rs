@@ -208,7 +208,7 @@ impl Talk {
         serde_json::to_vec(&State { version: STATE_VERSION, view: view.clone(), ratio: self.ratio }).ok()
     }
 
-    fn put_state(&mut self, state: &[u8]) {
+    pub(super) fn put_state(&mut self, state: &[u8]) {
         if let Ok(state) = serde_json::from_slice::<State>(state)
             && state.version == STATE_VERSION
         {

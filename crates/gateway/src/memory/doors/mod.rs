@@ -26,6 +26,7 @@ mod shape;
 mod turns;
 mod window;
 
+pub(super) use export::Exports;
 pub(crate) use import::{import, is_import};
 pub(crate) use place::Place;
 pub(super) use turns::forget_all;
