@@ -175,7 +175,7 @@ impl Default for Conversations {
 }
 
 /// The WebSocket door.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sockets {
     /// Origins of pages that may open a socket, beside those of our own host.
     pub origins: Vec<String>,

@@ -10,7 +10,7 @@ use tidegate_schedule::JITTER_MAX;
 pub(super) fn contradictions(places: &Places<'_>, config: &Config) -> Result<(), ConfigError> {
     let (limits, clocks) = (&config.settings.limits, &config.settings.clocks);
     let weights = config.settings.schedule.band_weights;
-    let rules: [(bool, &str, &str, &str); 12] = [
+    let rules: [(bool, &str, &str, &str); 15] = [
         (limits.body_bytes == 0, "limits", "body_bytes", "is zero: no request could be taken"),
         (limits.connections == 0, "limits", "connections", "is zero: no client could connect"),
         (limits.connection_streams == 0, "limits", "connection_streams", "is zero: no request could be sent"),
@@ -31,6 +31,24 @@ pub(super) fn contradictions(places: &Places<'_>, config: &Config) -> Result<(),
             "limits",
             "backlog_bytes",
             "is over backlogs_bytes; raise backlogs_bytes",
+        ),
+        (
+            limits.journal_bytes > limits.journals_bytes,
+            "limits",
+            "journal_bytes",
+            "is over journals_bytes; raise journals_bytes",
+        ),
+        (
+            config.settings.sockets.model.is_empty(),
+            "sockets",
+            "model",
+            "is empty: prompts that name no model could not be asked",
+        ),
+        (
+            config.settings.sockets.max_tokens == 0,
+            "sockets",
+            "max_tokens",
+            "is zero: prompts that do not say could not be answered",
         ),
         (
             clocks.first_byte > clocks.first_byte_large,
@@ -76,6 +94,14 @@ pub(super) fn contradictions(places: &Places<'_>, config: &Config) -> Result<(),
             return Err(places.wrong("pool", 0, key, "is zero: no HTTP/2 connection could be used"));
         }
     }
+    for origin in &config.settings.sockets.origins {
+        // What a browser sends: a scheme and a host, and nothing behind them.
+        let host = origin.split_once("://").map(|(_, host)| host);
+        if host.is_none_or(|host| host.is_empty() || host.contains(['/', '?', '#', ' '])) {
+            let why = format!("`{origin}` is no origin; write for example \"https://app.example.com\"");
+            return Err(places.wrong("sockets", 0, "origins", &why));
+        }
+    }
     let mut names = BTreeSet::new();
     for (n, organisation) in config.settings.organisations.iter().enumerate() {
         if !names.insert(&organisation.name) {
@@ -91,6 +117,8 @@ pub(super) fn contradictions(places: &Places<'_>, config: &Config) -> Result<(),
         ("probe", clocks.probe),
         ("probe_answer", clocks.probe_answer),
         ("whole", clocks.whole),
+        ("socket_ping", clocks.socket_ping),
+        ("socket_close", clocks.socket_close),
         ("spend_cap", clocks.spend_cap),
     ];
     for (key, span) in times {

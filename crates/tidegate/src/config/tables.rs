@@ -3,7 +3,7 @@
 use super::values::{Becomes, Size, Time, table};
 use std::net::SocketAddr;
 use std::time::Duration;
-use tidegate_gateway::{Clocks, Limits};
+use tidegate_gateway::{Clocks, Limits, Sockets};
 use tidegate_schedule::{RetryRules, Rules};
 use tidegate_transport::DialClocks;
 use tidegate_upstream::PoolRules;
@@ -25,6 +25,10 @@ table!(ClocksTable sets Clocks {
     progress_unseen: Time,
     whole: Time,
     drain: Time,
+    socket_ping: Time,
+    socket_close: Time,
+    detach_grace: Time,
+    stream_kept: Time,
     key_rejected: Time,
     spend_cap: Time,
 });
@@ -41,11 +45,36 @@ table!(LimitsTable sets Limits {
     backlog_bytes: Size,
     backlog_merge_bytes: Size,
     backlogs_bytes: Size,
+    journal_bytes: Size,
+    journals_bytes: Size,
     answer_bytes: Size,
     connections: usize,
     connection_streams: u32,
     passthrough_tokens: u64,
 });
+
+/// `[sockets]`. Not a table of quantities: its values are words.
+#[derive(serde::Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct SocketsTable {
+    origins: Option<Vec<String>>,
+    model: Option<String>,
+    max_tokens: Option<u64>,
+    echo: Option<bool>,
+}
+
+impl SocketsTable {
+    #[cfg(test)]
+    pub(super) const KEYS: &[&str] = &["origins", "model", "max_tokens", "echo"];
+
+    /// Sets what stands in the table over `sockets`.
+    pub(super) fn set(self, sockets: &mut Sockets) {
+        sockets.origins = self.origins.unwrap_or(std::mem::take(&mut sockets.origins));
+        sockets.model = self.model.unwrap_or(std::mem::take(&mut sockets.model));
+        sockets.max_tokens = self.max_tokens.unwrap_or(sockets.max_tokens);
+        sockets.echo = self.echo.unwrap_or(sockets.echo);
+    }
+}
 
 table!(RetryTable sets RetryRules {
     attempts_max: u32,

@@ -1,6 +1,6 @@
 //! The file as people write it: the example, wrong values, secrets.
 
-use super::tables::{ClocksTable, DialTable, LimitsTable, PoolTable, QueueTable, RetryTable};
+use super::tables::{ClocksTable, DialTable, LimitsTable, PoolTable, QueueTable, RetryTable, SocketsTable};
 use super::*;
 use std::collections::BTreeSet;
 
@@ -18,6 +18,7 @@ fn the_example_says_the_defaults() {
     let (a, b) = (&config.settings, &default.settings);
     assert_eq!((a.clocks, a.limits, a.schedule, a.pool), (b.clocks, b.limits, b.schedule, b.pool));
     assert_eq!(a.conversations, b.conversations);
+    assert_eq!(a.sockets, b.sockets);
     assert_eq!((config.listen, config.admin, config.dial), (default.listen, default.admin, default.dial));
     assert_eq!(config.settings.organisations.len(), 1);
     assert!(config.check().is_ok());
@@ -33,6 +34,7 @@ fn the_example_names_every_setting() {
         ("queue", QueueTable::KEYS),
         ("retry", RetryTable::KEYS),
         ("pool", PoolTable::KEYS),
+        ("sockets", SocketsTable::KEYS),
     ] {
         let shown: BTreeSet<&str> = table[name].as_table().unwrap().keys().map(String::as_str).collect();
         assert_eq!(shown, keys.iter().copied().collect(), "[{name}]");
@@ -100,6 +102,10 @@ fn every_error_names_file_line_key_and_remedy() {
             "t.toml:3: http: unknown variant `3`, expected one of `auto`, `1.1`, `2`",
         ),
         ("[clocks]\nprobe = \"0 s\"\n", "t.toml:2: clocks.probe: is zero"),
+        ("[clocks]\nsocket_ping = \"0 s\"\n", "t.toml:2: clocks.socket_ping: is zero"),
+        ("[limits]\njournal_bytes = \"1 GiB\"\n", "t.toml:2: limits.journal_bytes: is over journals_bytes"),
+        ("[sockets]\norigins = [\"app.example\"]\n", "t.toml:2: sockets.origins: `app.example` is no origin"),
+        ("[sockets]\necho = true\nmodel = \"\"\n", "t.toml:3: sockets.model: is empty"),
         ("[queue]\nageing = \"5 s\"\nweight_normal = 0\n", "t.toml:3: queue.weight_normal: is zero"),
         (
             "[[organisation]]\nname = \"a\"\nkeys = [{ value = \"k\" }]\n[[organisation]]\nname = \"b\"\nkeys = [{ value = \"k\" }]\n[organisation.limits.\"claude-opus-4\"]\nrequests_per_minute = 0\n",
