@@ -66,11 +66,11 @@ impl Query {
         number.filter(|n| range.contains(n)).map(Some).ok_or_else(expected)
     }
 
-    /// `true` or `false`.
+    /// `true` or `false`, or `1` or `0`.
     pub(crate) fn flag(&self, key: &str) -> Result<bool, Trouble> {
         match self.text(key) {
-            None | Some("false") => Ok(false),
-            Some("true") => Ok(true),
+            None | Some("false" | "0") => Ok(false),
+            Some("true" | "1") => Ok(true),
             Some(_) => Err(wrong(format!("{key}: expected `true` or `false`"))),
         }
     }
