@@ -66,6 +66,15 @@ impl Query {
         number.filter(|n| range.contains(n)).map(Some).ok_or_else(expected)
     }
 
+    /// `1` or `0`: what is written into a URL by hand.
+    pub(crate) fn switch(&self, key: &str) -> Result<bool, Trouble> {
+        match self.text(key) {
+            None | Some("0") => Ok(false),
+            Some("1") => Ok(true),
+            Some(_) => Err(wrong(format!("{key}: expected `1` or `0`"))),
+        }
+    }
+
     /// `true` or `false`.
     pub(crate) fn flag(&self, key: &str) -> Result<bool, Trouble> {
         match self.text(key) {

@@ -74,6 +74,8 @@ pub enum Shape {
     AsItCame,
     /// A run of deltas as one: to a reader that lags.
     Merged,
+    /// The same, but nothing that came after this event is joined to what came before.
+    MergedTo(u64),
 }
 
 /// What comes after a place.
@@ -287,6 +289,7 @@ impl Journal {
         Ok(match (self.entries.get(at), shape) {
             (Some(entry), Shape::AsItCame) => Next::Item(entry.item(seq, seq)),
             (Some(entry), Shape::Merged) => Next::Item(entry.item(seq, entry.last())),
+            (Some(entry), Shape::MergedTo(to)) => Next::Item(entry.item(seq, entry.last().min(to.max(seq)))),
             (None, _) => self.end.map_or(Next::Wait, Next::Done),
         })
     }
@@ -345,6 +348,9 @@ mod tests {
         assert_eq!(read(&journal, 0, Shape::Merged), [(1, 4, whole("a\\ud83d\\ude00d"))]);
         assert_eq!(read(&journal, 2, Shape::Merged), [(3, 4, whole("\\ude00d"))]);
         assert_eq!(read(&journal, 3, Shape::AsItCame), [(4, 4, whole("d"))]);
+        assert_eq!(read(&journal, 0, Shape::MergedTo(1)).len(), 4, "what is past the border comes singly");
+        let Next::Item(item) = journal.next(0, Shape::MergedTo(3)).unwrap() else { panic!("nothing") };
+        assert_eq!((item.first_seq, item.seq), (1, 3));
         let Next::Item(item) = journal.next(1, Shape::Merged).unwrap() else { panic!("nothing") };
         assert_eq!(
             item.data().as_ref(),

@@ -114,6 +114,9 @@ impl Many {
     }
 
     pub(super) fn hear(&mut self, plane: &Arc<Plane>, opened: &Opened, message: Message<'_>) {
+        if self.close.is_some() {
+            return;
+        }
         let Message::Text(text) = message else {
             self.close.get_or_insert((CloseCode::UNSUPPORTED, "tidegate.v1 is spoken in messages of text"));
             return;
@@ -125,7 +128,7 @@ impl Many {
             }
             Err(BadFrame { id, text }) => {
                 self.unreadable += 1;
-                if self.unreadable > UNREADABLE_MAX {
+                if self.unreadable >= UNREADABLE_MAX {
                     self.close.get_or_insert((CloseCode::POLICY, "too many messages in a row could not be read"));
                 }
                 // One that runs is not ended by what cannot be read.
@@ -148,9 +151,11 @@ impl Many {
             }
             // Of a stream that is over already, both are late and mean nothing.
             ClientFrame::Cancel { id } => {
-                if let Some(entry) = self.names.get(&id).and_then(|key| self.streams.get_mut(key)) {
+                let found = self.names.get(&id).and_then(|key| Some((*key, self.streams.get_mut(key)?)));
+                if let Some((key, entry)) = found {
                     entry.cancelled = true;
                     entry.reader.hosted().call_off();
+                    self.turns.ready(key);
                 }
             }
             ClientFrame::Credit { id, bytes } => {
@@ -284,7 +289,7 @@ impl Many {
             keys.1 = Some(cx.waker().clone());
         }
         for key in std::mem::take(&mut keys.0) {
-            if self.streams.get(&key).is_some_and(|entry| entry.credit.may_send()) {
+            if self.streams.contains_key(&key) {
                 self.turns.ready(key);
             }
         }
@@ -293,28 +298,28 @@ impl Many {
     /// One thing of the stream whose turn it is.
     fn step(&mut self, key: u32, socket: &mut Socket) {
         let Some(entry) = self.streams.get_mut(&key) else { return self.turns.remove(key) };
-        // Before an answer begins nothing of it costs credit.
-        if entry.open && !entry.credit.may_send() {
-            return self.turns.idle(key);
-        }
         let (mut error, mut written, mut seq) = (None, 0, entry.seq);
         let (id, resumable) = (&*entry.id, entry.resumable);
         let mask = socket.mask();
-        let polled = entry.reader.poll_next(&Context::from_waker(&entry.waker), &mut |item, cursor| {
-            let data = item.data();
-            seq = item.seq;
-            if item.kind == Kind::Error {
-                error = Some(data.into_owned());
-                return;
-            }
-            let cursor = resumable.then(|| cursor.to_string());
-            let place = EventPlace { id, first_seq: item.first_seq, seq, cursor: cursor.as_deref() };
-            write_event(socket.out(), &place, &data, mask);
-            written = data.len();
-        });
+        let polled =
+            entry.reader.poll_next(&Context::from_waker(&entry.waker), entry.credit.may_send(), &mut |item, cursor| {
+                let data = item.data();
+                // An error is told as the stream's end, and has no number there.
+                if item.kind == Kind::Error {
+                    error = Some(data.into_owned());
+                    return;
+                }
+                seq = item.seq;
+                let cursor = resumable.then(|| cursor.to_string());
+                let place = EventPlace { id, first_seq: item.first_seq, seq, cursor: cursor.as_deref() };
+                write_event(socket.out(), &place, &data, mask);
+                written = data.len();
+            });
         entry.seq = seq;
         match polled {
-            Poll::Pending => self.turns.idle(key),
+            // Whoever called it off does not want what it has no credit for.
+            Poll::Ready(Ok(News::Held)) if entry.cancelled => self.cancelled(key),
+            Poll::Pending | Poll::Ready(Ok(News::Held)) => self.turns.idle(key),
             Poll::Ready(Ok(News::Event)) => match error {
                 Some(data) => self.ended_by(key, &data),
                 None => {
@@ -336,10 +341,14 @@ impl Many {
                 socket.send(&text);
             }
             Poll::Ready(Ok(News::Whole(head, body))) => self.refused(key, &head, &body),
-            Poll::Ready(Ok(News::Ended(end))) => {
-                let reason = if end == End::Stopped { EndReason::Stop } else { EndReason::Cancelled };
-                let frame = ServerFrame::End { id: Cow::Owned(entry.id.to_string()), seq, reason };
-                self.over(key, &frame);
+            Poll::Ready(Ok(News::Ended(End::Stopped))) => {
+                let id = Cow::Owned(entry.id.to_string());
+                self.over(key, &ServerFrame::End { id, seq, reason: EndReason::Stop });
+            }
+            // Whoever comes with the cursor of the error itself, which SSE gives out, is told it.
+            Poll::Ready(Ok(News::Ended(_))) => {
+                let data = entry.reader.last_error().unwrap_or_default();
+                self.ended_by(key, &data);
             }
             Poll::Ready(Err(trouble)) => {
                 // A plain stream whose log let go of what was not read has a reader that is too slow.
@@ -355,13 +364,18 @@ impl Many {
     fn ended_by(&mut self, key: u32, data: &[u8]) {
         let Some(entry) = self.streams.get(&key) else { return };
         if entry.cancelled {
-            let frame =
-                ServerFrame::End { id: Cow::Owned(entry.id.to_string()), seq: entry.seq, reason: EndReason::Cancelled };
-            return self.over(key, &frame);
+            return self.cancelled(key);
         }
         let body = ErrorBody::read(data).unwrap_or_else(|| ErrorBody::new(ErrorType::Api, "upstream_error", "unknown"));
         let status = ErrorType::of_name(&body.kind).unwrap_or(ErrorType::Api).status();
         self.failed(key, status, body, None, None);
+    }
+
+    /// The client called it off.
+    fn cancelled(&mut self, key: u32) {
+        let Some(entry) = self.streams.get(&key) else { return };
+        let id = Cow::Owned(entry.id.to_string());
+        self.over(key, &ServerFrame::End { id, seq: entry.seq, reason: EndReason::Cancelled });
     }
 
     /// The answer is none: a refusal with its own status and lines.

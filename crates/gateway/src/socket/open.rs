@@ -69,7 +69,7 @@ fn judge(plane: &Plane, head: &RequestHead, peer: &Peer) -> Result<(Opened, Byte
     // A page's origin was judged above, and by the rule for whoever needs no key here.
     let origin = if ticket.is_none() { head.headers.text("origin") } else { None };
     let caller = identify(&house.keys, &request(&pass, origin.map(|o| ("origin", o)))?, &pass.peer, now)?;
-    let once = query.flag("once")?;
+    let once = query.switch("once")?;
     let spoken = match accepted.subprotocol {
         Some(_) => Spoken::Many,
         None if query.flag("echo")? => Spoken::Echo,

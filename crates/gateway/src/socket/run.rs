@@ -108,7 +108,7 @@ impl Life<'_> {
             }
             if !self.leases(socket) {
                 socket.close(CloseCode::TRY_LATER, "Tidegate holds as many request bytes as it may");
-            } else if !heard && !(more && socket.unwritten() == 0) {
+            } else if !(heard || more && socket.unwritten() == 0) {
                 return Poll::Pending;
             }
         }

@@ -55,7 +55,8 @@ impl Simple {
             return;
         };
         let waiting = match Prompt::read(text) {
-            Ok(_) if self.waiting.len() >= WAITING_PROMPTS_MAX => {
+            // The first of those that came at once is not waiting, but not begun either.
+            Ok(_) if self.waiting.len() >= WAITING_PROMPTS_MAX + usize::from(self.current.is_none()) => {
                 Waiting::Wrong(wrong(format!("{WAITING_PROMPTS_MAX} prompts wait already; send this one later")))
             }
             Ok(prompt) => Waiting::Ask {
@@ -102,7 +103,7 @@ impl Simple {
                 continue;
             };
             let (mut text, mut error, mut event) = (Vec::new(), None, Vec::new());
-            let polled = current.reader.poll_next(cx, &mut |item, _| {
+            let polled = current.reader.poll_next(cx, true, &mut |item, _| {
                 event.clear();
                 item.write_event(&mut event);
                 if item.kind == Kind::Error {
@@ -115,7 +116,7 @@ impl Simple {
             });
             let said = match polled {
                 Poll::Pending => break,
-                Poll::Ready(Ok(News::Head(_) | News::Recovered(..))) => continue,
+                Poll::Ready(Ok(News::Head(_) | News::Recovered(..) | News::Held)) => continue,
                 Poll::Ready(Ok(News::Event)) => match error {
                     Some(body) => Answer::Error(body),
                     None => {

@@ -65,7 +65,7 @@ pub(super) async fn follow(house: &House, reply: &mut Reply<'_>, mut reader: Rea
                 return Ok(End::Said);
             }
             Ok(News::Recovered(how, segment)) => reply.push_event(comment(how, segment).as_bytes(), house.clock.now()),
-            Ok(News::Event) => {}
+            Ok(News::Event | News::Held) => {}
             Ok(News::Ended(_)) => return Ok(End::Answered),
             Err(trouble) => return Err(Trouble::from(trouble).into()),
         }
@@ -82,7 +82,7 @@ async fn next(
     poll_fn(|cx| {
         let now = house.clock.now();
         while !reply.wants_flush() {
-            let read = reader.poll_next(cx, &mut |item, cursor| {
+            let read = reader.poll_next(cx, true, &mut |item, cursor| {
                 event.clear();
                 // Writing to memory cannot fail.
                 let _ = writeln!(event, "id: {cursor}");

@@ -8,7 +8,7 @@ use crate::answer::{Trouble, answer};
 use crate::mending::read_comment;
 use bytes::{Bytes, BytesMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 use tidegate_base::{ByteLease, Moment, RequestId, StreamId};
 use tidegate_journal::{Journal, LIMIT_BYTES_MIN, Refused};
 use tidegate_wire::dialect::words::{Recover, Resume};
@@ -120,16 +120,12 @@ impl Hosted {
         owner.into_iter().for_each(Waker::wake);
     }
 
-    pub(super) fn reader_comes(&self) {
-        let mut state = self.state();
-        state.readers += 1;
-        state.left_at = None;
-    }
-
     /// The last that goes sets the owner's clock going, from the next time it looks.
-    pub(super) fn reader_goes(&self) {
+    pub(super) fn reader_goes(&self, waits: Option<&Waker>) {
         let mut state = self.state();
         state.readers = state.readers.saturating_sub(1);
+        // Nobody is kept who is not there any more: a silent stream may have many readers that come and go.
+        state.waiting.retain(|waker| !waits.is_some_and(|gone| gone.will_wake(waker)));
         let owner = if state.readers == 0 { state.waits_for_readers.take() } else { None };
         drop(state);
         owner.into_iter().for_each(Waker::wake);
@@ -171,6 +167,8 @@ impl Hosted {
     pub(super) fn end(&self, now: Moment) {
         self.change(|state| {
             state.ended_at = Some(now);
+            // What is kept of an ended stream is its log, and not its owner's task.
+            state.waits_for_readers = None;
             if state.whole.is_some() || state.journal.end().is_some() {
                 return;
             }
@@ -189,6 +187,11 @@ impl Hosted {
 }
 
 impl State {
+    pub(super) fn reader_comes(&mut self) {
+        self.readers += 1;
+        self.left_at = None;
+    }
+
     fn append(&mut self, kind: Kind, event: &[u8]) {
         let epoch = self.journal.epoch();
         match self.journal.append(epoch, kind, event) {
@@ -217,11 +220,10 @@ impl State {
         self.whole.as_ref().map(|(head, body)| (head.clone(), Bytes::copy_from_slice(body)))
     }
 
-    pub(super) fn wait(&mut self, cx: &Context<'_>) -> Poll<std::convert::Infallible> {
+    pub(super) fn wait(&mut self, cx: &Context<'_>) {
         if !self.waiting.iter().any(|w| w.will_wake(cx.waker())) {
             self.waiting.push(cx.waker().clone());
         }
-        Poll::Pending
     }
 }
 

@@ -108,7 +108,7 @@ impl Streams {
 
     /// Forgets those that ended long enough ago. Who still reads one reads on.
     pub(crate) fn sweep(&self, now: Moment) {
-        self.table().retain(|_, hosted| !hosted.ended_at().is_some_and(|at| now >= at + self.kept));
+        self.table().retain(|_, hosted| hosted.ended_at().is_none_or(|at| now < at + self.kept));
     }
 
     /// Makes room: forgets the one that ended first, if any has. Whether there was one.

@@ -4,9 +4,10 @@ use super::StreamTrouble;
 use super::hosted::Hosted;
 use bytes::Bytes;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use tidegate_journal::{Cursor, End, Item, Missed, Next, Shape};
 use tidegate_wire::dialect::words::{Recover, Resume};
+use tidegate_wire::event::Kind;
 use tidegate_wire::http::ResponseHead;
 
 /// A reader this many events behind gets neighbouring deltas as one: they are there already, and
@@ -23,6 +24,8 @@ pub(crate) enum News {
     Recovered(Recover, u64),
     /// An event was shown.
     Event,
+    /// There is an event, and it may not be shown yet.
+    Held,
     /// It is over; the last event was shown before.
     Ended(End),
 }
@@ -34,17 +37,25 @@ pub(crate) struct Reader {
     head_seen: bool,
     /// The last reply that it heard goes on.
     segment: u64,
+    /// Who is woken for it.
+    waits: Option<Waker>,
 }
 
 impl Reader {
     /// A reader of `hosted` from `after` on, or from its beginning.
     pub(super) fn at(hosted: Arc<Hosted>, after: Option<&Cursor>) -> Result<Self, StreamTrouble> {
+        let mut state = hosted.state();
         let place = match after {
+            None if state.journal.floor() > 0 => return Err(StreamTrouble::Gone),
             None => 0,
-            Some(cursor) => hosted.state().journal.locate(cursor).map_err(missed)?,
+            Some(cursor) => state.journal.locate(cursor).map_err(missed)?,
         };
-        hosted.reader_comes();
-        Ok(Reader { hosted, place, head_seen: false, segment: 0 })
+        // Of what was taken up before this place, whoever has the place has heard.
+        let heard = state.recovered.iter().filter(|(seq, ..)| *seq < place).map(|(_, _, segment)| *segment);
+        let segment = heard.max().unwrap_or(0);
+        state.reader_comes();
+        drop(state);
+        Ok(Reader { hosted, place, head_seen: false, segment, waits: None })
     }
 
     /// What it reads.
@@ -57,10 +68,22 @@ impl Reader {
         self.place
     }
 
-    /// The next thing there is; an event is shown to `show`, with the place after it.
+    /// The data of the error the stream ended with, if it did.
+    pub(crate) fn last_error(&self) -> Option<Vec<u8>> {
+        let state = self.hosted.state();
+        let before = state.journal.last().checked_sub(1)?;
+        match state.journal.next(before, Shape::AsItCame) {
+            Ok(Next::Item(item)) if item.kind == Kind::Error => Some(item.data().into_owned()),
+            _ => None,
+        }
+    }
+
+    /// The next thing there is; an event is shown to `show`, with the place after it. One that is no
+    /// error is shown only if it `may` be.
     pub(crate) fn poll_next(
         &mut self,
         cx: &Context<'_>,
+        may: bool,
         show: &mut dyn FnMut(&Item<'_>, Cursor),
     ) -> Poll<Result<News, StreamTrouble>> {
         let mut guard = self.hosted.state();
@@ -81,14 +104,30 @@ impl Reader {
             return Poll::Ready(Ok(News::Recovered(how, segment)));
         }
         let behind = state.journal.last().saturating_sub(self.place);
-        let shape = if behind >= LAG_MERGED { Shape::Merged } else { Shape::AsItCame };
+        // What is told between two events stands between them for whoever lags, too.
+        let border = state.recovered.iter().map(|(seq, ..)| *seq).find(|seq| *seq > place);
+        let shape = match border {
+            _ if behind < LAG_MERGED => Shape::AsItCame,
+            Some(border) => Shape::MergedTo(border),
+            None => Shape::Merged,
+        };
         match state.journal.next(self.place, shape).map_err(missed)? {
             Next::Done(end) => return Poll::Ready(Ok(News::Ended(end))),
+            Next::Item(item) if !may && item.kind != Kind::Error => {
+                // Woken all the same: what it may not be shown yet may be gone before it may.
+                state.wait(cx);
+                self.waits = Some(cx.waker().clone());
+                return Poll::Ready(Ok(News::Held));
+            }
             Next::Item(item) => {
                 self.place = item.seq;
                 show(&item, state.journal.cursor(item.seq));
             }
-            Next::Wait => return state.wait(cx).map(|never| match never {}),
+            Next::Wait => {
+                state.wait(cx);
+                self.waits = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
         }
         if self.hosted.class == Resume::Off {
             // It has no other reader and no past.
@@ -101,7 +140,7 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        self.hosted.reader_goes();
+        self.hosted.reader_goes(self.waits.as_ref());
     }
 }
 

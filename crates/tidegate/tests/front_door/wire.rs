@@ -176,7 +176,17 @@ impl Wire {
 
     /// Reads one answer whole, or `None` if the connection ends before its head.
     pub(crate) fn try_answer(&mut self) -> Option<Answer> {
-        let mut answer = self.head()?;
+        let head = self.head()?;
+        Some(self.body_of(head))
+    }
+
+    /// What is left once the head of an answer has come: the socket, and what came behind it.
+    pub(crate) fn into_parts(self) -> (TcpStream, Vec<u8>) {
+        (self.socket, self.read)
+    }
+
+    /// Reads the body behind a head.
+    pub(crate) fn body_of(&mut self, mut answer: Answer) -> Answer {
         if let Some(length) = answer.header("content-length") {
             (answer.body, answer.whole) = self.exactly(length.parse().unwrap());
         } else if answer.header("transfer-encoding").is_some() {
@@ -186,7 +196,7 @@ impl Wire {
             answer.body = std::mem::take(&mut self.read);
             answer.whole = true;
         }
-        Some(answer)
+        answer
     }
 
     /// Reads chunks to their end; false if the connection ends first.
