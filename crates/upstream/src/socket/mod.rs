@@ -292,7 +292,6 @@ impl Sockets {
                 Grant::Slot(slot) => slot,
                 Grant::Failed(e) => return Err(ExchangeError::Dial(e)),
                 Grant::Refused(refusal) => {
-                    told(Stage::Sent);
                     let way = Way::Said { body: refusal.body.clone() };
                     return Ok(Exchange { head: refusal.head.clone(), way });
                 }

@@ -51,10 +51,11 @@ impl Sockets {
         let read =
             ReadRules { role: Role::Client, frame_bytes_max: MESSAGE_BYTES_MAX, message_bytes_max: MESSAGE_BYTES_MAX };
         let rules = SocketRules { read, ping: self.rules.socket_ping, close: self.rules.socket_close };
+        let name = dice.next_u64();
         let socket = Socket::new(io, early, rules, self.clock, dice);
         let many = self.lane.transport() == Transport::Tidegate;
         let shared = Arc::new(Shared::new(self.streams_max, many));
-        let dialect = if many { Dialect::Many(Many::default()) } else { Dialect::Single(Single::default()) };
+        let dialect = if many { Dialect::Many(Many::default()) } else { Dialect::Single(Single::new(name)) };
         let driver = Driver::new(socket, Arc::clone(&shared), dialect, self.clock);
         let sockets = Arc::downgrade(self);
         let changed = move |gone| {

@@ -16,16 +16,22 @@ struct Current {
 }
 
 /// One socket's prompts, one after another.
-#[derive(Default)]
 pub(super) struct Single {
+    /// What makes its messages' ids its own.
+    name: u64,
     current: Option<Current>,
     out: BytesMut,
 }
 
 impl Single {
+    /// A socket without a prompt; `name` is no other socket's.
+    pub(super) fn new(name: u64) -> Self {
+        Single { name, current: None, out: BytesMut::new() }
+    }
+
     /// A prompt goes out; `model` is the one that is said to answer.
     pub(super) fn begin(&mut self, key: u64, model: &str, inbox: &Arc<Inbox>) {
-        let retelling = Retelling::new(&format!("msg_prompt_{key}"), model);
+        let retelling = Retelling::new(&format!("msg_{:016x}{key}", self.name), model);
         self.current = Some(Current { key, inbox: Arc::clone(inbox), retelling });
     }
 
