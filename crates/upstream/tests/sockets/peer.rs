@@ -157,6 +157,14 @@ fn told(peer: &mut Peer, word: &str, id: &str) {
         "hang" => vec![open, event(1, 1)],
         "silent" => vec![],
         "gap" => vec![open, event(1, 1), event(3, 3)],
+        // 200 KiB, whatever the credit.
+        "overrun" => {
+            let events = (1..=200).map(|n| {
+                let event = crate::peer::event(1024);
+                format!(r#"{{"type":"stream.event","id":"{id}","first_seq":{n},"seq":{n},"event":{event}}}"#)
+            });
+            std::iter::once(open).chain(events).collect()
+        }
         "early" => vec![event(1, 1)],
         "mended" => {
             vec![open, format!(r#"{{"type":"stream.recovered","id":"{id}","seq":0,"how":"restart","segment":2}}"#)]

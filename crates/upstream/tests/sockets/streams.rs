@@ -91,13 +91,17 @@ async fn a_stream_whose_events_are_not_its_own_is_broken_and_its_neighbours_are_
     assert!(matches!(error, ClientError::Socket(SocketEnd::Broken(why)) if why.contains("left out")), "{error}");
     let error = broken(scene.ask("early").await);
     assert!(matches!(error, ClientError::Socket(SocketEnd::Broken(why)) if why.contains("before")), "{error}");
+    let mut overrun = scene.ask("overrun").await.unwrap();
+    settle().await;
+    let error = overrun.read_body(1 << 20).await.unwrap_err();
+    assert!(matches!(error, ClientError::Socket(SocketEnd::Broken(why)) if why.contains("credit")), "{error}");
     let mut mended = scene.ask("mended").await.unwrap();
     assert!(mended.read_body(1000).await.is_err());
     settle().await;
-    assert_eq!(scene.heard("stream.cancel").len(), 3, "the peer is told that nobody listens");
+    assert_eq!(scene.heard("stream.cancel").len(), 4, "the peer is told that nobody listens");
     let waits = tokio::time::timeout(SECOND, neighbour.read_body(1000)).await;
     assert!(waits.is_err(), "it goes on");
-    drop((neighbour, gap, mended));
+    drop((neighbour, gap, overrun, mended));
     scene.ends_with_nothing().await;
 }
 
