@@ -149,9 +149,6 @@ impl Shelf {
     pub(super) fn give_back(&mut self, id: u64, now: Moment) {
         let Some(member) = self.members.get_mut(&id) else { return };
         member.used = member.used.saturating_sub(1);
-        if member.link.is_proved() {
-            self.failures = 0;
-        }
         if member.used == 0 {
             member.idle_since = now;
             member._counted = Counted::new(&self.idle);

@@ -72,7 +72,7 @@ async fn two_at_once_are_on_two_sockets_and_one_that_is_dropped_takes_its_own_al
     drop(first);
     settle().await;
     // Nothing of its answer may be taken for the next one's.
-    assert_eq!(scene.gauges().0, 1);
+    assert_eq!(scene.gauges(), (1, 1, 1), "its socket is gone; one stands warm");
     let mut third = send(&scene.pool, "/v1/messages", &body("whole"), true).await.unwrap();
     assert!(
         third.read_body(10_000).await.unwrap().ends_with(b"event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n")
