@@ -29,9 +29,11 @@ impl Failure {
     /// What a broken connection means for the request.
     pub(crate) fn of(error: &ClientError) -> Failure {
         match error {
-            ClientError::Io(_) | ClientError::ClosedEarly { .. } | ClientError::Reset(_) | ClientError::Unsent => {
-                Failure::Reset
-            }
+            ClientError::Io(_)
+            | ClientError::ClosedEarly { .. }
+            | ClientError::Reset(_)
+            | ClientError::Socket(_)
+            | ClientError::Unsent => Failure::Reset,
             ClientError::Body(BodyError::Cut) => Failure::Truncated,
             ClientError::Head(_)
             | ClientError::Unwritable

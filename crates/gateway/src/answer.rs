@@ -15,6 +15,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 use tidegate_base::ByteSize;
 use tidegate_schedule::{Cause, Refusal, TenantLimit, Throttle};
+use tidegate_wire::dialect::simple::Unsayable;
 use tidegate_wire::error::{ErrorBody, ErrorType};
 use tidegate_wire::http::{BodyError, HeadError, HeadWriter};
 use tidegate_wire::request::NotARequest;
@@ -53,6 +54,8 @@ pub(crate) enum Trouble {
     BodyBudget,
     /// The body is not a request.
     Body(NotARequest),
+    /// The upstream speaks the simple dialect, and has no words for this.
+    Unsayable(Unsayable),
     /// The scheduler said no.
     Refused(Refusal),
     /// It refers to things that live at different organisations.
@@ -123,6 +126,7 @@ pub fn public_codes() -> &'static [&'static str] {
         "request_body_encoding_invalid",
         "body_budget_spent",
         "invalid_body",
+        "not_a_prompt",
         "references_apart",
         "input_too_large",
         "no_upstream_key",
@@ -286,6 +290,14 @@ pub(crate) fn answer(trouble: &Trouble) -> Answer {
             row(Overloaded, "body_budget_spent", "Tidegate holds as many request bytes as it may; try again shortly")
                 .after(Duration::from_secs(1))
         }
+        Trouble::Unsayable(e) => row(
+            InvalidRequest,
+            "not_a_prompt",
+            format!(
+                "{}: this Tidegate's upstream takes one user message of text, with model, max_tokens and system, and nothing else",
+                e.0
+            ),
+        ),
         Trouble::Body(e) => row(InvalidRequest, "invalid_body", e.0.clone()),
         Trouble::Refused(Refusal::NoKey) => row(
             Api,

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use tidegate_observe::{LiveRequest, Phase};
 use tidegate_schedule::{Cause, Throttle};
 use tidegate_transport::ClientError;
-use tidegate_upstream::{Exchange, ExchangeClocks, ExchangeError, Outgoing, ProbeClocks, Stage};
+use tidegate_upstream::{Exchange, ExchangeClocks, ExchangeError, Outgoing, ProbeClocks, Stage, Transport};
 use tidegate_wire::blame::{Blame, blame};
 use tidegate_wire::error::ErrorBody;
 use tidegate_wire::http::{HeadWriter, RequestHead, ResponseHead, is_hop_by_hop};
@@ -48,7 +48,8 @@ pub(crate) struct Request<'a> {
 }
 
 impl Request<'_> {
-    fn lines(&self, out: &mut HeadWriter<'_>) {
+    /// The header lines; another Tidegate is told the band that was asked for.
+    fn lines(&self, out: &mut HeadWriter<'_>, to_tidegate: bool) {
         let headers = &self.head.headers;
         let dropped = ["host", "content-length", "content-encoding", "cookie", "accept-encoding", "expect"];
         // Of a client's own credentials the one that was chosen goes on, and no other.
@@ -59,6 +60,7 @@ impl Request<'_> {
         };
         for (name, value) in headers.iter() {
             let ours = name.len() > 9 && name[..9].eq_ignore_ascii_case(b"tidegate-");
+            let ours = ours && !(to_tidegate && name.eq_ignore_ascii_case(b"tidegate-priority"));
             let drops = dropped.iter().chain(credentials).any(|d| d.as_bytes().eq_ignore_ascii_case(name));
             let kept = !ours && !drops && !is_hop_by_hop(name);
             if kept && !headers.lists("connection", name) {
@@ -68,10 +70,11 @@ impl Request<'_> {
         out.header("accept-encoding", b"identity");
     }
 
-    fn clocks(&self, house: &House) -> ExchangeClocks {
+    fn clocks(&self, house: &House, to_tidegate: bool) -> ExchangeClocks {
         let clocks = &house.settings.clocks;
         let large = self.body.as_ref().is_some_and(|b| b.bytes.len() as u64 >= house.settings.limits.large_body_bytes);
-        let first_byte = if large { clocks.first_byte_large } else { clocks.first_byte };
+        // Another Tidegate has this very clock, and tries again when it runs out: it is given the time.
+        let first_byte = if large || to_tidegate { clocks.first_byte_large } else { clocks.first_byte };
         ExchangeClocks {
             upload_stall: clocks.upload_stall,
             first_byte: self.streams.then_some(first_byte),
@@ -88,13 +91,15 @@ pub(crate) async fn exchange(
     live: &LiveRequest,
 ) -> Result<Sent, Box<Failure>> {
     let house = &plane.house;
-    let lines = |out: &mut HeadWriter<'_>| request.lines(out);
+    let to_tidegate = house.transport(lease.lane()) == Transport::Tidegate;
+    let lines = |out: &mut HeadWriter<'_>| request.lines(out, to_tidegate);
     let outgoing = Outgoing {
         method: request.head.method(),
         target: request.head.path_and_query(),
         body: request.body.as_ref().map(|b| b.bytes.clone()),
+        is_stream: request.streams,
         lines: &lines,
-        clocks: request.clocks(house),
+        clocks: request.clocks(house, to_tidegate),
     };
     live.enter(Phase::Exchange);
     let told = |stage| {

@@ -15,6 +15,7 @@ use tidegate_observe::{Live, Metrics, Records};
 use tidegate_schedule::{ClassId, DomainView, LaneId, OrgId, WorkspaceId};
 use tidegate_store::Store;
 use tidegate_transport::Clock;
+use tidegate_upstream::Transport;
 use tidegate_wire::cached::HashKey;
 use tokio::sync::{Semaphore, watch};
 
@@ -118,6 +119,12 @@ impl House {
     pub(crate) fn lane_index(&self, lane: LaneId) -> usize {
         let before = self.settings.organisations.iter().take(lane.org.0 as usize).map(|o| o.lanes.len()).sum();
         if lane.org.0 as usize >= self.settings.organisations.len() { before } else { before + usize::from(lane.key) }
+    }
+
+    /// What is spoken on a lane.
+    pub(crate) fn transport(&self, lane: LaneId) -> Transport {
+        let org = self.settings.organisations.get(lane.org.0 as usize);
+        org.and_then(|o| o.lanes.get(usize::from(lane.key))).map_or(Transport::Http, |lane| lane.transport())
     }
 
     /// The label of a lane.

@@ -12,6 +12,7 @@ use crate::plane::Plane;
 use crate::references::Home;
 use tidegate_schedule::Ask;
 use tidegate_wire::assemble::Assembler;
+use tidegate_wire::dialect::simple::Prompt;
 use tidegate_wire::http::RequestHead;
 use tidegate_wire::request::MessagesRequest;
 
@@ -52,7 +53,11 @@ impl<'a> Plan<'a> {
         // A buffered answer that may be long is streamed upstream, so that no idle connection is
         // cut under it and the clocks can tell thinking from death.
         let long = |r: &MessagesRequest| r.max_tokens.is_some_and(|n| n > limits.passthrough_tokens);
-        let assembles = door.can_stream && !client_streams && request.is_some_and(long);
+        let prompts = plane.house.settings.speaks_prompts() && caller.own.is_none();
+        if prompts {
+            Prompt::of_request(if door.can_stream { &body.bytes } else { b"" }).map_err(Trouble::Unsayable)?;
+        }
+        let assembles = door.can_stream && !client_streams && request.is_some_and(|r| prompts || long(r));
         let thinks_unseen = request.is_some_and(|r| r.thinks_unseen);
         // Looked into before anything is changed in it.
         let house = &*plane.house;

@@ -124,9 +124,10 @@ impl Plane {
         self.progress.report(self.house.clock, &self.house.admission).await;
     }
 
-    /// Sweeps idle connections, and streams that nobody will come back to, until it is dropped.
+    /// Opens spare connections where some are kept, and sweeps idle ones, and streams that nobody will come back to, until it is dropped.
     pub(crate) async fn sweep(self: Arc<Self>) {
         let clock = self.house.clock;
+        self.pool.start();
         loop {
             clock.sleep_until(clock.now() + SWEEP_EVERY).await;
             self.pool.sweep(clock.now());

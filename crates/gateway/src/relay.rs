@@ -422,7 +422,8 @@ fn assembled(answer: Option<Assembler>) -> Result<Vec<u8>, Box<Failure>> {
 }
 
 fn broken(error: &ClientError) -> Failure {
-    Failure::new(Cause::BadStream, error.to_string()).telling("the upstream's connection broke inside its answer")
+    let failure = Failure::new(Cause::BadStream, error.to_string());
+    Failure { clock: error.clock(), ..failure }.telling("the upstream's connection broke inside its answer")
 }
 
 fn garbage(rotten: &Rotten) -> Failure {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tidegate_conversation::budget::Rules as WindowRules;
 use tidegate_schedule::{Band, Limits as Quota, OrgSpec, Rules, TenantRules, WorkspaceId};
-use tidegate_upstream::{Lane, PoolRules};
+use tidegate_upstream::{Lane, PoolRules, Transport};
 
 /// What the gateway is told at start.
 #[derive(Clone, Debug, Default)]
@@ -66,6 +66,14 @@ pub struct Workspace {
     pub name: String,
     /// What it may use, beside the organisation's limits.
     pub limits: QuotaByClass,
+}
+
+impl Settings {
+    /// Whether all that upstreams understand is a prompt. Such a one stands beside no others: what may
+    /// be asked could not be told before a request has its place.
+    pub(crate) fn speaks_prompts(&self) -> bool {
+        self.organisations.iter().flat_map(|o| &o.lanes).any(|lane| lane.transport() == Transport::Prompt)
+    }
 }
 
 impl Organisation {

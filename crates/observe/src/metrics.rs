@@ -322,7 +322,7 @@ impl Metrics {
         r.register("upstream_connects", "Connection attempts by lane and result", m.connects.clone());
         r.register(
             "upstream_streams",
-            "Requests on HTTP/2 connections to upstreams, by lane",
+            "Requests on HTTP/2 connections and WebSockets to upstreams, by lane",
             m.upstream_streams.clone(),
         );
         r.register("client_connections", "Connections of clients", m.clients.clone());
@@ -461,7 +461,7 @@ impl Metrics {
         self.connects.get_or_create_owned(&LaneState { lane: Text(lane.into()), state: result })
     }
 
-    /// The gauge of a lane's streams on HTTP/2 connections. Keep it.
+    /// The gauge of a lane's streams on HTTP/2 connections and WebSockets. Keep it.
     pub fn lane_streams(&self, lane: &str) -> Gauge {
         self.upstream_streams.get_or_create_owned(&LaneOf { lane: Text(lane.into()) })
     }

@@ -18,15 +18,48 @@ pub enum ClientError {
     Head(HeadError),
     /// Its body is not what its framing says, or was cut.
     Body(BodyError),
-    /// HTTP/2: it certainly did nothing with the request, which may go out again at once.
+    /// HTTP/2 and WebSockets: it certainly did nothing with the request, which may go out again at
+    /// once.
     Unsent,
     /// HTTP/2: the stream or its connection ended with this code, sent or detected.
     Reset(h2::Reason),
     /// The request cannot be written as a head of HTTP/2: its method or target is none.
     Unwritable,
+    /// A WebSocket ended and took its streams along, or ended this one.
+    Socket(SocketEnd),
+}
+
+/// How a WebSocket, or one stream of it, ended before its answer did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SocketEnd {
+    /// The peer closed it, with this code if it gave one.
+    Closed(Option<u16>),
+    /// The connection ended without a close, or broke.
+    Cut,
+    /// The peer gave no sign of life.
+    Dead,
+    /// The peer broke the protocol: what it did.
+    Broken(&'static str),
+}
+
+impl fmt::Display for SocketEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SocketEnd::Closed(Some(code)) => write!(f, "the WebSocket was closed with {code}"),
+            SocketEnd::Closed(None) => f.write_str("the WebSocket was closed"),
+            SocketEnd::Cut => f.write_str("the WebSocket was cut"),
+            SocketEnd::Dead => f.write_str("the WebSocket gave no sign of life"),
+            SocketEnd::Broken(what) => write!(f, "the upstream's WebSocket is broken: it {what}"),
+        }
+    }
 }
 
 impl ClientError {
+    /// The clock that ran out, if one did, by its name in metrics.
+    pub fn clock(&self) -> Option<&'static str> {
+        matches!(self, ClientError::Socket(SocketEnd::Dead)).then_some("socket_pong")
+    }
+
     /// What a failure of the `h2` crate means to one stream. `begun` says that the answer's head
     /// has come, so that nobody may take the request for one that never arrived.
     pub(crate) fn of_http2(error: h2::Error, begun: bool) -> Self {
@@ -55,6 +88,7 @@ impl fmt::Display for ClientError {
             ClientError::Body(e) => write!(f, "{e}"),
             ClientError::Unsent => f.write_str("the request was not taken up"),
             ClientError::Reset(reason) => write!(f, "HTTP/2 ended the stream: {}", reason.description()),
+            ClientError::Socket(end) => write!(f, "{end}"),
             ClientError::Unwritable => f.write_str("the request's method or target cannot be written in HTTP/2"),
         }
     }

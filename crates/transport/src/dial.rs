@@ -68,6 +68,8 @@ pub enum DialStage {
     Tls,
     /// The first words of HTTP/2.
     Http2,
+    /// The handshake of a WebSocket.
+    Socket,
 }
 
 /// A dial that failed; `message` is for the log and names no secret.
@@ -88,6 +90,7 @@ impl fmt::Display for DialError {
             DialStage::Connect => "connecting to the upstream",
             DialStage::Tls => "the TLS handshake with the upstream",
             DialStage::Http2 => "beginning HTTP/2 with the upstream",
+            DialStage::Socket => "opening a WebSocket with the upstream",
         };
         write!(f, "{stage} failed: {}", self.message)
     }

@@ -27,7 +27,7 @@ mod tasks;
 mod tls;
 pub mod websocket;
 
-pub use client_error::{ClientError, SendEnd};
+pub use client_error::{ClientError, SendEnd, SocketEnd};
 pub use clock::Clock;
 pub use dial::{Dial, DialClocks, DialError, DialStage, Dialing, Dialled, HttpOffer, Target, TcpDial};
 pub use io::{BoxIo, Io};

@@ -4,11 +4,13 @@
 //!   dial ─▶ send ─▶ (last byte) ─▶ head ─▶ body … ─▶ back to the pool
 //!   connect, tls    upload stall    first byte
 //! ```
-//! Dropping an exchange before its body has ended closes its connection (HTTP/1.1) or resets its
-//! stream (HTTP/2): that is how the upstream learns at once that nobody waits any more.
+//! Dropping an exchange before its body has ended closes its connection (HTTP/1.1), resets its stream
+//! (HTTP/2) or cancels it (WebSocket): that is how the upstream learns at once that nobody waits any more.
 
 use crate::life::{Life, ProbeClocks};
 use crate::pool::{Idle, LanePool, Slot};
+use crate::socket::{SocketSlot, SocketStream};
+use bytes::{Bytes, BytesMut};
 use prometheus_client::metrics::gauge::Gauge;
 use std::fmt;
 use std::sync::Arc;
@@ -63,11 +65,13 @@ impl ExchangeError {
                 DialStage::Resolve | DialStage::Connect => "connect",
                 DialStage::Tls => "tls",
                 DialStage::Http2 => "http2_start",
+                DialStage::Socket => "socket_start",
             }),
             ExchangeError::UploadStall => Some("upload_stall"),
             ExchangeError::FirstByte => Some("first_byte"),
             ExchangeError::Dead => Some("probe"),
-            ExchangeError::Dial(_) | ExchangeError::Broken(_) => None,
+            ExchangeError::Broken(e) => e.clock(),
+            ExchangeError::Dial(_) => None,
         }
     }
 }
@@ -105,8 +109,24 @@ impl Drop for Counted {
 
 /// What an exchange runs over. A stream goes before its slot: it has ended when the slot is free.
 pub(crate) enum Way {
-    Http1 { conn: ClientConn, lane: Arc<LanePool>, _busy: Counted },
-    Http2 { stream: Box<Stream>, slot: Slot, life: Life },
+    Http1 {
+        conn: ClientConn,
+        lane: Arc<LanePool>,
+        _busy: Counted,
+    },
+    Http2 {
+        stream: Box<Stream>,
+        slot: Slot,
+        life: Life,
+    },
+    Socket {
+        stream: Box<SocketStream>,
+        _slot: SocketSlot,
+    },
+    /// The upstream opened no WebSocket and said why.
+    Said {
+        body: Bytes,
+    },
 }
 
 /// A request that was sent and whose answer's head has come.
@@ -127,24 +147,36 @@ impl Exchange {
         match &mut self.way {
             Way::Http1 { conn, .. } => conn.poll_body(cx, sink),
             Way::Http2 { stream, .. } => stream.poll_body(cx, sink),
+            Way::Socket { stream, .. } => stream.poll_body(cx, sink),
+            Way::Said { body } => {
+                let body = std::mem::take(body);
+                if !body.is_empty() {
+                    sink(&body);
+                }
+                Poll::Ready(Ok(true))
+            }
         }
     }
 
     /// Reads the whole body, up to `max` bytes.
-    pub async fn read_body(&mut self, max: usize) -> Result<bytes::Bytes, ClientError> {
-        let mut body = bytes::BytesMut::new();
+    pub async fn read_body(&mut self, max: usize) -> Result<Bytes, ClientError> {
+        let mut body = BytesMut::new();
         match &mut self.way {
             Way::Http1 { conn, .. } => conn.read_body(&mut body, max).await?,
             Way::Http2 { stream, .. } => stream.read_body(&mut body, max).await?,
+            Way::Socket { stream, .. } => stream.read_body(&mut body, max).await?,
+            Way::Said { body } => return Ok(std::mem::take(body)),
         }
         Ok(body.freeze())
     }
 
     /// When to call [`Exchange::is_alive`], if no byte comes after `last_byte`; `None` where a
-    /// connection cannot be asked (HTTP/1.1).
+    /// connection cannot be asked (HTTP/1.1). Of a WebSocket its own pings see to that: a stream on
+    /// one that is dead fails.
     pub fn probe_due(&self, last_byte: Moment) -> Option<Moment> {
         match &self.way {
             Way::Http1 { .. } => None,
+            Way::Socket { .. } | Way::Said { .. } => Some(Moment::NEVER),
             Way::Http2 { life, .. } => Some(life.due(last_byte)),
         }
     }
@@ -153,7 +185,7 @@ impl Exchange {
     /// dead gets no new streams.
     pub fn is_alive(&mut self, now: Moment, last_byte: Moment) -> bool {
         match &mut self.way {
-            Way::Http1 { .. } => true,
+            Way::Http1 { .. } | Way::Socket { .. } | Way::Said { .. } => true,
             Way::Http2 { life, slot, .. } => {
                 let alive = life.look(now, last_byte, &slot.conn);
                 if !alive {

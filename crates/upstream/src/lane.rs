@@ -5,7 +5,9 @@ use http::{HeaderMap, Method, Request, Uri};
 use std::fmt;
 use tidegate_base::Secret;
 use tidegate_transport::{ClientError, HttpOffer, Target};
-use tidegate_wire::http::HeadWriter;
+use tidegate_wire::dialect::tidegate_v1::SUBPROTOCOL;
+use tidegate_wire::http::{HeadWriter, ResponseHead};
+use tidegate_wire::websocket::handshake::{self, Opening};
 
 /// How the credential is presented.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,6 +17,19 @@ pub enum Scheme {
     ApiKey,
     /// `authorization: Bearer KEY`
     Bearer,
+}
+
+/// What is spoken to an upstream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// The Messages API over HTTP.
+    #[default]
+    Http,
+    /// Another Tidegate: streams share WebSockets in `tidegate.v1`; whatever is no stream goes over
+    /// HTTP to the same host.
+    Tidegate,
+    /// The simple dialect: a WebSocket carries one prompt at a time.
+    Prompt,
 }
 
 /// One upstream key and its address.
@@ -28,6 +43,7 @@ pub struct Lane {
     base_path: String,
     scheme: Scheme,
     key: Secret,
+    transport: Transport,
 }
 
 /// Why an upstream URL or key cannot be used.
@@ -45,15 +61,34 @@ impl std::error::Error for LaneError {}
 impl Lane {
     /// A lane to `url` (`http://` or `https://`, optional port, optional path prefix).
     pub fn new(label: impl Into<String>, url: &str, scheme: Scheme, key: Secret) -> Result<Self, LaneError> {
-        let wrong = |why: &str| {
-            LaneError(format!("`{url}` is not an upstream URL: {why}; write for example \"https://api.anthropic.com\""))
+        Self::over(Transport::Http, label, url, scheme, key)
+    }
+
+    /// A lane on which `transport` is spoken. WebSockets have URLs of their own (`ws://` or `wss://`):
+    /// to another Tidegate with an optional path prefix, else with the path of the endpoint.
+    pub fn over(
+        transport: Transport,
+        label: impl Into<String>,
+        url: &str,
+        scheme: Scheme,
+        key: Secret,
+    ) -> Result<Self, LaneError> {
+        let [secure, plain] = match transport {
+            Transport::Http => ["https://", "http://"],
+            Transport::Tidegate | Transport::Prompt => ["wss://", "ws://"],
         };
-        let (tls, rest) = if let Some(rest) = url.strip_prefix("https://") {
-            (true, rest)
-        } else if let Some(rest) = url.strip_prefix("http://") {
-            (false, rest)
-        } else {
-            return Err(wrong("it begins with neither http:// nor https://"));
+        let wrong = |why: &str| {
+            let example = match transport {
+                Transport::Http => "https://api.anthropic.com",
+                Transport::Tidegate => "wss://tidegate.example.com",
+                Transport::Prompt => "wss://models.example.com/chat",
+            };
+            LaneError(format!("`{url}` is not an upstream URL: {why}; write for example \"{example}\""))
+        };
+        let (tls, rest) = match (url.strip_prefix(secure), url.strip_prefix(plain)) {
+            (Some(rest), _) => (true, rest),
+            (None, Some(rest)) => (false, rest),
+            (None, None) => return Err(wrong(&format!("it begins with neither {plain} nor {secure}"))),
         };
         let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
         if authority.contains('@') {
@@ -86,7 +121,33 @@ impl Lane {
             base_path: path.trim_end_matches('/').to_owned(),
             scheme,
             key,
+            transport,
         })
+    }
+
+    /// What is spoken there.
+    pub fn transport(&self) -> Transport {
+        self.transport
+    }
+
+    /// Where its WebSockets are: nothing but HTTP/1.1 can be upgraded to one.
+    pub(crate) fn socket_target(&self) -> Target {
+        Target { http: HttpOffer::Http1, ..self.target.clone() }
+    }
+
+    /// Writes the request that opens a WebSocket.
+    pub(crate) fn socket_head(&self, nonce: [u8; 16]) -> (BytesMut, SocketOpening) {
+        let (path, subprotocols): (_, &[&str]) = match (self.transport, self.base_path.as_str()) {
+            (Transport::Prompt, "") => ("/".to_owned(), &[]),
+            (Transport::Prompt, path) => (path.to_owned(), &[]),
+            (_, prefix) => (format!("{prefix}/v1/stream"), &[SUBPROTOCOL]),
+        };
+        let opening = SocketOpening { host: self.host.clone(), path, subprotocols, nonce };
+        let mut out = BytesMut::with_capacity(512);
+        let mut head = handshake::request(&mut out, &opening.asked());
+        self.own_lines(&mut head, None);
+        head.end();
+        (out, opening)
     }
 
     /// The same lane, offering this HTTP.
@@ -151,6 +212,29 @@ impl Lane {
         if let Some(length) = length {
             head.number("content-length", length as u64);
         }
+    }
+}
+
+/// What was asked for with a WebSocket's opening request, to judge its answer by.
+pub(crate) struct SocketOpening {
+    host: String,
+    path: String,
+    subprotocols: &'static [&'static str],
+    nonce: [u8; 16],
+}
+
+impl SocketOpening {
+    fn asked(&self) -> Opening<'_> {
+        Opening { host: &self.host, target: &self.path, subprotocols: self.subprotocols, nonce: self.nonce }
+    }
+
+    /// Whether `answer` opens what was asked for.
+    pub(crate) fn check(&self, answer: &ResponseHead) -> Result<(), String> {
+        let chosen = handshake::check_answer(answer, &self.asked()).map_err(|e| e.to_string())?;
+        if chosen.is_none() && !self.subprotocols.is_empty() {
+            return Err(format!("the server does not speak {SUBPROTOCOL}"));
+        }
+        Ok(())
     }
 }
 

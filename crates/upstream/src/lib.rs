@@ -9,8 +9,9 @@ mod exchange;
 mod lane;
 mod life;
 mod pool;
+mod socket;
 
 pub use exchange::{Exchange, ExchangeClocks, ExchangeError, Stage};
-pub use lane::{Lane, LaneError, Scheme};
+pub use lane::{Lane, LaneError, Scheme, Transport};
 pub use life::ProbeClocks;
 pub use pool::{Outgoing, Pool, PoolParts, PoolRules};

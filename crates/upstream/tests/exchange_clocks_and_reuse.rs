@@ -44,8 +44,14 @@ impl Scene {
             first_byte: Some(Duration::from_secs(30)),
             probe: ProbeClocks::default(),
         };
-        let request =
-            Outgoing { method: "POST", target: "/", body: Some(Bytes::from(vec![0; body])), lines: &|_| {}, clocks };
+        let request = Outgoing {
+            method: "POST",
+            target: "/",
+            body: Some(Bytes::from(vec![0; body])),
+            is_stream: true,
+            lines: &|_| {},
+            clocks,
+        };
         self.pool.exchange(0, &request, |_| {}).await
     }
 

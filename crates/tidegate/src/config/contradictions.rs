@@ -4,7 +4,12 @@ use super::places::Places;
 use super::{Config, ConfigError};
 use std::collections::BTreeSet;
 use std::time::Duration;
+use tidegate_gateway::Organisation;
 use tidegate_schedule::JITTER_MAX;
+use tidegate_upstream::Transport;
+
+/// The most WebSockets one thread keeps open for a key.
+const SPARES_MAX: usize = 64;
 
 /// Settings that are each possible and together are not.
 pub(super) fn contradictions(places: &Places<'_>, config: &Config) -> Result<(), ConfigError> {
@@ -89,10 +94,28 @@ pub(super) fn contradictions(places: &Places<'_>, config: &Config) -> Result<(),
         }
     }
     let pool = config.settings.pool;
-    for (key, span) in [("http2_start", pool.http2_start), ("http2_age", pool.http2_age)] {
-        if span.is_zero() {
-            return Err(places.wrong("pool", 0, key, "is zero: no HTTP/2 connection could be used"));
-        }
+    let unusable = [
+        ("http2_start", pool.http2_start.is_zero(), "no HTTP/2 connection could be used"),
+        ("http2_age", pool.http2_age.is_zero(), "no HTTP/2 connection could be used"),
+        ("socket_start", pool.socket_start.is_zero(), "no WebSocket could be used"),
+        ("socket_age", pool.socket_age.is_zero(), "no WebSocket could be used"),
+        ("socket_ping", pool.socket_ping.is_zero(), "every WebSocket would be dead at once"),
+        ("socket_streams", pool.socket_streams == 0, "no WebSocket could carry a stream"),
+    ];
+    if let Some((key, _, why)) = unusable.into_iter().find(|(_, is_zero, _)| *is_zero) {
+        return Err(places.wrong("pool", 0, key, &format!("is zero: {why}")));
+    }
+    if pool.socket_spares > SPARES_MAX {
+        return Err(places.wrong("pool", 0, "socket_spares", "is over 64, and each thread keeps so many for each key"));
+    }
+    let speaks_prompts = |o: &Organisation| o.lanes.iter().any(|lane| lane.transport() == Transport::Prompt);
+    let organisations = &config.settings.organisations;
+    if let Some(n) = organisations.iter().position(speaks_prompts)
+        && !organisations.iter().all(speaks_prompts)
+    {
+        let why =
+            "is \"prompt\", and others are not: what may be asked could not be told before a request has its place";
+        return Err(places.wrong("organisation", n, "transport", why));
     }
     for origin in &config.settings.sockets.origins {
         // What a browser sends: a scheme and a host, and nothing behind them.

@@ -9,7 +9,7 @@ use tidegate_base::Secret;
 use tidegate_gateway::{Organisation, QuotaByClass, Workspace};
 use tidegate_schedule::{Limits, WorkspaceId};
 use tidegate_transport::HttpOffer;
-use tidegate_upstream::{Lane, Scheme};
+use tidegate_upstream::{Lane, Scheme, Transport};
 
 #[derive(serde::Deserialize, Default)]
 #[serde(rename_all = "kebab-case")]
@@ -37,6 +37,26 @@ impl Http {
             Http::Auto => HttpOffer::Auto,
             Http::Http1 => HttpOffer::Http1,
             Http::Http2 => HttpOffer::Http2,
+        }
+    }
+}
+
+/// What is spoken to an upstream.
+#[derive(Clone, Copy, serde::Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+enum Spoken {
+    #[default]
+    Http,
+    Tidegate,
+    Prompt,
+}
+
+impl Spoken {
+    fn transport(self) -> Transport {
+        match self {
+            Spoken::Http => Transport::Http,
+            Spoken::Tidegate => Transport::Tidegate,
+            Spoken::Prompt => Transport::Prompt,
         }
     }
 }
@@ -73,6 +93,8 @@ pub(super) struct OrganisationTable {
     url: Option<String>,
     #[serde(default)]
     auth: Auth,
+    #[serde(default)]
+    transport: Spoken,
     #[serde(default)]
     http: Http,
     keys: Vec<KeyTable>,
@@ -124,6 +146,10 @@ pub(super) fn organisation(
         Auth::XApiKey => Scheme::ApiKey,
         Auth::Bearer => Scheme::Bearer,
     };
+    let transport = table.transport.transport();
+    if transport != Transport::Http && table.url.is_none() {
+        return Err(wrong("transport", "needs the `url` of what speaks it, ws:// or wss://"));
+    }
     let mut made = Organisation::new(table.name.clone(), Vec::new());
     made.reserves_output = table.reserves_output;
     made.limits = quota(places, n, "limits", &table.limits)?;
@@ -142,7 +168,7 @@ pub(super) fn organisation(
             return Err(wrong("keys", &format!("key number {} is empty", k + 1)));
         }
         let url = table.url.as_deref().unwrap_or(API_URL);
-        let lane = Lane::new(format!("{}/{}", table.name, k + 1), url, scheme, Secret::new(secret));
+        let lane = Lane::over(transport, format!("{}/{}", table.name, k + 1), url, scheme, Secret::new(secret));
         let at = |e: &tidegate_upstream::LaneError| if e.0.contains("key has") { "keys" } else { "url" };
         made.lanes.push(Arc::new(lane.map_err(|e| wrong(at(&e), &e.0))?.offering(table.http.offer())));
     }

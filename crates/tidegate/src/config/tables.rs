@@ -88,6 +88,12 @@ table!(PoolTable sets PoolRules {
     idle_keep: Time,
     http2_start: Time,
     http2_age: Time,
+    socket_start: Time,
+    socket_age: Time,
+    socket_ping: Time,
+    socket_close: Time,
+    socket_spares: usize,
+    socket_streams: usize,
 });
 
 table!(QueueTable sets QueueKeys {

@@ -53,6 +53,7 @@ fn the_example_names_every_setting() {
         "hash",
         "auth",
         "http",
+        "transport",
         "env",
         "file",
         "value",
@@ -101,6 +102,20 @@ fn every_error_names_file_line_key_and_remedy() {
             "[[organisation]]\nname = \"a\"\nhttp = \"3\"\nkeys = [{ value = \"k\" }]\n",
             "t.toml:3: http: unknown variant `3`, expected one of `auto`, `1.1`, `2`",
         ),
+        (
+            "[[organisation]]\nname = \"a\"\nkeys = [{ value = \"k\" }]\ntransport = \"tidegate\"\n",
+            "t.toml:4: organisation.transport: needs the `url` of what speaks it",
+        ),
+        (
+            "[[organisation]]\nname = \"a\"\ntransport = \"tidegate\"\nurl = \"https://x\"\nkeys = [{ value = \"k\" }]\n",
+            "t.toml:4: organisation.url: `https://x` is not an upstream URL: it begins with neither ws:// nor wss://",
+        ),
+        (
+            "[[organisation]]\nname = \"a\"\nkeys = [{ value = \"k\" }]\n[[organisation]]\nname = \"b\"\ntransport = \"prompt\"\nurl = \"ws://x/chat\"\nkeys = [{ value = \"k\" }]\n",
+            "t.toml:6: organisation.transport: is \"prompt\", and others are not",
+        ),
+        ("[pool]\nsocket_streams = 0\n", "t.toml:2: pool.socket_streams: is zero: no WebSocket could carry"),
+        ("[pool]\n\nsocket_spares = 65\n", "t.toml:3: pool.socket_spares: is over 64"),
         ("[clocks]\nprobe = \"0 s\"\n", "t.toml:2: clocks.probe: is zero"),
         ("[clocks]\nsocket_ping = \"0 s\"\n", "t.toml:2: clocks.socket_ping: is zero"),
         ("[limits]\njournal_bytes = \"1 GiB\"\n", "t.toml:2: limits.journal_bytes: is over journals_bytes"),

@@ -126,6 +126,12 @@ impl Tidegate {
         Tidegate::start(config, &["--upstream", &url, "--upstream-key", key])
     }
 
+    /// The same where another one has been.
+    pub(crate) fn before_at(listen: SocketAddr, upstream: SocketAddr, key: &str, config: &str) -> Self {
+        let (listen, url) = (listen.to_string(), format!("http://{upstream}"));
+        Tidegate::start_on(&listen, &[], config, &["--upstream", &url, "--upstream-key", key])
+    }
+
     /// A gateway whose upstreams stand in `config`.
     pub(crate) fn configured(config: &str) -> Self {
         Tidegate::start(config, &[])
@@ -142,9 +148,13 @@ impl Tidegate {
     }
 
     fn start_within(within: &[&str], config: &str, flags: &[&str]) -> Self {
+        Tidegate::start_on(FREE, within, config, flags)
+    }
+
+    fn start_on(listen: &str, within: &[&str], config: &str, flags: &[&str]) -> Self {
         let folder = Folder::new();
         let file = folder.write("tidegate.toml", config);
-        let common = ["serve", "--config", &file, "--listen", FREE, "--admin-listen", FREE];
+        let common = ["serve", "--config", &file, "--listen", listen, "--admin-listen", FREE];
         let mut child = command_within(within, &[&common[..], flags].concat())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -189,6 +199,16 @@ impl Tidegate {
     /// One request past the gateway, straight to the simulator.
     pub(crate) fn ask_simulator(&self, request: impl AsRef<[u8]>) -> Answer {
         Wire::to(self.simulator.unwrap()).ask(request)
+    }
+
+    /// Where its simulator listens.
+    pub(crate) fn simulator(&self) -> SocketAddr {
+        self.simulator.unwrap()
+    }
+
+    /// Where its simulator tells the truth.
+    pub(crate) fn truth_at(&self) -> SocketAddr {
+        self.truth.unwrap()
     }
 
     /// A page of the admin door.

@@ -9,7 +9,8 @@ use super::dialling::{Opened, closed};
 use super::shelf::{Grant, Protocol, Shelf, Slot};
 use super::{PoolParts, PoolRules};
 use crate::exchange::Counted;
-use crate::lane::Lane;
+use crate::lane::{Lane, Transport};
+use crate::socket::Sockets;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use std::future::poll_fn;
@@ -55,6 +56,8 @@ pub(crate) struct LanePool {
     pub(super) dial: Arc<dyn Dial>,
     pub(super) rules: PoolRules,
     pub(super) tasks: Tasks,
+    /// Its WebSockets, where they are spoken.
+    pub(super) sockets: Option<Arc<Sockets>>,
 }
 
 /// A place in the queue for slots; leaves it when dropped.
@@ -98,6 +101,7 @@ impl LanePool {
             dial: Arc::clone(&parts.dial),
             rules: parts.rules,
             tasks: parts.tasks.clone(),
+            sockets: (lane.transport() != Transport::Http).then(|| Sockets::new(lane, parts)),
         })
     }
 
@@ -118,9 +122,15 @@ impl LanePool {
         locked(&self.idle).retain(|idle| now.since(idle.since) < self.rules.idle_keep);
         self.shelf().sweep(now, self.rules.idle_keep);
         self.dial_as_needed();
+        if let Some(sockets) = &self.sockets {
+            sockets.sweep(now);
+        }
     }
 
     pub(super) fn close(&self) {
+        if let Some(sockets) = &self.sockets {
+            sockets.close();
+        }
         let mut shelf = self.shelf();
         shelf.closed = true;
         shelf.retire_all();

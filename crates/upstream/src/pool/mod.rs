@@ -8,6 +8,7 @@
 //! count as an attempt: its kept connection was closed by the other side before one byte of an
 //! answer, or the peer refused its stream, unread.
 
+mod asking;
 mod dialling;
 mod lane_pool;
 mod sending;
@@ -18,6 +19,7 @@ pub(crate) use shelf::Slot;
 
 use crate::exchange::{Exchange, ExchangeClocks, ExchangeError, Stage};
 use crate::lane::Lane;
+use crate::socket::Sockets;
 use bytes::Bytes;
 use lane_pool::Checkout;
 use std::sync::Arc;
@@ -29,7 +31,7 @@ use tidegate_wire::http::HeadWriter;
 
 /// Times one request goes out again because it was not taken up: a peer that is going away may
 /// refuse on a few connections in a row, one that refuses on more is broken.
-const UNSENT_MAX: u32 = 3;
+pub(crate) const UNSENT_MAX: u32 = 3;
 
 /// A pool's limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +45,18 @@ pub struct PoolRules {
     /// How long an HTTP/2 connection takes new streams, give or take a tenth: load balancers spread
     /// connections, not streams, so one that lives for ever pins its load to one machine.
     pub http2_age: Duration,
+    /// From the open connection to the answer that opens a WebSocket.
+    pub socket_start: Duration,
+    /// How long a WebSocket takes new streams, give or take a tenth.
+    pub socket_age: Duration,
+    /// Between two pings of ours on a WebSocket (design: 15 s); dead after two unanswered ones.
+    pub socket_ping: Duration,
+    /// From our close of a WebSocket to the peer's.
+    pub socket_close: Duration,
+    /// WebSockets that a lane keeps open on one thread, whether anybody asks or not.
+    pub socket_spares: usize,
+    /// Streams on one WebSocket to another Tidegate.
+    pub socket_streams: usize,
 }
 
 impl Default for PoolRules {
@@ -52,6 +66,12 @@ impl Default for PoolRules {
             idle_keep: Duration::from_secs(60),
             http2_start: Duration::from_secs(5),
             http2_age: Duration::from_secs(30 * 60),
+            socket_start: Duration::from_secs(5),
+            socket_age: Duration::from_secs(30 * 60),
+            socket_ping: Duration::from_secs(15),
+            socket_close: Duration::from_secs(5),
+            socket_spares: 1,
+            socket_streams: 100,
         }
     }
 }
@@ -64,6 +84,8 @@ pub struct Outgoing<'a> {
     pub target: &'a str,
     /// The body; `None` sends no length either.
     pub body: Option<Bytes>,
+    /// Whether it is a Messages request that asks for a stream.
+    pub is_stream: bool,
     /// Adds the header lines; host, credential and length are the lane's.
     pub lines: &'a (dyn Fn(&mut HeadWriter<'_>) + Sync),
     /// The clocks it runs under.
@@ -102,6 +124,11 @@ impl Pool {
         Pool { clock: parts.clock, lanes, tasks: parts.tasks }
     }
 
+    /// Begins to keep spare WebSockets open, on lanes that have any.
+    pub fn start(&self) {
+        self.lanes.iter().filter_map(|lane| lane.sockets.as_ref()).for_each(Sockets::start);
+    }
+
     /// Closes connections that were idle for too long; those too old take no new streams.
     pub fn sweep(&self, now: Moment) {
         self.lanes.iter().for_each(|lane| lane.sweep(now));
@@ -127,6 +154,13 @@ impl Pool {
         told: impl Fn(Stage),
     ) -> Result<Exchange, ExchangeError> {
         let lane = &self.lanes[lane];
+        if let Some(sockets) = &lane.sockets {
+            match asking::ask(&lane.lane, request) {
+                Ok(Some(ask)) => return sockets.exchange(request, &ask, &told).await,
+                Ok(None) => {}
+                Err(e) => return Err(ExchangeError::Broken(e)),
+            }
+        }
         let mut unsent = 0;
         let mut fresh = false;
         loop {

@@ -1,0 +1,347 @@
+//! A lane's WebSockets on one thread: `tidegate.v1` to another Tidegate, many streams over few
+//! sockets, or the simple dialect, a prompt at a time on each.
+//!
+//! | part | what it knows |
+//! |---|---|
+//! | `inbox` | what has come for one stream |
+//! | `link`, `driver` | one socket: as its users see it, and the task that owns it |
+//! | `many`, `single` | the two dialects |
+//! | `opening` | from nothing to an open socket |
+//! | `shelf` | which sockets there are, who gets a place on which, when one more is dialled |
+//!
+//! Above here nobody knows: an answer is a head and the bytes of Server-Sent Events. What certainly
+//! was not taken up goes out again over another socket, which does not count as an attempt.
+
+mod driver;
+mod inbox;
+mod link;
+mod many;
+mod opening;
+mod shelf;
+mod single;
+
+pub(crate) use link::{Ask, SocketStream};
+pub(crate) use shelf::SocketSlot;
+
+use crate::exchange::{Counted, Exchange, ExchangeError, Stage, Way};
+use crate::lane::{Lane, Transport};
+use crate::pool::{Outgoing, PoolParts, PoolRules, UNSENT_MAX};
+use opening::NotOpened;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use shelf::{Grant, Shelf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tidegate_base::Moment;
+use tidegate_transport::{ClientError, Clock, Dial, DialError, DialStage, Target, TaskKind, Tasks};
+use tokio::sync::{Notify, oneshot};
+
+const DIALLING: TaskKind = TaskKind {
+    name: "upstream socket dial",
+    on_cancel: "gives the socket up; nobody waits any more",
+    on_error: "those who wait are told; without them the next one waits 1 s, 2 s, 4 s ...",
+};
+
+const KEEPER: TaskKind = TaskKind {
+    name: "upstream socket keeper",
+    on_cancel: "ends; what is missing is dialled by whoever asks",
+    on_error: "cannot fail",
+};
+
+/// The WebSockets of one lane on one thread.
+pub(crate) struct Sockets {
+    lane: Arc<Lane>,
+    target: Target,
+    streams_max: usize,
+    streams: Gauge,
+    opened: Counter,
+    failed: Counter,
+    shelf: Mutex<Shelf>,
+    closing: Notify,
+    /// Tells the keeper that there may be something to dial later.
+    put_off: Notify,
+    clock: Clock,
+    dial: Arc<dyn Dial>,
+    rules: PoolRules,
+    tasks: Tasks,
+}
+
+/// A place in the queue; leaves it when dropped.
+struct Waiter<'a> {
+    sockets: &'a Sockets,
+    ticket: u64,
+    granted: oneshot::Receiver<Grant>,
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        self.sockets.shelf().leave(self.ticket);
+    }
+}
+
+/// Counts a dial under way, however it ends.
+struct Dialing<'a>(&'a Sockets);
+
+impl Drop for Dialing<'_> {
+    fn drop(&mut self) {
+        self.0.shelf().dialing -= 1;
+    }
+}
+
+fn failed(stage: DialStage, message: String) -> DialError {
+    DialError { stage, timed_out: false, message }
+}
+
+fn closed() -> DialError {
+    failed(DialStage::Connect, "the gateway is closing".to_owned())
+}
+
+impl Sockets {
+    /// None, for `lane`, on which WebSockets are spoken.
+    pub(crate) fn new(lane: &Arc<Lane>, parts: &PoolParts<'_>) -> Arc<Self> {
+        let (metrics, rules) = (parts.metrics, parts.rules);
+        let (busy, idle) = (metrics.lane_gauge(&lane.label, "busy"), metrics.lane_gauge(&lane.label, "idle"));
+        let streams_max = if lane.transport() == Transport::Tidegate { rules.socket_streams.max(1) } else { 1 };
+        let prng = parts.prng.fork(&format!("sockets {}", lane.label));
+        Arc::new(Sockets {
+            lane: Arc::clone(lane),
+            target: lane.socket_target(),
+            streams_max,
+            streams: metrics.lane_streams(&lane.label),
+            opened: metrics.connect_counter(&lane.label, "opened"),
+            failed: metrics.connect_counter(&lane.label, "failed"),
+            shelf: Mutex::new(Shelf::new(rules, streams_max, prng, busy, idle)),
+            closing: Notify::new(),
+            put_off: Notify::new(),
+            clock: parts.clock,
+            dial: Arc::clone(&parts.dial),
+            rules,
+            tasks: parts.tasks.clone(),
+        })
+    }
+
+    /// Never held while a slot, a grant or a link is dropped: that comes back here.
+    fn shelf(&self) -> MutexGuard<'_, Shelf> {
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins to keep spares open.
+    pub(crate) fn start(self: &Arc<Self>) {
+        if self.rules.socket_spares > 0 {
+            self.tasks.spawn(&KEEPER, Arc::clone(self).keep());
+        }
+    }
+
+    /// Dials what was put off, when its time has come.
+    async fn keep(self: Arc<Self>) {
+        let closing = self.closing.notified();
+        tokio::pin!(closing);
+        closing.as_mut().enable();
+        while !self.shelf().closed {
+            self.dial_now();
+            let due = self.shelf().dials_due(self.clock.now());
+            let later = async {
+                match due {
+                    Some(due) => self.clock.sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = &mut closing => return,
+                () = self.put_off.notified() => {}
+                () = later => {}
+            }
+        }
+    }
+
+    /// Begins the dials that are needed now, and leaves those of later to the keeper.
+    fn dial_as_needed(self: &Arc<Self>) {
+        self.dial_now();
+        if self.shelf().dials_due(self.clock.now()).is_some() {
+            self.put_off.notify_one();
+        }
+    }
+
+    fn dial_now(self: &Arc<Self>) {
+        let mut shelf = self.shelf();
+        for _ in 0..shelf.dials_needed(self.clock.now()) {
+            shelf.dialing += 1;
+            self.tasks.spawn(&DIALLING, Arc::clone(self).dialled());
+        }
+    }
+
+    async fn dialled(self: Arc<Self>) {
+        let dialing = Dialing(&self);
+        let closing = self.closing.notified();
+        tokio::pin!(closing);
+        closing.as_mut().enable();
+        if self.shelf().closed {
+            return;
+        }
+        let opened = tokio::select! {
+            biased;
+            () = &mut closing => return,
+            opened = self.open() => opened,
+        };
+        drop(dialing);
+        if opened.is_ok() { &self.opened } else { &self.failed }.inc();
+        match opened {
+            Ok((id, link)) => {
+                let added = self.shelf().add(id, link, self.clock.now());
+                if !added {
+                    let error = failed(DialStage::Socket, "it closed at once".to_owned());
+                    self.dial_failed(|| Grant::Failed(error.clone()));
+                }
+            }
+            Err(NotOpened::Failed(error)) => self.dial_failed(|| Grant::Failed(error.clone())),
+            Err(NotOpened::Refused(refusal)) => {
+                let refusal = Arc::new(refusal);
+                self.dial_failed(|| Grant::Refused(Arc::clone(&refusal)));
+            }
+        }
+        self.serve();
+        self.dial_as_needed();
+    }
+
+    fn dial_failed(&self, told: impl Fn() -> Grant) {
+        let mut shelf = self.shelf();
+        shelf.dial_failed(self.clock.now());
+        let waiters = shelf.failed_waiters();
+        drop(shelf);
+        for waiter in waiters {
+            // Whoever left in the meantime need not know.
+            let _ = waiter.send(told());
+        }
+    }
+
+    /// A socket takes no new streams, or is gone.
+    fn changed(self: &Arc<Self>, id: u64, gone: bool) {
+        if gone {
+            self.shelf().forget(id, self.clock.now());
+        }
+        self.serve();
+        self.dial_as_needed();
+    }
+
+    pub(crate) fn sweep(self: &Arc<Self>, now: Moment) {
+        self.shelf().sweep(now);
+        self.dial_as_needed();
+    }
+
+    /// Lets all sockets go, those in use when their last stream has ended; there will be no new ones.
+    pub(crate) fn close(&self) {
+        let mut shelf = self.shelf();
+        shelf.closed = true;
+        shelf.retire_all();
+        let waiters = shelf.all_waiters();
+        drop(shelf);
+        drop(waiters);
+        self.closing.notify_waiters();
+    }
+
+    /// A place, now or after waiting; or what a dial had to say.
+    async fn grant(self: &Arc<Self>) -> Grant {
+        if let Some(slot) = self.free_slot() {
+            self.dial_as_needed();
+            return Grant::Slot(slot);
+        }
+        let Some((ticket, granted)) = self.shelf().wait() else { return Grant::Failed(closed()) };
+        let mut waiter = Waiter { sockets: self, ticket, granted };
+        self.dial_as_needed();
+        match (&mut waiter.granted).await {
+            Ok(grant) => grant,
+            Err(_) => Grant::Failed(closed()),
+        }
+    }
+
+    fn free_slot(self: &Arc<Self>) -> Option<SocketSlot> {
+        let taken = self.shelf().take(self.clock.now());
+        taken.map(|(member, link)| SocketSlot {
+            link,
+            sockets: Arc::clone(self),
+            member,
+            _stream: Counted::new(&self.streams),
+        })
+    }
+
+    fn slot_freed(self: &Arc<Self>, member: u64) {
+        self.shelf().give_back(member, self.clock.now());
+        self.serve();
+    }
+
+    /// Gives free places to those who wait.
+    fn serve(self: &Arc<Self>) {
+        while self.shelf().has_waiters() {
+            let Some(slot) = self.free_slot() else { return };
+            let waiter = self.shelf().first_waiter();
+            // One who just left drops the slot, and that serves the next.
+            let _ = waiter.map(|waiter| waiter.send(Grant::Slot(slot)));
+        }
+    }
+
+    /// Sends `ask` over one of the sockets and reads the answer's head.
+    pub(crate) async fn exchange(
+        self: &Arc<Self>,
+        request: &Outgoing<'_>,
+        ask: &Ask,
+        told: &impl Fn(Stage),
+    ) -> Result<Exchange, ExchangeError> {
+        let mut unsent = 0;
+        loop {
+            told(Stage::Connecting);
+            let slot = match self.grant().await {
+                Grant::Slot(slot) => slot,
+                Grant::Failed(e) => return Err(ExchangeError::Dial(e)),
+                Grant::Refused(refusal) => {
+                    let way = Way::Said { body: refusal.body.clone() };
+                    return Ok(Exchange { head: refusal.head.clone(), way });
+                }
+            };
+            match self.send(slot, request, ask, told).await {
+                Err(ExchangeError::Broken(ClientError::Unsent)) if unsent < UNSENT_MAX => unsent += 1,
+                done => return done,
+            }
+        }
+    }
+
+    async fn send(
+        &self,
+        slot: SocketSlot,
+        request: &Outgoing<'_>,
+        ask: &Ask,
+        told: &impl Fn(Stage),
+    ) -> Result<Exchange, ExchangeError> {
+        let began = self.clock.now();
+        // Declared after the slot: whatever happens, the stream ends before its place is free.
+        let stream = Box::new(slot.link.begin(ask.clone()).map_err(ExchangeError::Broken)?);
+        let stall = request.clocks.upload_stall;
+        let sent = self.while_going_on(stream.sent(), || slot.link.progress().max(began) + stall).await;
+        if sent.is_none() {
+            // The connection takes nothing: nobody else should have to find out.
+            slot.link.retire();
+        }
+        sent.ok_or(ExchangeError::UploadStall)?.map_err(ExchangeError::Broken)?;
+        told(Stage::Sent);
+        let sent_at = self.clock.now();
+        // Who waits with the peer has its first byte when its turn has come.
+        let due = || match request.clocks.first_byte {
+            Some(span) => stream.waits_until().unwrap_or(sent_at).max(sent_at) + span,
+            None => Moment::NEVER,
+        };
+        let head = self.while_going_on(stream.read_head(), due).await;
+        let head = head.ok_or(ExchangeError::FirstByte)?.map_err(ExchangeError::Broken)?;
+        Ok(Exchange { head, way: Way::Socket { stream, _slot: slot } })
+    }
+
+    /// `future`'s answer, as long as `due`, which may move, has not passed.
+    async fn while_going_on<F: Future>(&self, future: F, due: impl Fn() -> Moment) -> Option<F::Output> {
+        tokio::pin!(future);
+        loop {
+            if let Some(done) = self.clock.by(due(), &mut future).await {
+                return Some(done);
+            }
+            if due() <= self.clock.now() {
+                return None;
+            }
+        }
+    }
+}
