@@ -60,5 +60,5 @@ pub use gateway::{Drained, Gateway, SetupError};
 pub use key::{KeyHash, KeyHashError};
 pub use settings::{
     ClientKey, Clocks, Concurrent, Conversations, Divergent, Keep, Limits, Organisation, QuotaByClass, Settings,
-    TenantSettings, Workspace,
+    Sockets, TenantSettings, Workspace,
 };

@@ -24,7 +24,9 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tables::{ClocksTable, DialTable, Format, LimitsTable, ListenTable, LogTable, PoolTable, QueueTable, RetryTable};
+use tables::{
+    ClocksTable, DialTable, Format, LimitsTable, ListenTable, LogTable, PoolTable, QueueTable, RetryTable, SocketsTable,
+};
 use tenant::{ClientKeyTable, TenantTable, client_key, tenants};
 use tidegate_base::Secret;
 use tidegate_gateway::{Organisation, Settings};
@@ -121,6 +123,7 @@ struct File {
     queue: QueueTable,
     retry: RetryTable,
     pool: PoolTable,
+    sockets: SocketsTable,
     conversations: ConversationsTable,
 }
 
@@ -161,6 +164,7 @@ impl Config {
         file.queue.over(&mut settings.schedule);
         file.retry.set(&mut settings.schedule.retry);
         file.pool.set(&mut settings.pool);
+        file.sockets.set(&mut settings.sockets);
         for (n, table) in file.organisation.iter().enumerate() {
             settings.organisations.push(organisation(&places, n, table, env)?);
         }

@@ -3,7 +3,7 @@
 use super::values::{Becomes, Size, Time, table};
 use std::net::SocketAddr;
 use std::time::Duration;
-use tidegate_gateway::{Clocks, Limits};
+use tidegate_gateway::{Clocks, Limits, Sockets};
 use tidegate_schedule::{RetryRules, Rules};
 use tidegate_transport::DialClocks;
 use tidegate_upstream::PoolRules;
@@ -46,6 +46,26 @@ table!(LimitsTable sets Limits {
     connection_streams: u32,
     passthrough_tokens: u64,
 });
+
+/// `[sockets]`. Not a table of quantities: its values are words.
+#[derive(serde::Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct SocketsTable {
+    origins: Option<Vec<String>>,
+    model: Option<String>,
+    max_tokens: Option<u64>,
+    echo: Option<bool>,
+}
+
+impl SocketsTable {
+    /// Sets what stands in the table over `sockets`.
+    pub(super) fn set(self, sockets: &mut Sockets) {
+        sockets.origins = self.origins.unwrap_or(std::mem::take(&mut sockets.origins));
+        sockets.model = self.model.unwrap_or(std::mem::take(&mut sockets.model));
+        sockets.max_tokens = self.max_tokens.unwrap_or(sockets.max_tokens);
+        sockets.echo = self.echo.unwrap_or(sockets.echo);
+    }
+}
 
 table!(RetryTable sets RetryRules {
     attempts_max: u32,
