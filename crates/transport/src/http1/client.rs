@@ -195,6 +195,12 @@ impl ClientConn {
         }
     }
 
+    /// The connection, and what was read of it behind the last answer, for whoever speaks something
+    /// else on it after a 101.
+    pub fn into_parts(self) -> (BoxIo, BytesMut) {
+        (self.io, self.read)
+    }
+
     /// Whether another request may be sent: the last answer was read to its end, nothing stray
     /// came after it, and both sides keep the connection.
     pub fn is_reusable(&self) -> bool {
