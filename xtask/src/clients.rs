@@ -14,7 +14,7 @@ use std::time::Duration;
 /// A suite takes some ten seconds.
 const SUITE_PATIENCE: Duration = Duration::from_secs(300);
 /// A server that is built starts at once; a busy machine may take its time.
-const READY_PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const READY_PATIENCE: Duration = Duration::from_secs(20);
 
 /// The majors of the Python SDK, as the names of their requirement files have them.
 const PYTHONS: [(&str, &str); 2] = [("2", "anthropic 2.x"), ("0", "anthropic 0.x")];
@@ -42,11 +42,16 @@ fn install_once(stamp: &Path, asked: &str, install: impl FnOnce() -> Result<(), 
 
 /// The interpreter of the environment with this major of the SDK.
 fn python_with(major: &str) -> Result<PathBuf, String> {
-    let place = process::target().join("clients").join(format!("python-{major}"));
-    let python = place.join("bin").join("python");
     let requirements = folder("python").join(format!("requirements-{major}.txt"));
-    let constraints = folder("python").join("constraints.txt");
-    let asked = format!("{}{}{}", place.display(), read(&requirements)?, read(&constraints)?);
+    environment(&format!("python-{major}"), &requirements, Some(&folder("python").join("constraints.txt")))
+}
+
+/// The interpreter of an environment of this name, with what the files ask for.
+pub(crate) fn environment(name: &str, requirements: &Path, constraints: Option<&Path>) -> Result<PathBuf, String> {
+    let place = process::target().join("clients").join(name);
+    let python = place.join("bin").join("python");
+    let bounds = constraints.map(read).transpose()?.unwrap_or_default();
+    let asked = format!("{}{}{bounds}", place.display(), read(requirements)?);
     let log = process::target().join("xtask").join("pip.log");
     install_once(&place.join("stamp"), &asked, || {
         let make = || {
@@ -56,8 +61,11 @@ fn python_with(major: &str) -> Result<PathBuf, String> {
         // Debian keeps the part of Python that makes environments in a package of its own.
         make().or_else(|_| process::install("python3-venv").and_then(|()| make()))?;
         let mut pip = process::command(&python);
-        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"]);
-        process::run_quietly(pip.arg(&requirements).arg("--constraint").arg(&constraints), &log)
+        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"]).arg(requirements);
+        if let Some(constraints) = constraints {
+            pip.arg("--constraint").arg(constraints);
+        }
+        process::run_quietly(&mut pip, &log)
     })?;
     Ok(python)
 }

@@ -4,7 +4,7 @@
 //! own closing line. What a part installs is kept, with a stamp, for the next run.
 
 use crate::process::{self, heading};
-use crate::{clients, instructions, readme, tidy, world};
+use crate::{autobahn, clients, instructions, readme, tidy, world};
 
 /// A part that can be run alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,15 +15,17 @@ enum Part {
     Readme,
     Python,
     TypeScript,
+    Autobahn,
 }
 
-const PARTS: [(&str, Part); 6] = [
+const PARTS: [(&str, Part); 7] = [
     ("tidy", Part::Tidy),
     ("rust", Part::Rust),
     ("instructions", Part::Instructions),
     ("readme", Part::Readme),
     ("python", Part::Python),
     ("typescript", Part::TypeScript),
+    ("autobahn", Part::Autobahn),
 ];
 
 /// What was asked for.
@@ -47,8 +49,9 @@ impl Wanted {
                 }
                 ["--only", name, rest @ ..] => {
                     let part = PARTS.iter().find(|(known, _)| known == name);
-                    let part = part
-                        .ok_or(format!("`{name}` is none of rust, instructions, tidy, readme, python, typescript"))?;
+                    let part = part.ok_or(format!(
+                        "`{name}` is none of rust, instructions, tidy, readme, python, typescript, autobahn"
+                    ))?;
                     wanted.only.push(part.1);
                     rest
                 }
@@ -80,6 +83,7 @@ fn run_part(part: Part, wanted: &Wanted) -> Result<(), String> {
         Part::Readme => readme::run(wanted.as_written),
         Part::Python => clients::python(),
         Part::TypeScript => clients::typescript(),
+        Part::Autobahn => autobahn::slice(),
     }
 }
 

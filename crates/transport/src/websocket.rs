@@ -13,6 +13,10 @@
 //! bound, by [`Socket::unwritten`]. Pongs are the exception: past [`PONGS_BYTES_MAX`] unwritten bytes
 //! a ping is left unanswered, so a peer that pings and does not read fills nothing.
 
+mod opening;
+
+pub use opening::{OpenError, Opening, open};
+
 use crate::clock::Clock;
 use crate::io::{BoxIo, poll_read_once, poll_write_all};
 use crate::scratch::with_scratch;
@@ -103,6 +107,10 @@ pub struct Socket {
     /// Where masks come from; a server sends none.
     masks: Option<Prng>,
     state: State,
+    /// A broken rule behind messages that were just shown: their owner may answer them first.
+    broken: Option<Violation>,
+    /// Whether this poll has shown a message.
+    shown: bool,
     next_ping: Moment,
     unanswered: u32,
     timer: Option<Pin<Box<Sleep>>>,
@@ -127,6 +135,8 @@ impl Socket {
             taken: 0,
             masks: (rules.read.role == Role::Client).then_some(prng),
             state: State::Open,
+            broken: None,
+            shown: false,
             next_ping: now + rules.ping,
             unanswered: 0,
             timer: None,
@@ -207,6 +217,7 @@ impl Socket {
         take: &mut dyn FnMut(Message<'_>),
     ) -> Poll<Over> {
         let now = self.clock.now();
+        self.shown = false;
         if reads && let Poll::Ready(over) = self.poll_read(cx, now, take) {
             return Poll::Ready(over);
         }
@@ -226,11 +237,18 @@ impl Socket {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>, now: Moment, take: &mut dyn FnMut(Message<'_>)) -> Poll<Over> {
+        if let Some(violation) = self.broken.take() {
+            self.violated(violation, now);
+            return Poll::Pending;
+        }
         if !self.early.is_empty() {
             let mut early = std::mem::take(&mut self.early);
             self.take_in(&mut early, now, take);
         }
         for _ in 0..READS_IN_A_ROW {
+            if self.broken.is_some() {
+                break;
+            }
             if matches!(self.state, State::Closed { .. } | State::Failed(_)) {
                 return Poll::Pending;
             }
@@ -261,12 +279,17 @@ impl Socket {
             let used = match step {
                 Ok(step) => {
                     if let Some(event) = step.event {
+                        self.shown |= matches!(event, Event::Text(_) | Event::Binary(_));
                         self.heard(event, take);
                     }
                     step.used
                 }
                 Err(violation) => {
-                    self.violated(violation, now);
+                    if self.shown && self.is_open() {
+                        self.broken = Some(violation);
+                    } else {
+                        self.violated(violation, now);
+                    }
                     bytes.len()
                 }
             };
