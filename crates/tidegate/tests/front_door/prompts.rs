@@ -135,10 +135,11 @@ fn whoever_leaves_takes_its_prompt_along() {
 #[test]
 fn echo_is_spoken_only_where_it_is_switched_on() {
     let teller = Teller::of(1, Duration::ZERO);
-    let refused = teller.gateway("").open(DOOR, &["tidegate.echo"], &[]).err().unwrap();
-    assert_eq!((refused.status, &*refused.code()), (400, "invalid_upgrade"));
+    let door = format!("{DOOR}?echo=true");
+    let refused = teller.gateway("").open(&door, &[], &[]).err().unwrap();
+    assert_eq!((refused.status, &*refused.code()), (400, "invalid_query"));
     let tidegate = teller.gateway("[sockets]\necho = true\n");
-    let mut socket = tidegate.open(DOOR, &["tidegate.echo"], &[]).map_err(|a| a.text()).unwrap();
+    let mut socket = tidegate.open(&door, &[], &[]).map_err(|a| a.text()).unwrap();
     socket.send_frame(Opcode::Text, "äöü".as_bytes());
     socket.send_frame(Opcode::Binary, &[0, 255]);
     assert_eq!(socket.next(), Heard::Text("äöü".to_owned()));
