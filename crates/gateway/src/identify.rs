@@ -8,6 +8,7 @@ use crate::connection::Peer;
 use crate::key::KeyHash;
 use crate::memory::Wish;
 use crate::settings::{Clocks, Settings};
+use crate::streams;
 use crate::tenants::{NOBODY, OWN, Tenant, Tenants};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -144,7 +145,7 @@ pub(crate) fn identify(keys: &Keys, head: &RequestHead, peer: &Peer, now: Moment
                 let at = at.ok_or_else(|| wrong("the name of an organisation that Tidegate is configured with"))?;
                 organisation = Some(OrgId(at as u32));
             }
-            "resume" => resume = meaning(Resume::WORDS, value).ok_or_else(|| wrong("`off`, `memory` or `durable`"))?,
+            "resume" => resume = streams::class(value)?,
             "recover" => {
                 recover = meaning(Recover::WORDS, value).ok_or_else(|| wrong("`never`, `restart` or `continue`"))?;
             }
@@ -246,6 +247,7 @@ mod tests {
             ("tidegate-priority", "high"),
             ("tidegate-deadline-ms", "0"),
             ("tidegate-resume", "yes"),
+            ("tidegate-resume", "durable"),
             ("tidegate-organisation", "east"),
             ("tidegate-typo", "1"),
         ] {

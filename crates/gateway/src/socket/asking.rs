@@ -8,7 +8,6 @@ use crate::plane::Plane;
 use crate::streams::{self, Hosting, Reader};
 use bytes::Bytes;
 use std::sync::Arc;
-use tidegate_wire::dialect::words::{Resume, meaning};
 use tidegate_wire::http::Headers;
 use tidegate_wire::request::MessagesRequest;
 
@@ -35,11 +34,7 @@ pub(super) fn ask(plane: &Arc<Plane>, opened: &Opened, body: &[u8], headers: &He
     let version = (!headers.has("anthropic-version")).then_some(("anthropic-version", VERSION));
     let text = |(name, value)| Some((std::str::from_utf8(name).ok()?, std::str::from_utf8(value).ok()?));
     let head = request(&opened.pass, headers.iter().filter_map(text).chain(version))?;
-    let word = headers.text("tidegate-resume").unwrap_or("off");
-    let class = meaning(Resume::WORDS, word).ok_or_else(|| {
-        let name = "tidegate-resume".to_owned();
-        Trouble::Header { name, expected: "`off`, `memory` or `durable`" }
-    })?;
+    let class = streams::class(headers.text("tidegate-resume").unwrap_or("off"))?;
     streams::host(
         plane,
         Hosting {

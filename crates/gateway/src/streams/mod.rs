@@ -13,7 +13,8 @@
 //! |---|---|---|---|
 //! | plain | one socket, as it comes; what is read is dropped | its upstream is cancelled at once | gone |
 //! | memory | anybody of its tenant, from any cursor | cancelled after the detach grace | kept for a while |
-//! | durable | the same, also after a restart | the same | the same, in the store |
+//!
+//! (*Durable*, which outlives the process, is refused in this version.)
 //!
 //! A plain stream over HTTP has none of this: it goes straight from upstream to connection.
 //!
@@ -42,6 +43,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tidegate_base::{ByteBudget, Moment, StreamId};
 use tidegate_journal::Cursor;
+use tidegate_wire::dialect::words::{Resume, meaning};
 
 /// What can be the matter with a stream that is asked for again; rows of the table in `answer`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +68,14 @@ impl From<StreamTrouble> for Trouble {
     fn from(trouble: StreamTrouble) -> Self {
         Trouble::Stream(trouble)
     }
+}
+
+/// What `tidegate-resume` asks for. Nothing is promised that is not kept: a log in memory does not
+/// outlive the process.
+pub(crate) fn class(word: &str) -> Result<Resume, Trouble> {
+    let class = meaning(Resume::WORDS, word).filter(|class| *class != Resume::Durable);
+    let expected = "`off` or `memory`; durable streams are not in this version";
+    class.ok_or_else(|| Trouble::Header { name: "tidegate-resume".to_owned(), expected })
 }
 
 /// Every stream that can be asked for again.
