@@ -1,4 +1,5 @@
-//! The load generator: asks a Claude-compatible endpoint over HTTP/1.1 and says how it held up.
+//! The load generator: asks a Claude-compatible endpoint over HTTP/1.1 or WebSockets and says how it
+//! held up.
 //! Beside it [`churn`]: crowds of clients that come, go, dawdle and leave, over HTTP/2 too, for a
 //! look at what an endpoint holds on to.
 //!
@@ -20,6 +21,7 @@
 //!
 //! This room never prints; it returns text or writes into what it is given.
 
+mod chart;
 mod churn;
 mod cpu;
 mod failure;
@@ -33,13 +35,15 @@ mod report;
 mod request;
 mod retry;
 mod run;
+mod socket;
 mod table;
 mod tally;
 mod turnstile;
 mod watch;
 mod worker;
 
-pub use churn::{Bounds, ChurnReport, Crowd, CrowdCount, Manner, churn, churn_here};
+pub use chart::{Bar, Panel, chart};
+pub use churn::{Bounds, ChurnReport, Crowd, CrowdCount, Manner, OneLeaves, churn, churn_here};
 pub use failure::Errors;
 pub use idle::IdleClients;
 pub use latency::Percentiles;

@@ -3,6 +3,7 @@
 mod ask;
 mod bench;
 mod chat;
+mod compare;
 mod conversations;
 mod key;
 mod page;
@@ -13,7 +14,9 @@ mod scratch;
 mod serve;
 mod simulate;
 mod soak;
+mod sockets;
 mod stage;
+mod storm;
 
 use crate::cli::{Cli, Command, Key};
 use crate::config::Config;

@@ -21,6 +21,7 @@ mod operators;
 mod owners;
 mod peers;
 mod process;
+mod proofs;
 mod quota;
 mod secrets;
 mod smuggling;

@@ -8,18 +8,18 @@ use std::time::Duration;
 
 /// What Tidegate says it holds for others.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Held {
-    pub(super) streams: f64,
-    pub(super) waiting: f64,
-    pub(super) leases: f64,
-    pub(super) body_bytes: f64,
-    pub(super) backlog_bytes: f64,
-    pub(super) clients: f64,
+pub(in crate::commands) struct Held {
+    pub(in crate::commands) streams: f64,
+    pub(in crate::commands) waiting: f64,
+    pub(in crate::commands) leases: f64,
+    pub(in crate::commands) body_bytes: f64,
+    pub(in crate::commands) backlog_bytes: f64,
+    pub(in crate::commands) clients: f64,
     /// Connections to upstreams: in use, and kept for the next request.
-    pub(super) busy: f64,
-    pub(super) kept: f64,
+    pub(in crate::commands) busy: f64,
+    pub(in crate::commands) kept: f64,
     /// Leases that were lost, ever.
-    pub(super) leaked: f64,
+    pub(in crate::commands) leaked: f64,
 }
 
 impl Held {
@@ -46,7 +46,7 @@ impl Held {
     }
 
     /// What has to be zero when nobody asks for anything, by name.
-    pub(super) fn to_be_zero(self) -> [(&'static str, f64); 8] {
+    pub(in crate::commands) fn to_be_zero(self) -> [(&'static str, f64); 8] {
         [
             ("streams", self.streams),
             ("waiting requests", self.waiting),
@@ -62,27 +62,27 @@ impl Held {
 
 /// One look.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Sample {
+pub(in crate::commands) struct Sample {
     /// Since the load began.
-    pub(super) at: Duration,
+    pub(in crate::commands) at: Duration,
     /// Bytes, as proportional set size.
-    pub(super) memory: f64,
-    pub(super) threads: usize,
-    pub(super) files: usize,
+    pub(in crate::commands) memory: f64,
+    pub(in crate::commands) threads: usize,
+    pub(in crate::commands) files: usize,
     /// Processor time since the process began.
-    pub(super) cpu: Duration,
-    pub(super) held: Held,
+    pub(in crate::commands) cpu: Duration,
+    pub(in crate::commands) held: Held,
 }
 
 /// Looks at one process of Tidegate.
-pub(super) struct Eye {
-    pub(super) pid: u32,
-    pub(super) admin: SocketAddr,
+pub(in crate::commands) struct Eye {
+    pub(in crate::commands) pid: u32,
+    pub(in crate::commands) admin: SocketAddr,
 }
 
 impl Eye {
     /// A look. The kernel is asked first: the question to the admin port is itself a file.
-    pub(super) fn look(&self, at: Duration, process: &mut Process) -> Result<Sample, Failed> {
+    pub(in crate::commands) fn look(&self, at: Duration, process: &mut Process) -> Result<Sample, Failed> {
         let seen = || {
             let (memory, cpu) = (proc::memory(&[self.pid])? as f64, proc::cpu(&[self.pid])?);
             Some(Sample {
