@@ -221,6 +221,25 @@ pub enum BenchCommand {
     Storm(Storm),
     /// Hold many WebSockets open at once, each with a stream; some stop reading.
     Sockets(Sockets),
+    /// Read streams in pieces, from random cursors, and compare them with what was produced.
+    Resume(Resume),
+}
+
+/// `tidegate bench resume`
+#[derive(Args, Debug)]
+pub struct Resume {
+    /// Streams to read.
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pub streams: u64,
+    /// Readers at once.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=2_000))]
+    pub readers: u16,
+    /// Who loses what, where.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Write the result to this file as a page for docs/measurements.
+    #[arg(long, value_name = "FILE")]
+    pub markdown: Option<PathBuf>,
 }
 
 /// `tidegate bench sockets`

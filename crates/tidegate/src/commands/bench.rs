@@ -66,6 +66,7 @@ pub(super) fn run(flags: &Bench) -> Result<(), Failed> {
         Some(BenchCommand::Compare(flags)) => return super::compare::run(flags),
         Some(BenchCommand::Storm(flags)) => return super::storm::run(flags),
         Some(BenchCommand::Sockets(flags)) => return super::sockets::run(flags),
+        Some(BenchCommand::Resume(flags)) => return super::resume::run(flags),
         Some(BenchCommand::Conversations(flags)) => return super::conversations::run(flags),
         None => {}
     }

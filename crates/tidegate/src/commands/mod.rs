@@ -10,6 +10,7 @@ mod page;
 mod peers;
 mod proc;
 mod quota;
+mod resume;
 mod scratch;
 mod serve;
 mod simulate;

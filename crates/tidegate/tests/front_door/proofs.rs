@@ -1,4 +1,4 @@
-//! `bench compare`, `bench storm` and `bench sockets` from outside: short ones with everything in them.
+//! `bench compare`, `storm`, `sockets` and `resume` from outside: short ones with everything in them.
 
 use crate::process::{Folder, Tidegate, command, eventually};
 use std::process::Stdio;
@@ -76,4 +76,19 @@ fn sockets_are_held_open_beside_some_that_stop_reading() {
         assert!(cells[2].replace(',', "").parse::<f64>().unwrap() > 300.0, "{out}");
     }
     assert!(out.contains("too few to judge"), "{out}");
+}
+
+#[test]
+fn streams_are_read_in_pieces_and_are_what_was_produced() {
+    let folder = Folder::new();
+    let page = folder.path("resume.md");
+    let (good, out, err) = run(&["bench", "resume", "--streams", "300", "--readers", "20", "--markdown", &page]);
+    assert!(good && out.contains("verdict: passed") && out.contains("- 0 wrong"), "{out}{err}");
+    let count = |what: &str| -> u64 {
+        let line = out.lines().find(|line| line.contains(what)).unwrap_or_else(|| panic!("{what}: {out}"));
+        line.trim_start_matches("- ").split(' ').next().unwrap().replace(',', "").parse().unwrap()
+    };
+    assert!(count("streams whole") > 100 && count("broken off upstream") > 10, "{out}");
+    assert!(count("taken up again") > 300, "{out}");
+    assert!(std::fs::read_to_string(&page).unwrap().contains("verdict: passed"));
 }
