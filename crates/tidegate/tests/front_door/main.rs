@@ -20,6 +20,7 @@ mod offered;
 mod operators;
 mod owners;
 mod peers;
+mod phases;
 mod process;
 mod proofs;
 mod quota;
