@@ -275,11 +275,9 @@ mod tests {
     }
 
     fn half(name: &'static str, gap_p99: f64, ping_p99: f64, pings: u64) -> Half {
-        let report = Report {
-            event_gap_ms: Percentiles { count: 1, p99: gap_p99, ..Percentiles::default() },
-            ping_gap_ms: Percentiles { count: pings, p99: ping_p99, ..Percentiles::default() },
-            ..Report::default()
-        };
+        let mut report = Report::default();
+        report.event_gap_ms = Percentiles { count: 1, p99: gap_p99, ..Percentiles::default() };
+        report.ping_gap_ms = Percentiles { count: pings, p99: ping_p99, ..Percentiles::default() };
         Half { name, report, memory: 0 }
     }
 
