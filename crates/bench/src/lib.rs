@@ -1,4 +1,5 @@
-//! The load generator: asks a Claude-compatible endpoint over HTTP/1.1 and says how it held up.
+//! The load generator: asks a Claude-compatible endpoint over HTTP/1.1 or WebSockets and says how it
+//! held up.
 //! Beside it [`churn`]: crowds of clients that come, go, dawdle and leave, over HTTP/2 too, for a
 //! look at what an endpoint holds on to.
 //!
@@ -20,6 +21,7 @@
 //!
 //! This room never prints; it returns text or writes into what it is given.
 
+mod chart;
 mod churn;
 mod cpu;
 mod failure;
@@ -31,15 +33,18 @@ mod plan;
 mod progress;
 mod report;
 mod request;
+mod resume;
 mod retry;
 mod run;
+mod socket;
 mod table;
 mod tally;
 mod turnstile;
 mod watch;
 mod worker;
 
-pub use churn::{Bounds, ChurnReport, Crowd, CrowdCount, Manner, churn, churn_here};
+pub use chart::{Bar, Panel, chart};
+pub use churn::{Bounds, ChurnReport, Crowd, CrowdCount, Manner, OneLeaves, churn, churn_here};
 pub use failure::Errors;
 pub use idle::IdleClients;
 pub use latency::Percentiles;
@@ -47,5 +52,6 @@ pub use mix::{Class, Mix};
 pub use plan::{Arrival, BenchError, Mode, Plan};
 pub use progress::{Progress, ProgressView};
 pub use report::{ClassReport, GeneratorCost, Report};
+pub use resume::{ResumeReport, Resuming, resume};
 pub use run::{run, run_here};
 pub use table::side_by_side;

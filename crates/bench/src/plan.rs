@@ -27,14 +27,18 @@ pub enum Mode {
     Json,
     /// `stream: true`: Server-Sent Events.
     Sse,
+    /// `stream: true` over a WebSocket, in the dialect `tidegate.v1`: a socket for each connection,
+    /// one request after another on it. Headers that have no place in a frame are not sent.
+    Socket,
 }
 
 impl Mode {
-    /// Its name in reports: `json` or `sse`.
+    /// Its name in reports: `json`, `sse` or `websocket`.
     pub fn name(self) -> &'static str {
         match self {
             Mode::Json => "json",
             Mode::Sse => "sse",
+            Mode::Socket => "websocket",
         }
     }
 }
@@ -63,7 +67,7 @@ impl Arrival {
 pub struct Plan {
     /// Where: `http[s]://host[:port][/prefix]`; `/v1/messages` is added unless it is there.
     pub url: String,
-    /// JSON or SSE (default: SSE).
+    /// JSON, SSE or a WebSocket (default: SSE).
     pub mode: Mode,
     /// Connections, and so requests under way, at most (default: 16).
     pub concurrency: usize,

@@ -97,6 +97,8 @@ pub struct Report {
     pub event_gap_ms: Percentiles,
     /// From when an event says it was sent until it was read, of plans with `stamps`.
     pub transit_ms: Percentiles,
+    /// From one ping of the endpoint's to the next on the same WebSocket.
+    pub ping_gap_ms: Percentiles,
     /// To the end of an answer that was whole and sound.
     pub total_ms: Percentiles,
     /// What the generator cost; `None` where the machine does not tell.
@@ -157,6 +159,7 @@ impl Report {
             first_content_ms: tally.first_content.percentiles(),
             event_gap_ms: tally.event_gap.percentiles(),
             transit_ms: tally.transit.percentiles(),
+            ping_gap_ms: tally.ping_gap.percentiles(),
             total_ms: tally.total.percentiles(),
             generator,
         }
@@ -227,6 +230,7 @@ impl Report {
             "first_content_ms": self.first_content_ms.json(),
             "event_gap_ms": self.event_gap_ms.json(),
             "transit_ms": self.transit_ms.json(),
+            "ping_gap_ms": self.ping_gap_ms.json(),
             "total_ms": self.total_ms.json(),
             "classes": self.classes.iter().map(|class| json!({
                 "name": class.name,

@@ -8,10 +8,12 @@ use std::fmt::Write;
 use std::sync::Arc;
 use tidegate_base::{Prng, Secret};
 use tidegate_transport::{HttpOffer, Target};
-use tidegate_wire::http::{HeadWriter, is_hop_by_hop};
+use tidegate_wire::dialect::tidegate_v1::{ClientFrame, Create};
+use tidegate_wire::http::{HeadWriter, Headers, is_hop_by_hop};
 
 const API_VERSION: &[u8] = b"2023-06-01";
 const PATH: &str = "/v1/messages";
+const STREAM_PATH: &str = "/v1/stream";
 /// `content-length: `, twenty digits, and the blank line.
 const LENGTH_LINE_BYTES_MAX: usize = 40;
 /// Words of a made-up prompt; short ones, so that a length in bytes can be met closely.
@@ -34,7 +36,7 @@ impl Form {
     /// The form of what `plan` describes, with a key and with header lines besides the plan's own.
     pub(crate) fn of(plan: &Plan, key: Option<&Secret>, more: &[(String, String)]) -> Result<Self, BenchError> {
         let (target, authority, path) = address(&plan.url)?;
-        let accept: &[u8] = if plan.mode == Mode::Sse { b"text/event-stream" } else { b"application/json" };
+        let accept: &[u8] = if plan.mode != Mode::Json { b"text/event-stream" } else { b"application/json" };
         let key = key.map(|key| key.expose().as_bytes());
         let extra = || plan.headers.iter().chain(more);
         let has = |name: &str| extra().any(|(n, _)| n.eq_ignore_ascii_case(name));
@@ -107,6 +109,31 @@ impl Request {
         request
     }
 
+    /// What opens a WebSocket for it and others like it: host, path with query, credentials. The path
+    /// is that of the door for streams beside the one for messages.
+    pub(crate) fn opening(&self) -> (String, String, Vec<(&str, &[u8])>) {
+        let uri = &self.form.uri;
+        let host = uri.authority().map(|a| a.as_str().to_owned()).unwrap_or_default();
+        let target = match uri.path().strip_suffix(PATH) {
+            Some(prefix) => format!("{prefix}{STREAM_PATH}"),
+            None => STREAM_PATH.to_owned(),
+        };
+        let lines = ["x-api-key", "authorization"];
+        let lines = lines.into_iter().filter_map(|name| Some((name, self.form.fields.get(name)?.as_bytes())));
+        (host, target, lines.collect())
+    }
+
+    /// The frame that asks for it over a WebSocket, under the name `id`; header lines that have no
+    /// place in a frame are left out.
+    pub(crate) fn frame(&self, id: &str) -> Option<Vec<u8>> {
+        let lines = self.form.fields.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        let headers = Headers::from_pairs(lines);
+        let create = Create::of_http(id, std::str::from_utf8(&self.body).ok()?, &headers).ok()?;
+        let mut frame = Vec::with_capacity(self.body.len() + 128);
+        ClientFrame::Create(Box::new(create)).write(&mut frame);
+        Some(frame)
+    }
+
     /// The head, in a buffer of its own with room for a short body behind it.
     pub(crate) fn head(&self) -> BytesMut {
         let room = if self.body.len() <= 16 * 1024 { self.body.len() } else { 0 };
@@ -123,7 +150,7 @@ pub(crate) fn body(plan: &Plan, prompt_bytes: usize, seed: u64) -> Bytes {
     let body = json!({
         "model": plan.model,
         "max_tokens": plan.max_tokens,
-        "stream": plan.mode == Mode::Sse,
+        "stream": plan.mode != Mode::Json,
         "messages": [{"role": "user", "content": prompt(prompt_bytes, seed)}],
     });
     Bytes::from(body.to_string())
@@ -238,6 +265,24 @@ mod tests {
         );
         assert_eq!((field("x-api-key"), field("anthropic-version"), field("host")), (Some("sk"), Some("x"), None));
         assert_eq!(field("content-length"), Some(request.body.len().to_string().as_str()));
+    }
+
+    #[test]
+    fn over_a_socket_it_is_a_frame_and_the_credentials_open_it() {
+        let mut plan = Plan::new("https://a:1/x/v1/messages?beta=true");
+        (plan.key, plan.mode) = (Some(Secret::new("sk")), Mode::Socket);
+        plan.headers = vec![("tidegate-resume".into(), "memory".into()), ("simulate".into(), "chars=9".into())];
+        let request = Request::of(&plan).unwrap();
+        let (host, target, lines) = request.opening();
+        assert_eq!((host.as_str(), target.as_str()), ("a:1", "/x/v1/stream"));
+        assert_eq!(lines, [("x-api-key", b"sk".as_slice())]);
+        let frame: serde_json::Value = serde_json::from_slice(&request.frame("7").unwrap()).unwrap();
+        assert_eq!(
+            (&frame["type"], &frame["id"], &frame["resume"]),
+            (&"message.create".into(), &"7".into(), &"memory".into())
+        );
+        assert_eq!(frame["request"]["max_tokens"], 256);
+        assert_eq!(frame.get("simulate"), None);
     }
 
     #[test]

@@ -43,6 +43,7 @@ pub(crate) struct Tally {
     pub(crate) first_content: Latency,
     pub(crate) event_gap: Latency,
     pub(crate) transit: Latency,
+    pub(crate) ping_gap: Latency,
     pub(crate) total: Latency,
     /// When the last request ended.
     pub(crate) last_end: Moment,
@@ -73,6 +74,7 @@ impl Tally {
             first_content: Latency::new(),
             event_gap: Latency::new(),
             transit: Latency::new(),
+            ping_gap: Latency::new(),
             total: Latency::new(),
             last_end: Moment::ZERO,
         }
@@ -187,6 +189,7 @@ impl Tally {
             (&mut self.first_content, &more.first_content),
             (&mut self.event_gap, &more.event_gap),
             (&mut self.transit, &more.transit),
+            (&mut self.ping_gap, &more.ping_gap),
             (&mut self.total, &more.total),
         ] {
             slot.add(by);

@@ -14,6 +14,7 @@ use crate::mix::{Drawn, Requests};
 use crate::plan::{Mode, Plan};
 use crate::request::Request;
 use crate::retry::{self, Advice};
+use crate::socket::SocketConn;
 use crate::tally::Tally;
 use crate::turnstile::Turnstile;
 use crate::watch::{Brought, StreamWatch};
@@ -59,6 +60,10 @@ pub(crate) struct Share {
     pub(crate) tally: Arc<Mutex<Tally>>,
     /// Connections that may be used again; never more than there are tasks.
     idle: Mutex<Vec<ClientConn>>,
+    /// The same, of WebSockets.
+    idle_sockets: Mutex<Vec<SocketConn>>,
+    /// What masks of WebSockets are made of.
+    masks: Mutex<Prng>,
 }
 
 impl Share {
@@ -87,6 +92,8 @@ impl Share {
             turnstile: Mutex::new(turnstile),
             tally,
             idle: Mutex::new(Vec::new()),
+            idle_sockets: Mutex::new(Vec::new()),
+            masks: Mutex::new(Prng::new(plan.seed).fork(&format!("masks {thread}"))),
         }
     }
 
@@ -197,6 +204,9 @@ impl<'a> Worker<'a> {
 
     async fn exchange(&mut self, request: &Request, class: usize, start: Moment) -> Result<(), Failure> {
         let share = self.share;
+        if share.mode == Mode::Socket {
+            return self.over_socket(request, class, start).await;
+        }
         let mut conn = self.connection(request).await?;
         let broken = |e: ClientError| Failure::of(&e);
         let sent = conn.send(request.head(), request.body.clone(), || {}).await.map_err(broken)?;
@@ -208,7 +218,7 @@ impl<'a> Worker<'a> {
         }
         match (head.status, share.mode) {
             (200, Mode::Sse) => self.read_stream(&mut conn, &head, class, start).await?,
-            (200, Mode::Json) => self.read_message(&mut conn).await?,
+            (200, _) => self.read_message(&mut conn).await?,
             (status, _) => {
                 self.read_body(&mut conn).await?;
                 let error = ErrorBody::read(&self.body);
@@ -233,6 +243,65 @@ impl<'a> Worker<'a> {
         let took = self.share.clock.now().since(began);
         self.share.tally(|t| t.connected(took));
         Ok(ClientConn::new(dialled.io))
+    }
+
+    /// A kept socket that is still good, else a new one.
+    async fn socket(&self, request: &Request) -> Result<SocketConn, Failure> {
+        let share = self.share;
+        loop {
+            let kept = share.idle_sockets.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let Some(mut kept) = kept else { break };
+            if kept.is_good().await {
+                return Ok(kept);
+            }
+        }
+        let began = share.clock.now();
+        let dialled = share.dial.dial(request.target()).await.map_err(|_| Failure::Connect)?;
+        let masks = {
+            let mut masks = share.masks.lock().unwrap_or_else(PoisonError::into_inner);
+            let label = masks.next_u64();
+            masks.fork(&label.to_string())
+        };
+        let opened = SocketConn::open(dialled.io, request, share.clock, masks).await?;
+        let took = share.clock.now().since(began);
+        share.tally(|t| t.connected(took));
+        Ok(opened)
+    }
+
+    async fn over_socket(&mut self, request: &Request, class: usize, start: Moment) -> Result<(), Failure> {
+        let share = self.share;
+        let mut socket = self.socket(request).await?;
+        socket.ask(request)?;
+        let mut watch = StreamWatch::new();
+        let ended = loop {
+            let look = socket.look(&mut watch).await;
+            let age = look.at.since(start);
+            share.tally(|t| {
+                if look.opened {
+                    t.answered(200, age);
+                }
+                t.brought(class, &look.brought, age);
+                if let Some(gap) = look.ping_gap {
+                    t.ping_gap.record(gap);
+                }
+            });
+            match look.ended {
+                Some(_) if watch.is_rotten() => break Err(Failure::Malformed),
+                Some(ended) => break ended,
+                None => {}
+            }
+        };
+        let tap = watch.tap();
+        self.output_tokens = tap.usage.output;
+        share.tally(|t| {
+            t.said(&tap.usage, tap.stop_reason.as_deref());
+            t.truncated_streams += u64::from(matches!(ended, Err(Failure::Reset | Failure::Truncated)));
+        });
+        ended?;
+        if share.keep_alive {
+            share.idle_sockets.lock().unwrap_or_else(PoisonError::into_inner).push(socket);
+        }
+        Ok(())
     }
 
     async fn read_stream(

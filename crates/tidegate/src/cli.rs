@@ -191,6 +191,8 @@ pub enum BenchMode {
     Json,
     /// Streams.
     Sse,
+    /// Streams over WebSockets.
+    Websocket,
 }
 
 /// Who meets the quota in `bench --scenario`.
@@ -213,6 +215,108 @@ pub enum BenchCommand {
     Soak(Soak),
     /// Measure what conversations cost and what they save.
     Conversations(BenchConversations),
+    /// Measure REST, SSE and WebSockets side by side, at an endpoint or at a Tidegate of its own.
+    Compare(Compare),
+    /// Let a great many clients leave or cancel at random, and see what is left behind.
+    Storm(Storm),
+    /// Hold many WebSockets open at once, each with a stream; some stop reading.
+    Sockets(Sockets),
+    /// Read streams in pieces, from random cursors, and compare them with what was produced.
+    Resume(Resume),
+}
+
+/// `tidegate bench resume`
+#[derive(Args, Debug)]
+pub struct Resume {
+    /// Streams to read.
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pub streams: u64,
+    /// Readers at once.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=2_000))]
+    pub readers: u16,
+    /// Who loses what, where.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Write the result to this file as a page for docs/measurements.
+    #[arg(long, value_name = "FILE")]
+    pub markdown: Option<PathBuf>,
+}
+
+/// `tidegate bench sockets`
+#[derive(Args, Debug)]
+pub struct Sockets {
+    /// WebSockets, each with a stream.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u16).range(1..=20_000))]
+    pub clients: u16,
+    /// Besides them, such that stop reading, in the second half.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u16).range(1..=5_000))]
+    pub stopped: u16,
+    /// How long each half is measured; a heartbeat comes every 15 s.
+    #[arg(long, default_value = "90 s")]
+    pub duration: Span,
+    /// Milliseconds between two events of a stream.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub event_ms: u32,
+    /// Write the result to this file as a page for docs/measurements.
+    #[arg(long, value_name = "FILE")]
+    pub markdown: Option<PathBuf>,
+}
+
+/// `tidegate bench storm`
+#[derive(Args, Debug)]
+pub struct Storm {
+    /// How many have to leave.
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pub cancels: u64,
+    /// Clients at once, of all ways together.
+    #[arg(long, default_value_t = 240, value_parser = clap::value_parser!(u16).range(6..=9_000))]
+    pub clients: u16,
+    /// How often one leaves alone, each way, while it is measured how soon the upstream knows.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub alone: u16,
+    /// Who leaves when.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Write the result to this file as a page for docs/measurements.
+    #[arg(long, value_name = "FILE")]
+    pub markdown: Option<PathBuf>,
+}
+
+/// `tidegate bench compare`
+#[derive(Args, Debug)]
+pub struct Compare {
+    /// Base URL of any Claude-compatible endpoint. [default: starts Tidegate with the simulator]
+    pub url: Option<String>,
+    /// Requests in flight at once.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub concurrency: u16,
+    /// How long each way is measured.
+    #[arg(long, default_value = "20 s")]
+    pub duration: Span,
+    /// How often all ways are measured, one after another; the median is shown.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=20))]
+    pub rounds: u8,
+    /// Key, sent as x-api-key. Never taken from the environment: the URL may be anybody's.
+    #[arg(long, requires = "url")]
+    pub key: Option<String>,
+    /// Model to ask.
+    #[arg(long, default_value = "claude-haiku-5-5")]
+    pub model: String,
+    /// The most output tokens to ask for.
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_tokens: u32,
+    /// Without a URL: the simulator's scenario, a TOML file. [default: a steady pace without limits]
+    #[arg(long, value_name = "FILE", conflicts_with = "url")]
+    pub scenario: Option<PathBuf>,
+    /// Over https, believe only the certificates in this PEM file.
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// Write a chart of it to this file.
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+    /// Write the result to this file as a page for docs/measurements.
+    #[arg(long, value_name = "FILE")]
+    pub markdown: Option<PathBuf>,
 }
 
 /// A part of `bench conversations`.

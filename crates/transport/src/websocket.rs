@@ -117,6 +117,8 @@ pub struct Socket {
     armed: Moment,
     /// The latest a ping went out after it was due.
     late_max: Duration,
+    /// When the peer's last ping came.
+    pinged: Option<Moment>,
 }
 
 impl Socket {
@@ -142,6 +144,7 @@ impl Socket {
             timer: None,
             armed: Moment::ZERO,
             late_max: Duration::ZERO,
+            pinged: None,
         }
     }
 
@@ -205,6 +208,11 @@ impl Socket {
     /// How late a ping has been at most.
     pub fn late_max(&self) -> Duration {
         self.late_max
+    }
+
+    /// When the peer's last ping came, if one did.
+    pub fn pinged(&self) -> Option<Moment> {
+        self.pinged
     }
 
     /// Moves what can be moved. Messages are shown to `take`; with `reads` false nothing is read, and
@@ -305,6 +313,7 @@ impl Socket {
             Event::Text(text) => take(Message::Text(&text)),
             Event::Binary(bytes) => take(Message::Binary(&bytes)),
             Event::Ping(bytes) => {
+                self.pinged = Some(self.clock.now());
                 if self.unwritten() <= PONGS_BYTES_MAX {
                     self.write(Opcode::Pong, &bytes);
                 }

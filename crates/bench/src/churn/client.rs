@@ -10,6 +10,7 @@ use super::{Bounds, Manner, Share};
 use crate::failure::Failure;
 use crate::plan::Mode;
 use crate::request::Request;
+use crate::socket::SocketConn;
 use crate::watch::{Brought, StreamWatch};
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -32,6 +33,10 @@ pub(super) struct Client {
     lane: Arc<Http2Lane>,
     prng: Prng,
     kept: Option<ClientConn>,
+    /// Its WebSocket, if it speaks over one.
+    socket: Option<SocketConn>,
+    /// When it left last.
+    pub(super) left_at: Option<Moment>,
 }
 
 /// A time within the bounds.
@@ -41,7 +46,7 @@ fn draw(prng: &mut Prng, (least, most): Bounds) -> Duration {
 
 impl Client {
     pub(super) fn new(share: Arc<Share>, lane: Arc<Http2Lane>, prng: Prng) -> Self {
-        Client { share, lane, prng, kept: None }
+        Client { share, lane, prng, kept: None, socket: None, left_at: None }
     }
 
     /// Lives until it is dropped.
@@ -60,6 +65,13 @@ impl Client {
         }
     }
 
+    /// One request; when its client left it, if it did before the answer's end.
+    pub(super) async fn leave(&mut self) -> Option<Moment> {
+        self.left_at = None;
+        let ended = self.turn().await;
+        self.left_at.filter(|_| ended == Ok(Ended::Left))
+    }
+
     /// One request, or what this client does instead.
     async fn turn(&mut self) -> Result<Ended, Failure> {
         let share = Arc::clone(&self.share);
@@ -71,7 +83,22 @@ impl Client {
             Manner::Leave(bounds) => {
                 let leave = clock.now() + draw(&mut self.prng, bounds);
                 // What it had in hand is dropped with the future: connection closed, stream reset.
-                clock.by(leave.min(limit), self.exchange(&request)).await.unwrap_or(Ok(Ended::Left))
+                let left = clock.by(leave.min(limit), self.exchange(&request)).await;
+                left.unwrap_or_else(|| {
+                    self.socket = None;
+                    self.left_at = Some(clock.now());
+                    Ok(Ended::Left)
+                })
+            }
+            Manner::Cancel(bounds) => {
+                let cancel = clock.now() + draw(&mut self.prng, bounds);
+                match clock.by(cancel.min(limit), self.exchange(&request)).await {
+                    Some(ended) => ended,
+                    None => {
+                        self.left_at = Some(clock.now());
+                        clock.by(limit, self.cancel()).await.unwrap_or(Err(Failure::Timeout))
+                    }
+                }
             }
             Manner::Read | Manner::Dawdle(_) => {
                 clock.by(limit, self.exchange(&request)).await.unwrap_or(Err(Failure::Timeout))
@@ -95,6 +122,14 @@ impl Client {
 
     async fn exchange(&mut self, request: &Request) -> Result<Ended, Failure> {
         let share = Arc::clone(&self.share);
+        if share.crowd.plan.mode == Mode::Socket {
+            let ended = self.over_socket(request).await;
+            // One that failed is not trusted with another.
+            if ended.is_err() || !share.crowd.plan.keep_alive {
+                self.socket = None;
+            }
+            return ended;
+        }
         let mut way = match self.kept_and_good().await {
             Some(conn) => Way::Http1(conn),
             None => Way::open(&share, &self.lane, request).await?,
@@ -102,7 +137,7 @@ impl Client {
         let head = way.ask(request).await?;
         let outcome = match (head.status, share.crowd.plan.mode) {
             (200, Mode::Sse) => self.read_stream(&mut way, &head).await,
-            (200, Mode::Json) => self.read_past(&mut way, &mut |_| {}).await,
+            (200, _) => self.read_past(&mut way, &mut |_| {}).await,
             (status, _) => {
                 let mut text = Vec::new();
                 let mut keep = |piece: &[u8]| {
@@ -116,6 +151,58 @@ impl Client {
         };
         self.kept = way.reusable().filter(|_| share.crowd.plan.keep_alive);
         outcome.map(|()| Ended::Whole)
+    }
+
+    async fn over_socket(&mut self, request: &Request) -> Result<Ended, Failure> {
+        let mut kept = self.socket.take();
+        if let Some(socket) = &mut kept
+            && !socket.is_good().await
+        {
+            kept = None;
+        }
+        let socket = match kept {
+            Some(kept) => kept,
+            None => {
+                let dialled = self.share.dial.dial(request.target()).await.map_err(|_| Failure::Connect)?;
+                self.share.count(|c| c.connections += 1);
+                let label = self.prng.next_u64().to_string();
+                SocketConn::open(dialled.io, request, self.share.clock, self.prng.fork(&label)).await?
+            }
+        };
+        self.socket.insert(socket).ask(request)?;
+        let mut watch = StreamWatch::new();
+        loop {
+            let Some(socket) = &mut self.socket else { return Err(Failure::Reset) };
+            let look = socket.look(&mut watch).await;
+            self.share.count(|c| {
+                c.events += look.brought.events;
+                c.bytes += look.brought.bytes;
+            });
+            match look.ended {
+                _ if watch.is_rotten() => return Err(Failure::Malformed),
+                Some(ended) => return ended.map(|()| Ended::Whole),
+                None => self.dawdle().await,
+            }
+        }
+    }
+
+    /// Cancels what is under way, and waits for the word that it is over.
+    async fn cancel(&mut self) -> Result<Ended, Failure> {
+        // It may not even have been opened, or asked.
+        let Some(socket) = &mut self.socket else { return Ok(Ended::Left) };
+        socket.cancel();
+        let mut rest = StreamWatch::new();
+        loop {
+            let look = socket.look(&mut rest).await;
+            match look.ended {
+                Some(Err(failure)) if !look.cancelled => {
+                    self.socket = None;
+                    return Err(failure);
+                }
+                Some(_) => return Ok(Ended::Left),
+                None => {}
+            }
+        }
     }
 
     async fn kept_and_good(&mut self) -> Option<ClientConn> {

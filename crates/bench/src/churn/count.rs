@@ -33,6 +33,22 @@ pub(super) enum Ended {
 }
 
 impl CrowdCount {
+    /// Takes in another's.
+    pub fn add(&mut self, more: &CrowdCount) {
+        for (slot, by) in [
+            (&mut self.started, more.started),
+            (&mut self.whole, more.whole),
+            (&mut self.left, more.left),
+            (&mut self.knocks, more.knocks),
+            (&mut self.connections, more.connections),
+            (&mut self.events, more.events),
+            (&mut self.bytes, more.bytes),
+        ] {
+            *slot += by;
+        }
+        self.errors.add(&more.errors);
+    }
+
     pub(super) fn ended(&mut self, ended: Result<Ended, Failure>) {
         match ended {
             Ok(Ended::Whole) => self.whole += 1,

@@ -13,11 +13,13 @@
 mod client;
 mod connection;
 mod count;
+mod one;
 
 pub use count::CrowdCount;
+pub use one::OneLeaves;
 
 use crate::cpu::CpuTime;
-use crate::plan::{BenchError, Plan};
+use crate::plan::{BenchError, Mode, Plan};
 use crate::request::Request;
 use crate::run::wait;
 use client::Client;
@@ -51,6 +53,9 @@ pub enum Manner {
     Read,
     /// It reads, and is gone after a time within these bounds since it sent the request.
     Leave(Bounds),
+    /// It reads, and cancels after a time within these bounds, over a WebSocket that goes on. Over
+    /// HTTP there is no other way to cancel than to leave.
+    Cancel(Bounds),
     /// It reads what is there, then nothing for a time within these bounds, again and again.
     Dawdle(Bounds),
     /// It connects, sends nothing or half of a head, and is gone at once.
@@ -94,6 +99,18 @@ impl Crowd {
 
     fn requests(&self) -> Result<Vec<Arc<Request>>, BenchError> {
         self.plan.check_numbers()?;
+        let over_socket = self.plan.mode == Mode::Socket;
+        let fits = match self.manner {
+            Manner::Cancel(_) => over_socket,
+            Manner::Knock => !over_socket,
+            _ => true,
+        };
+        if !fits || (over_socket && self.http2) {
+            let name = self.name;
+            return Err(BenchError::Plan(format!(
+                "the crowd `{name}`: only over WebSockets is there a cancel, and neither a knock nor HTTP/2"
+            )));
+        }
         if !(1..=VARIANTS_MAX).contains(&self.variants) || self.prompt_bytes_max < self.plan.prompt_bytes {
             let name = self.name;
             return Err(BenchError::Plan(format!(

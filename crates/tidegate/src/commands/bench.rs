@@ -15,6 +15,7 @@ fn plan(flags: &Bench) -> Result<Plan, Failed> {
     plan.mode = match flags.mode {
         BenchMode::Json => Mode::Json,
         BenchMode::Sse => Mode::Sse,
+        BenchMode::Websocket => Mode::Socket,
     };
     plan.concurrency = flags.concurrency;
     plan.rate_per_s = flags.rate;
@@ -62,6 +63,10 @@ pub(super) fn run(flags: &Bench) -> Result<(), Failed> {
     match &flags.command {
         Some(BenchCommand::Peers(flags)) => return super::peers::run(flags),
         Some(BenchCommand::Soak(flags)) => return super::soak::run(flags),
+        Some(BenchCommand::Compare(flags)) => return super::compare::run(flags),
+        Some(BenchCommand::Storm(flags)) => return super::storm::run(flags),
+        Some(BenchCommand::Sockets(flags)) => return super::sockets::run(flags),
+        Some(BenchCommand::Resume(flags)) => return super::resume::run(flags),
         Some(BenchCommand::Conversations(flags)) => return super::conversations::run(flags),
         None => {}
     }

@@ -3,17 +3,21 @@
 mod ask;
 mod bench;
 mod chat;
+mod compare;
 mod conversations;
 mod key;
 mod page;
 mod peers;
 mod proc;
 mod quota;
+mod resume;
 mod scratch;
 mod serve;
 mod simulate;
 mod soak;
+mod sockets;
 mod stage;
+mod storm;
 
 use crate::cli::{Cli, Command, Key};
 use crate::config::Config;

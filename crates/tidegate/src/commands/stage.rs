@@ -51,7 +51,7 @@ impl Stop {
         Ok(stop)
     }
 
-    fn set(&self) {
+    pub(super) fn set(&self) {
         *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.0.1.notify_all();
     }

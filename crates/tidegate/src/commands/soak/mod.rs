@@ -14,6 +14,12 @@ mod output;
 mod sample;
 mod verdict;
 
+/// What is held at rest, for other loads.
+pub(super) mod rest {
+    pub(in crate::commands) use super::sample::{Eye, Sample};
+    pub(in crate::commands) use super::verdict::at_rest;
+}
+
 use super::ask::ask;
 use super::page::{Facts, write};
 use super::stage::{Folder, Process, Stop, free_address, raise_files};

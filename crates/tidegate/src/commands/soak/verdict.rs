@@ -18,11 +18,11 @@ const GROWTH_BYTES: f64 = 4e6;
 
 /// One question and its answer.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Check {
-    pub(super) what: &'static str,
-    pub(super) found: String,
+pub(in crate::commands) struct Check {
+    pub(in crate::commands) what: &'static str,
+    pub(in crate::commands) found: String,
     /// `None`: it is told and not judged.
-    pub(super) good: Option<bool>,
+    pub(in crate::commands) good: Option<bool>,
 }
 
 /// Bytes as people read them.
@@ -66,7 +66,7 @@ pub(super) fn growth(samples: &[Sample], span: Duration) -> Vec<Check> {
 }
 
 /// What is held at rest, against before the load.
-pub(super) fn at_rest(before: &Sample, rest: &Sample) -> Vec<Check> {
+pub(in crate::commands) fn at_rest(before: &Sample, rest: &Sample) -> Vec<Check> {
     let held = rest.held.to_be_zero().into_iter().filter(|(_, n)| *n != 0.0);
     let held: Vec<String> = held.map(|(name, n)| format!("{} {name}", number(n, 0))).collect();
     let nothing = held.is_empty();
