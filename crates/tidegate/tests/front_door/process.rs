@@ -196,11 +196,6 @@ impl Tidegate {
         Wire::to(self.gateway).ask(request)
     }
 
-    /// Where the simulator is, for a client of its own.
-    pub(crate) fn simulator_url(&self) -> String {
-        format!("http://{}", self.simulator.unwrap())
-    }
-
     /// One request past the gateway, straight to the simulator.
     pub(crate) fn ask_simulator(&self, request: impl AsRef<[u8]>) -> Answer {
         Wire::to(self.simulator.unwrap()).ask(request)

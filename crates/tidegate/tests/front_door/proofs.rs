@@ -1,8 +1,13 @@
 //! `bench compare`, `storm`, `sockets` and `resume` from outside: short ones with everything in them.
 
-use crate::process::{Folder, Tidegate, command, eventually};
+use crate::process::{Folder, command, eventually};
+use crate::upstream::{BEGIN, END, FINISH, Upstream, chunk, plain, stream_head};
+use std::io::Write;
 use std::process::Stdio;
 use std::time::Duration;
+
+/// An answer that is no stream.
+const WHOLE: &str = "{\"id\":\"msg_1\",\"type\":\"message\",\"role\":\"assistant\",\"model\":\"m\",\"content\":[{\"type\":\"text\",\"text\":\"Hi\"}],\"stop_reason\":\"end_turn\",\"stop_sequence\":null,\"usage\":{\"input_tokens\":1,\"output_tokens\":3}}";
 
 /// They last some seconds each; a crowded machine takes longer.
 const DONE_MAX: Duration = Duration::from_secs(120);
@@ -41,8 +46,18 @@ fn a_comparison_has_four_ways_parameters_and_a_chart() {
 
 #[test]
 fn an_endpoint_without_websockets_is_compared_without_them() {
-    let tidegate = Tidegate::simulated();
-    let url = tidegate.simulator_url();
+    let upstream = Upstream::playing(|_, seen, socket| {
+        std::thread::sleep(Duration::from_millis(5));
+        let answer = if seen.head.starts_with("GET ") {
+            plain(404, "content-type: application/json\r\n", "{}")
+        } else if seen.body.windows(13).any(|w| w == b"\"stream\":true") {
+            stream_head("") + &chunk(BEGIN) + &chunk(FINISH) + END
+        } else {
+            plain(200, "content-type: application/json\r\n", WHOLE)
+        };
+        drop(socket.write_all(answer.as_bytes()));
+    });
+    let url = format!("http://{}", upstream.at);
     let args = ["bench", "compare", &url, "--key", "sk-ant-a-1", "--concurrency", "4", "--duration", "1 s"];
     let (good, out, err) = run(&args);
     assert!(good, "{out}{err}");
