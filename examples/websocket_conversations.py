@@ -119,7 +119,7 @@ async def main():
     topics = [f"topic {n}" for n in range(20)]
     answers = await asyncio.gather(*(conversation(line, limit, topic) for topic in topics))
     for topic, text in zip(topics, answers):
-        print(f"{topic}: {text[:60]}")
+        print(f"{topic}: {' '.join(text.split())[:60]}")
     await line.close()
 
 
