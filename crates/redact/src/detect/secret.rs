@@ -1,0 +1,396 @@
+//! Secrets: API keys by their vendors' prefixes, tokens by shape, private keys by their armour.
+//!
+//! A prefix alone proves nothing: `sk-couchbase-bucket-testing` is a slug. What follows must have the
+//! vendor's characters and length and look random: enough different characters, of enough classes,
+//! not a chain of words. Prefixes are found by one automaton; a rule reads on from there.
+
+use super::{Hit, net};
+use crate::kind::Kind;
+use aho_corasick::{AhoCorasick, MatchKind};
+
+/// Characters that a secret is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Set {
+    /// Letters and digits.
+    Alnum,
+    /// Capitals and digits.
+    Upper,
+    /// Hexadecimal.
+    Hex,
+    /// Base64 for URLs: letters, digits, `-` and `_`.
+    Url,
+    /// The same with dots: several parts.
+    Dotted,
+    /// Base64 with `+`, `/` and `=`.
+    Base64,
+}
+
+impl Set {
+    fn has(self, b: u8) -> bool {
+        match self {
+            Set::Alnum => b.is_ascii_alphanumeric(),
+            Set::Upper => b.is_ascii_uppercase() || b.is_ascii_digit(),
+            Set::Hex => b.is_ascii_hexdigit(),
+            Set::Url => b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'),
+            Set::Dotted => b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'),
+            Set::Base64 => b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'='),
+        }
+    }
+}
+
+/// Prefix, rule, characters, and the least and most of them behind the prefix.
+type Vendor = (&'static str, &'static str, Set, usize, usize);
+
+const VENDORS: [Vendor; 74] = [
+    ("sk-ant-", "anthropic", Set::Url, 20, 200),
+    ("sk-proj-", "openai", Set::Url, 20, 240),
+    ("sk-svcacct-", "openai", Set::Url, 20, 240),
+    ("sk-or-v1-", "openrouter", Set::Hex, 32, 80),
+    ("sk-", "openai", Set::Url, 20, 240),
+    ("AKIA", "aws_key_id", Set::Upper, 16, 16),
+    ("ASIA", "aws_key_id", Set::Upper, 16, 16),
+    ("ABIA", "aws_key_id", Set::Upper, 16, 16),
+    ("ghp_", "github", Set::Alnum, 36, 255),
+    ("gho_", "github", Set::Alnum, 36, 255),
+    ("ghu_", "github", Set::Alnum, 36, 255),
+    ("ghs_", "github", Set::Alnum, 36, 255),
+    ("ghr_", "github", Set::Alnum, 36, 255),
+    ("github_pat_", "github", Set::Url, 30, 255),
+    ("glpat-", "gitlab", Set::Dotted, 20, 64),
+    ("glrt-", "gitlab", Set::Url, 20, 64),
+    ("glptt-", "gitlab", Set::Hex, 40, 40),
+    ("gldt-", "gitlab", Set::Url, 20, 64),
+    ("xoxb-", "slack", Set::Url, 20, 255),
+    ("xoxp-", "slack", Set::Url, 20, 255),
+    ("xoxa-", "slack", Set::Url, 20, 255),
+    ("xoxr-", "slack", Set::Url, 20, 255),
+    ("xoxs-", "slack", Set::Url, 20, 255),
+    ("xoxe", "slack", Set::Dotted, 20, 255),
+    ("xapp-", "slack", Set::Url, 20, 255),
+    ("hooks.slack.com/services/", "slack_hook", Set::Base64, 30, 80),
+    ("AIza", "google", Set::Url, 35, 35),
+    ("ya29.", "google_oauth", Set::Url, 20, 512),
+    ("GOCSPX-", "google_oauth", Set::Url, 28, 28),
+    ("sk_live_", "stripe", Set::Alnum, 16, 255),
+    ("sk_test_", "stripe", Set::Alnum, 16, 255),
+    ("rk_live_", "stripe", Set::Alnum, 16, 255),
+    ("rk_test_", "stripe", Set::Alnum, 16, 255),
+    ("whsec_", "stripe", Set::Base64, 24, 80),
+    ("SG.", "sendgrid", Set::Dotted, 60, 70),
+    ("npm_", "npm", Set::Alnum, 36, 36),
+    ("pypi-", "pypi", Set::Url, 50, 255),
+    ("hf_", "huggingface", Set::Alnum, 30, 40),
+    ("dop_v1_", "digitalocean", Set::Hex, 64, 64),
+    ("doo_v1_", "digitalocean", Set::Hex, 64, 64),
+    ("shpat_", "shopify", Set::Hex, 32, 32),
+    ("shpss_", "shopify", Set::Hex, 32, 32),
+    ("shpca_", "shopify", Set::Hex, 32, 32),
+    ("sq0atp-", "square", Set::Url, 22, 22),
+    ("sq0csp-", "square", Set::Url, 43, 43),
+    ("key-", "mailgun", Set::Hex, 32, 32),
+    ("LTAI", "alibaba_key_id", Set::Alnum, 12, 26),
+    ("AKID", "tencent_key_id", Set::Alnum, 32, 36),
+    ("dapi", "databricks", Set::Hex, 32, 36),
+    ("dp.pt.", "doppler", Set::Alnum, 40, 48),
+    ("lin_api_", "linear", Set::Alnum, 32, 48),
+    ("ntn_", "notion", Set::Alnum, 40, 60),
+    ("secret_", "notion", Set::Alnum, 43, 43),
+    ("PMAK-", "postman", Set::Url, 59, 59),
+    ("glsa_", "grafana", Set::Url, 32, 48),
+    ("glc_", "grafana", Set::Base64, 32, 400),
+    ("NRAK-", "newrelic", Set::Upper, 27, 27),
+    ("ATATT3", "atlassian", Set::Url, 100, 255),
+    ("hvs.", "vault", Set::Url, 24, 200),
+    ("hvb.", "vault", Set::Url, 24, 300),
+    ("figd_", "figma", Set::Url, 38, 60),
+    ("gsk_", "groq", Set::Alnum, 40, 64),
+    ("pplx-", "perplexity", Set::Alnum, 40, 64),
+    ("xai-", "xai", Set::Alnum, 60, 100),
+    ("r8_", "replicate", Set::Alnum, 37, 40),
+    ("tvly-", "tavily", Set::Url, 28, 60),
+    ("sbp_", "supabase", Set::Hex, 40, 40),
+    ("rubygems_", "rubygems", Set::Hex, 48, 48),
+    ("dckr_pat_", "docker", Set::Url, 24, 40),
+    ("sntrys_", "sentry", Set::Base64, 40, 400),
+    ("AGE-SECRET-KEY-1", "age", Set::Upper, 58, 58),
+    ("AccountKey=", "azure_storage", Set::Base64, 80, 96),
+    ("SharedAccessKey=", "azure", Set::Base64, 40, 96),
+    ("EAACEdEose0cBA", "facebook", Set::Alnum, 20, 255),
+];
+
+/// Other anchors, behind the vendors in the automaton.
+const JWT: &str = "eyJ";
+const ARMOUR: &str = "-----BEGIN ";
+const BOT: &str = ":AA";
+/// An at sign that is spelt out.
+const SPELT: [&str; 8] = ["(at)", "[at]", "{at}", "(AT)", "[AT]", "{AT}", "<at>", "(@)"];
+/// Words before a value that nobody but its owner should know.
+const NAMED: [&str; 18] = [
+    "secret",
+    "SECRET",
+    "Secret",
+    "password",
+    "PASSWORD",
+    "Password",
+    "passwd",
+    "PASSWD",
+    "api_key",
+    "API_KEY",
+    "apikey",
+    "apiKey",
+    "token",
+    "TOKEN",
+    "Token",
+    "access_key",
+    "ACCESS_KEY",
+    "密码",
+];
+
+/// Most bytes of a private key; one of 16,384 bits has 13,000.
+const ARMOUR_BYTES_MAX: usize = 32 << 10;
+/// Most bytes of a web token, and of one of its parts.
+const JWT_BYTES_MAX: usize = 16 << 10;
+
+/// Finds secrets.
+#[derive(Debug)]
+pub(crate) struct Secrets {
+    anchors: AhoCorasick,
+}
+
+impl Secrets {
+    pub(crate) fn new() -> Result<Self, aho_corasick::BuildError> {
+        let anchors = VENDORS.iter().map(|row| row.0).chain([JWT, ARMOUR, BOT]).chain(SPELT).chain(NAMED);
+        Ok(Secrets { anchors: AhoCorasick::builder().match_kind(MatchKind::LeftmostFirst).build(anchors)? })
+    }
+
+    /// Everything in `text` that has an anchor.
+    pub(crate) fn scan(&self, text: &[u8], hits: &mut Vec<Hit>) {
+        let mut at = 0;
+        while let Some(found) = self.anchors.find(aho_corasick::Input::new(text).range(at..)) {
+            let (start, end) = (found.start(), found.end());
+            let number = found.pattern().as_usize();
+            let next = match number.checked_sub(VENDORS.len()) {
+                None => vendor(text, start, end, &VENDORS[number], hits),
+                Some(0) => jwt(text, start, hits),
+                Some(1) => armour(text, start, hits),
+                Some(2) => bot(text, start, hits),
+                Some(n) if n < 3 + SPELT.len() => net::spelt_email(text, start, end, hits),
+                Some(_) => named(text, end, hits),
+            };
+            at = next.unwrap_or(start + 1).max(start + 1);
+        }
+    }
+}
+
+fn run(text: &[u8], at: usize, set: Set, most: usize) -> usize {
+    text[at..].iter().take(most).take_while(|b| set.has(**b)).count()
+}
+
+fn vendor(text: &[u8], start: usize, body: usize, row: &Vendor, hits: &mut Vec<Hit>) -> Option<usize> {
+    let (_, rule, set, least, most) = *row;
+    let open = !start.checked_sub(1).is_some_and(|at| text[at].is_ascii_alphanumeric());
+    let len = run(text, body, set, most + 1);
+    let mut end = body + len.min(most);
+    while end > body && matches!(text[end - 1], b'-' | b'.' | b'_') {
+        end -= 1;
+    }
+    if !open || len > most || end - body < least {
+        return None;
+    }
+    if !looks_random(&text[body..end], set) {
+        // Looked through once: a chain of prefixes is not read again from each of them.
+        return Some(end);
+    }
+    hits.push(Hit { start, end, kind: Kind::Secret, rule, score: 90, custom: None });
+    Some(end)
+}
+
+/// Bits of entropy per character, by the characters' own frequencies.
+fn entropy(text: &[u8]) -> f64 {
+    let mut counts = [0u32; 256];
+    text.iter().for_each(|b| counts[usize::from(*b)] += 1);
+    let len = text.len() as f64;
+    counts.iter().filter(|n| **n > 0).map(|n| f64::from(*n) / len).map(|p| -p * p.log2()).sum()
+}
+
+/// Whether it is no slug, no placeholder and no word.
+fn looks_random(body: &[u8], set: Set) -> bool {
+    let count = |is: fn(&u8) -> bool| body.iter().filter(|b| is(b)).count();
+    let (digits, upper, lower) =
+        (count(u8::is_ascii_digit), count(u8::is_ascii_uppercase), count(u8::is_ascii_lowercase));
+    let least = match (set, body.len()) {
+        (Set::Hex, _) => 2.6,
+        (_, 0..=20) => 2.8,
+        _ => 3.2,
+    };
+    if entropy(body) < least {
+        return false;
+    }
+    match set {
+        Set::Hex => digits > 0,
+        Set::Upper => digits > 0 || upper >= 16,
+        _ => {
+            // In a slug each piece is a word or a number.
+            let pieces: Vec<&[u8]> =
+                body.split(|b| matches!(b, b'-' | b'_' | b'.')).filter(|p| !p.is_empty()).collect();
+            let slug = pieces.len() > 1
+                && pieces.iter().all(|p| {
+                    p.len() < 16
+                        && (p.iter().all(u8::is_ascii_lowercase)
+                            || p.iter().all(u8::is_ascii_digit)
+                            || p.iter().all(u8::is_ascii_uppercase))
+                });
+            // Keys have digits among letters; random text of 20 letters without any is rare.
+            !slug && digits > 0 && (upper > 0 || lower > 0) && (upper > 0 && lower > 0 || digits >= 4)
+        }
+    }
+}
+
+/// A JSON web token: three parts of base64, of which the first two are objects.
+fn jwt(text: &[u8], start: usize, hits: &mut Vec<Hit>) -> Option<usize> {
+    let open = !start.checked_sub(1).is_some_and(|at| text[at].is_ascii_alphanumeric() || text[at] == b'_');
+    let part = |at: usize| run(text, at, Set::Url, JWT_BYTES_MAX);
+    let first = part(start);
+    let second_at = start + first + 1;
+    if !open {
+        return None;
+    }
+    if first < 12 || text.get(second_at - 1) != Some(&b'.') || !text[second_at..].starts_with(b"eyJ") {
+        return Some(start + first);
+    }
+    let second = part(second_at);
+    let third_at = second_at + second + 1;
+    if second < 8 || text.get(third_at - 1) != Some(&b'.') {
+        return None;
+    }
+    let end = third_at + part(third_at);
+    hits.push(Hit { start, end, kind: Kind::Jwt, rule: "jwt", score: 95, custom: None });
+    Some(end)
+}
+
+/// A private key in its armour, to its end line or as far as it goes.
+fn armour(text: &[u8], start: usize, hits: &mut Vec<Hit>) -> Option<usize> {
+    let rest = &text[start..(start + ARMOUR_BYTES_MAX).min(text.len())];
+    let title_end = memchr::memmem::find(&rest[11..rest.len().min(80)], b"-----")? + 11;
+    let title = &rest[11..title_end];
+    if memchr::memmem::find(title, b"PRIVATE KEY").is_none() {
+        return None;
+    }
+    let end = match memchr::memmem::find(&rest[title_end..], b"-----END ") {
+        Some(found) => {
+            let last = title_end + found + 9;
+            memchr::memmem::find(&rest[last..], b"-----").map_or(last, |n| last + n + 5)
+        }
+        None => {
+            title_end
+                + 5
+                + rest[title_end + 5..]
+                    .iter()
+                    .take_while(|b| Set::Base64.has(**b) || b.is_ascii_whitespace() || matches!(b, b':' | b'-' | b','))
+                    .count()
+        }
+    };
+    let end = start + text[start..start + end].iter().rposition(|b| !b.is_ascii_whitespace())? + 1;
+    hits.push(Hit { start, end, kind: Kind::PrivateKey, rule: "private_key", score: 95, custom: None });
+    Some(end)
+}
+
+/// A Telegram bot's token: its number, a colon, and 35 characters that begin with AA.
+fn bot(text: &[u8], colon: usize, hits: &mut Vec<Hit>) -> Option<usize> {
+    let digits = text[..colon].iter().rev().take(12).take_while(|b| b.is_ascii_digit()).count();
+    let len = run(text, colon + 1, Set::Url, 40);
+    if !(8..=10).contains(&digits)
+        || !(33..=36).contains(&len)
+        || !looks_random(&text[colon + 1..colon + 1 + len], Set::Url)
+    {
+        return None;
+    }
+    let (start, end) = (colon - digits, colon + 1 + len);
+    hits.push(Hit { start, end, kind: Kind::Secret, rule: "telegram", score: 90, custom: None });
+    Some(end)
+}
+
+/// A value that is assigned to a secret's name: `password = "..."`, `"token": "..."`.
+fn named(text: &[u8], at: usize, hits: &mut Vec<Hit>) -> Option<usize> {
+    // The name may go on (`secret_access_key`), then quotes, spaces and the sign.
+    let mut from =
+        at + text[at..].iter().take(24).take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-')).count();
+    let skip = |from: usize, among: &[u8]| from + text[from..].iter().take(3).take_while(|b| among.contains(b)).count();
+    from = skip(from, b"\"' ");
+    let sign = text.get(from)?;
+    if !matches!(sign, b':' | b'=') {
+        return None;
+    }
+    from = skip(from + 1, b"=> ");
+    let quoted = text.get(from).filter(|b| matches!(b, b'"' | b'\'' | b'`'));
+    from += usize::from(quoted.is_some());
+    let is_value = |b: &u8| {
+        b.is_ascii_graphic()
+            && !matches!(
+                b,
+                b'"' | b'\'' | b'`' | b',' | b';' | b'<' | b'>' | b'(' | b')' | b'{' | b'}' | b'[' | b']' | b'\\'
+            )
+    };
+    let len = text[from..].iter().take(129).take_while(|b| is_value(b)).count();
+    let mut end = from + len.min(128);
+    if quoted.is_none() {
+        // A URL's next parameter, a sentence's end.
+        end = text[from..end].iter().position(|b| *b == b'&').map_or(end, |n| from + n);
+        end -= usize::from(end > from && text[end - 1] == b'.');
+    } else if text.get(end) != quoted {
+        return None;
+    }
+    let value = &text[from..end];
+    let count = |is: fn(&u8) -> bool| value.iter().filter(|b| is(b)).count();
+    let code = value.contains(&b'.') && quoted.is_none()
+        || value.starts_with(b"$")
+        || value.starts_with(b"%")
+        || memchr::memmem::find(value, b"://").is_some()
+        || memchr::memmem::find(value, b"::").is_some();
+    let mixed = count(u8::is_ascii_digit) > 0 && count(u8::is_ascii_alphabetic) > 0;
+    if len > 128 || code || !mixed {
+        return None;
+    }
+    let rich = value.len() >= 16 && entropy(value) >= 3.3 && looks_random(value, Set::Url)
+        || quoted.is_some()
+            && (10..=64).contains(&value.len())
+            && entropy(value) >= 3.0
+            && count(u8::is_ascii_punctuation) > 0
+            && count(u8::is_ascii_uppercase) > 0;
+    if !rich {
+        return None;
+    }
+    hits.push(Hit { start: from, end, kind: Kind::Secret, rule: "named", score: 60, custom: None });
+    Some(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str) -> Vec<(&'static str, String)> {
+        let mut hits = Vec::new();
+        Secrets::new().unwrap().scan(text.as_bytes(), &mut hits);
+        hits.into_iter().map(|hit| (hit.rule, text[hit.start..hit.end].to_owned())).collect()
+    }
+
+    #[test]
+    fn keys_are_found_and_slugs_are_not() {
+        let key = "sk-ant-api03-Zk3vQ9xW7pLmN2bR8tYc-uJ5hG1fDs4aE6oKiX0MwVqBnTz";
+        assert_eq!(check(&format!("use {key}.")), [("anthropic", key.to_owned())]);
+        assert_eq!(check("sk-couchbase-bucket-testing-2024-release"), []);
+        assert_eq!(check("sk-xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"), []);
+        assert_eq!(check("AKIAIOSFODNN7EXAMPLE")[0].0, "aws_key_id");
+        assert_eq!(check("password = get_password()"), []);
+        assert_eq!(check("password: \"Tr0ub4dor&3-x\"")[0].0, "named");
+    }
+
+    #[test]
+    fn tokens_and_keys_have_their_whole_length() {
+        let jwt = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9P";
+        assert_eq!(check(&format!("Bearer {jwt}, and")), [("jwt", jwt.to_owned())]);
+        let key = "-----BEGIN RSA PRIVATE KEY-----\nMIIEow+/=\n-----END RSA PRIVATE KEY-----";
+        assert_eq!(check(&format!("x\n{key}\ny")), [("private_key", key.to_owned())]);
+        assert_eq!(check("-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----"), []);
+    }
+}
