@@ -6,7 +6,7 @@
 //! the nearer word decides. A cue of Latin letters must be a word of its own, or a part of one in
 //! snake_case or camelCase.
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 
 /// Bytes before a candidate that are looked at: some 32 characters of Latin script and 30 of Chinese.
 const BEFORE_BYTES: usize = 90;
@@ -130,6 +130,7 @@ impl Cues {
         let pairs: Vec<(Topic, &str)> =
             WORDS.iter().flat_map(|(topic, words)| words.split('|').map(|word| (*topic, word.trim()))).collect();
         let words = AhoCorasick::builder()
+            .kind(Some(AhoCorasickKind::DFA))
             .ascii_case_insensitive(true)
             .match_kind(MatchKind::Standard)
             .build(pairs.iter().map(|(_, word)| word))?;

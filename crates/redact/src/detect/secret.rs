@@ -6,7 +6,7 @@
 
 use super::{Hit, net};
 use crate::kind::Kind;
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 
 /// Characters that a secret is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,7 +160,12 @@ pub(crate) struct Secrets {
 impl Secrets {
     pub(crate) fn new() -> Result<Self, aho_corasick::BuildError> {
         let anchors = VENDORS.iter().map(|row| row.0).chain([JWT, ARMOUR, BOT]).chain(SPELT).chain(NAMED);
-        Ok(Secrets { anchors: AhoCorasick::builder().match_kind(MatchKind::LeftmostFirst).build(anchors)? })
+        Ok(Secrets {
+            anchors: AhoCorasick::builder()
+                .kind(Some(AhoCorasickKind::DFA))
+                .match_kind(MatchKind::LeftmostFirst)
+                .build(anchors)?,
+        })
     }
 
     /// Everything in `text` that has an anchor.

@@ -1,0 +1,465 @@
+//! Masking: what is found in a request or a text is replaced, reported, or refuses it.
+//!
+//! A request is walked through string by string (`zone` says which are text), each is searched, and
+//! the body is written anew with the findings replaced and every other byte as it was. Besides what
+//! the detector finds, every value that the vault already holds is masked wherever it stands: what was
+//! restored for a reader and comes back in the next turn becomes the same token again, also where no
+//! word around it says what it is. Open thinking is signed by the API, so in it only such values are
+//! replaced, and only as they were written.
+//!
+//! An error is never a pass: what could not be looked through is refused.
+
+use crate::detect::{Detector, Finding, LookingError, Scratch};
+use crate::json::{self, Broken, Seen};
+use crate::kind::{KINDS, Kind};
+use crate::rules::{Policy, Rules, Style, Unscannable};
+use crate::shadow::Shadow;
+use crate::token::Token;
+use crate::vault::{Vault, VaultError};
+use crate::zone::{Part, Place};
+use aho_corasick::{AhoCorasick, MatchKind};
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+
+/// Most places that a refusal names.
+pub const PLACES_MAX: usize = 16;
+
+/// Why a request does not go out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It has kinds of data that are not to leave, at these places.
+    Blocked(Vec<(Kind, String)>),
+    /// It has parts that cannot be looked into, at these places.
+    Unscannable(Vec<String>),
+    /// It is not the JSON it should be, or too deep.
+    NotJson,
+    /// Values are to be replaced by tokens, and there is no vault.
+    NoVault,
+    /// The vault cannot keep a value.
+    Vault(VaultError),
+    /// A part of the filter itself failed.
+    Failed,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::Blocked(places) => {
+                f.write_str("the request contains data that may not be sent: ")?;
+                for (at, (kind, place)) in places.iter().enumerate() {
+                    write!(f, "{}{kind} at {place}", if at > 0 { ", " } else { "" })?;
+                }
+                Ok(())
+            }
+            Refusal::Unscannable(places) => {
+                write!(f, "the request contains parts that cannot be searched for personal data: {}", places.join(", "))
+            }
+            Refusal::NotJson => f.write_str("the request's body is not valid JSON"),
+            Refusal::NoVault => f.write_str("masking by tokens needs a vault"),
+            Refusal::Vault(error) => error.fmt(f),
+            Refusal::Failed => f.write_str("the filter for personal data failed"),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+impl From<Broken> for Refusal {
+    fn from(_: Broken) -> Self {
+        Refusal::NotJson
+    }
+}
+
+impl From<VaultError> for Refusal {
+    fn from(error: VaultError) -> Self {
+        Refusal::Vault(error)
+    }
+}
+
+/// What was found, in numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Findings of each kind, by [`Kind::index`].
+    pub found: [u32; KINDS],
+    /// How many of them were replaced.
+    pub masked: [u32; KINDS],
+    /// Base64 media, URLs and file ids that were not looked into.
+    pub unscannable: u32,
+    /// Strings that were looked through, and their bytes.
+    pub texts: u32,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// A masked text or body, and what was done to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Masked {
+    /// The bytes to send; `None` if they are those that came.
+    pub bytes: Option<Vec<u8>>,
+    /// What was found.
+    pub report: Report,
+}
+
+/// The vaults of a request: its conversation's own, and the one its tenant's conversations share,
+/// for system prompt, tools and documents. Without a shared one, everything is the conversation's.
+#[derive(Debug)]
+pub struct Scopes<'v> {
+    /// The conversation's.
+    pub own: &'v mut Vault,
+    /// The tenant's.
+    pub shared: Option<&'v mut Vault>,
+}
+
+impl Scopes<'_> {
+    /// The token of `value` if it has one. What is shared never gets a token of one conversation.
+    fn known(&self, value: &str, shared: bool) -> Option<Token> {
+        let tenant = self.shared.as_ref().and_then(|vault| vault.known(value));
+        match (&self.shared, shared) {
+            (Some(_), true) => tenant,
+            _ => self.own.known(value).or(tenant),
+        }
+    }
+
+    fn token(&mut self, kind: Kind, plain: &[u8], value: &str, shared: bool) -> Result<Token, VaultError> {
+        if let Some(token) = self.known(value, shared) {
+            return Ok(token);
+        }
+        match &mut self.shared {
+            Some(tenant) if shared => tenant.token(kind, plain, value),
+            _ => self.own.token(kind, plain, value),
+        }
+    }
+
+    fn vaults(&self) -> impl Iterator<Item = &Vault> {
+        std::iter::once(&*self.own).chain(self.shared.as_deref())
+    }
+}
+
+/// Values that have tokens already, to be found wherever they stand.
+struct Known {
+    /// Over shadows of values, and the kind of each.
+    values: Option<AhoCorasick>,
+    kinds: Vec<Kind>,
+}
+
+/// Shorter values are found by rules only: two digits that a custom pattern once took would be
+/// masked everywhere.
+const KNOWN_BYTES_MIN: usize = 4;
+
+impl Known {
+    fn of(scopes: Option<&Scopes<'_>>) -> Result<Known, Refusal> {
+        let mut shadow = Shadow::default();
+        let mut kinds = Vec::new();
+        let mut patterns: Vec<Vec<u8>> = Vec::new();
+        for (token, value) in scopes.into_iter().flat_map(Scopes::vaults).flat_map(Vault::values) {
+            shadow.cast(value.expose().as_bytes());
+            if shadow.text().len() >= KNOWN_BYTES_MIN {
+                patterns.push(shadow.text().to_vec());
+                kinds.push(token.kind());
+            }
+        }
+        let build = || AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&patterns);
+        let values = (!patterns.is_empty()).then(build).transpose().map_err(|_| Refusal::Failed)?;
+        Ok(Known { values, kinds })
+    }
+
+    /// Known values in the shadow; as whole words, unless `anywhere`.
+    fn find(&self, shadow: &Shadow, anywhere: bool) -> Vec<Finding> {
+        let Some(values) = &self.values else { return Vec::new() };
+        let text = shadow.text();
+        let joins = |a: Option<&u8>, b: Option<&u8>| {
+            a.is_some_and(u8::is_ascii_alphanumeric) && b.is_some_and(u8::is_ascii_alphanumeric)
+        };
+        let is_whole = |span: &Range<usize>| {
+            let before = span.start.checked_sub(1).and_then(|at| text.get(at));
+            !joins(before, text.get(span.start)) && !joins(text.get(span.end - 1), text.get(span.end))
+        };
+        let found = values.find_iter(text).map(|found| (found.range(), self.kinds[found.pattern().as_usize()]));
+        found
+            .filter(|(span, _)| anywhere || is_whole(span))
+            .map(|(span, kind)| Finding { span: shadow.raw(span), kind, rule: KNOWN, pattern: None })
+            .collect()
+    }
+}
+
+/// The rule of values that the vault holds.
+const KNOWN: &str = "known";
+
+/// A tenant's filter. Made once, shared by threads.
+#[derive(Debug)]
+pub struct Filter {
+    detector: Detector,
+    rules: Rules,
+}
+
+/// One request's, or one text's, way through the filter.
+struct Pass<'f, 's, 'v> {
+    filter: &'f Filter,
+    scopes: Option<&'s mut Scopes<'v>>,
+    known: Known,
+    scratch: &'f mut Scratch,
+    report: Report,
+    blocked: Vec<(Kind, String)>,
+    closed: Vec<String>,
+}
+
+impl Filter {
+    /// The filter of these rules.
+    pub fn new(rules: Rules) -> Result<Filter, LookingError> {
+        let mut looking = rules.looking.clone();
+        looking.kinds = rules.policies.map(|policy| policy != Policy::Off);
+        Ok(Filter { detector: Detector::new(&looking)?, rules })
+    }
+
+    /// Its rules.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// The detector behind it.
+    pub fn detector(&self) -> &Detector {
+        &self.detector
+    }
+
+    /// Masks the body of a Messages request. `scopes` may be missing where nothing gets a token.
+    pub fn mask_request(
+        &self,
+        body: &[u8],
+        scopes: Option<&mut Scopes<'_>>,
+        scratch: &mut Scratch,
+    ) -> Result<Masked, Refusal> {
+        if self.rules.is_off() {
+            return Ok(Masked { bytes: None, report: Report::default() });
+        }
+        let text = std::str::from_utf8(body).map_err(|_| Refusal::NotJson)?;
+        let mut pass = Pass::new(self, scopes, scratch)?;
+        let mut edits = Vec::new();
+        json::walk(body, Place::BODY, |seen: &Seen<'_, Place>| pass.string(text, seen, &mut edits))?;
+        pass.finish(text, edits)
+    }
+
+    /// Masks a text that is no JSON: a file, a line of a pipe.
+    pub fn mask_text(
+        &self,
+        text: &str,
+        scopes: Option<&mut Scopes<'_>>,
+        scratch: &mut Scratch,
+    ) -> Result<Masked, Refusal> {
+        if self.rules.is_off() {
+            return Ok(Masked { bytes: None, report: Report::default() });
+        }
+        let mut pass = Pass::new(self, scopes, scratch)?;
+        let mut edits = Vec::new();
+        let place = |span: &Range<usize>| format!("byte {}", span.start);
+        pass.text(text, 0, Form { json: false, thinking: false, shared: false }, &place, &mut edits)?;
+        pass.finish(text, edits)
+    }
+}
+
+/// How a text is to be taken.
+#[derive(Clone, Copy)]
+struct Form {
+    json: bool,
+    thinking: bool,
+    shared: bool,
+}
+
+/// A span of the whole, and what stands there instead.
+type Edit = (Range<usize>, Instead);
+
+enum Instead {
+    Token(Token),
+    Tag(&'static str),
+}
+
+impl<'f, 's, 'v> Pass<'f, 's, 'v> {
+    fn new(filter: &'f Filter, scopes: Option<&'s mut Scopes<'v>>, scratch: &'f mut Scratch) -> Result<Self, Refusal> {
+        let tokens = filter.rules.style == Style::Token && filter.rules.policies.contains(&Policy::Mask);
+        if tokens && scopes.is_none() {
+            return Err(Refusal::NoVault);
+        }
+        let known = Known::of(scopes.as_deref().filter(|_| tokens))?;
+        let (report, blocked, closed) = (Report::default(), Vec::new(), Vec::new());
+        Ok(Pass { filter, scopes, known, scratch, report, blocked, closed })
+    }
+
+    fn string(&mut self, body: &str, seen: &Seen<'_, Place>, edits: &mut Vec<Edit>) -> Result<(), Refusal> {
+        let part = seen.zone.part;
+        let form = Form { json: true, thinking: part == Part::Thinking, shared: seen.zone.shared };
+        let is_text = match part {
+            Part::Text | Part::Thinking => true,
+            Part::Own => false,
+            Part::Base64 | Part::Url | Part::File => {
+                if !seen.is_key {
+                    self.report.unscannable += 1;
+                    if self.closed.len() < PLACES_MAX {
+                        self.closed.push(seen.place());
+                    }
+                }
+                false
+            }
+            // Where a list of blocks may stand, a string is text; names of members are the API's.
+            _ => !seen.is_key,
+        };
+        if is_text {
+            self.text(&body[seen.span.clone()], seen.span.start, form, &|_| seen.place(), edits)?;
+        }
+        Ok(())
+    }
+
+    /// Looks through one text, which begins at `base` of the whole.
+    fn text(
+        &mut self,
+        text: &str,
+        base: usize,
+        form: Form,
+        place: &dyn Fn(&Range<usize>) -> String,
+        edits: &mut Vec<Edit>,
+    ) -> Result<(), Refusal> {
+        self.report.texts += 1;
+        self.report.bytes += text.len() as u64;
+        let found = if form.thinking {
+            self.scratch.shadow.cast(text.as_bytes());
+            Vec::new()
+        } else {
+            self.filter.detector.find_with(self.scratch, text)
+        };
+        let known = self.known.find(&self.scratch.shadow, form.thinking);
+        for finding in join(found, known) {
+            self.finding(text, base, form, &finding, place, edits)?;
+        }
+        Ok(())
+    }
+
+    fn finding(
+        &mut self,
+        text: &str,
+        base: usize,
+        form: Form,
+        finding: &Finding,
+        place: &dyn Fn(&Range<usize>) -> String,
+        edits: &mut Vec<Edit>,
+    ) -> Result<(), Refusal> {
+        let raw = &text[finding.span.clone()];
+        // What is masked already is not masked again.
+        if Token::read(raw.as_bytes()).is_some() {
+            return Ok(());
+        }
+        let index = finding.kind.index();
+        let policy = self.filter.rules.policy(finding.kind);
+        if !form.thinking {
+            self.report.found[index] += 1;
+        }
+        match policy {
+            Policy::Block if !form.thinking => {
+                if self.blocked.len() < PLACES_MAX {
+                    self.blocked.push((finding.kind, place(&finding.span)));
+                }
+                return Ok(());
+            }
+            Policy::Mask => {}
+            // A value that has a token keeps it, whatever the policy became.
+            _ if finding.rule == KNOWN => {}
+            _ => return Ok(()),
+        }
+        let span = base + finding.span.start..base + finding.span.end;
+        let instead = match (self.filter.rules.style, &mut self.scopes) {
+            (Style::Token, Some(scopes)) => {
+                let value = if form.json { json::unescape(raw)? } else { raw.to_owned() };
+                if form.thinking {
+                    // Signed: only what was put there by us is taken back, byte for byte.
+                    match scopes.known(&value, form.shared) {
+                        Some(token) => Instead::Token(token),
+                        None => return Ok(()),
+                    }
+                } else {
+                    Instead::Token(scopes.token(finding.kind, &plain(finding.kind, raw), &value, form.shared)?)
+                }
+            }
+            (Style::Token, None) => return Err(Refusal::NoVault),
+            (Style::Tag, _) => Instead::Tag(finding.kind.tag()),
+        };
+        self.report.masked[index] += 1;
+        edits.push((span, instead));
+        Ok(())
+    }
+
+    fn finish(self, text: &str, edits: Vec<Edit>) -> Result<Masked, Refusal> {
+        if !self.blocked.is_empty() {
+            return Err(Refusal::Blocked(self.blocked));
+        }
+        let rules = &self.filter.rules;
+        if !self.closed.is_empty() && rules.unscannable == Unscannable::Block && rules.is_strict() {
+            return Err(Refusal::Unscannable(self.closed));
+        }
+        let mut bytes = Vec::with_capacity(if edits.is_empty() { 0 } else { text.len() + edits.len() * 8 });
+        let mut at = 0;
+        for (span, instead) in &edits {
+            bytes.extend_from_slice(text.get(at..span.start).ok_or(Refusal::Failed)?.as_bytes());
+            match instead {
+                Instead::Token(token) => bytes.extend_from_slice(token.as_bytes()),
+                Instead::Tag(tag) => bytes.extend_from_slice(tag.as_bytes()),
+            }
+            at = span.end;
+        }
+        if edits.is_empty() {
+            return Ok(Masked { bytes: None, report: self.report });
+        }
+        bytes.extend_from_slice(&text.as_bytes()[at..]);
+        Ok(Masked { bytes: Some(bytes), report: self.report })
+    }
+}
+
+/// Findings and known values as one list without overlaps: the longer stays, of equal ones the known
+/// one; a telephone number gives way to a known one inside it, which lacks its country's code. What is
+/// dropped overlaps something that stays.
+fn join(found: Vec<Finding>, known: Vec<Finding>) -> Vec<Finding> {
+    if known.is_empty() {
+        return found;
+    }
+    let mut all: Vec<Finding> = found.into_iter().chain(known).collect();
+    let is_known_phone = |f: &Finding| f.rule == KNOWN && f.kind == Kind::Phone;
+    all.sort_by_key(|f| {
+        let rank = if f.kind == Kind::Phone { PHONE_BYTES_MAX.max(f.span.len()) } else { f.span.len() };
+        (Reverse((rank, is_known_phone(f), f.rule == KNOWN, f.span.len())), f.span.start)
+    });
+    let mut taken: BTreeMap<usize, usize> = BTreeMap::new();
+    all.retain(|f| {
+        let free = taken.range(..f.span.end).next_back().is_none_or(|(_, end)| *end <= f.span.start);
+        if free {
+            taken.insert(f.span.start, f.span.end);
+        }
+        free
+    });
+    all.sort_by_key(|f| f.span.start);
+    all
+}
+
+/// Telephone numbers are all as long as this when lengths are compared.
+const PHONE_BYTES_MAX: usize = 32;
+
+/// A value without the way it is written, so that its token's letters say what belongs together.
+fn plain(kind: Kind, raw: &str) -> Vec<u8> {
+    let mut shadow = Shadow::default();
+    shadow.cast(raw.as_bytes());
+    let text = shadow.text();
+    match kind {
+        Kind::Secret | Kind::PrivateKey | Kind::Jwt | Kind::Password | Kind::Custom | Kind::Name | Kind::Address => {
+            text.to_vec()
+        }
+        Kind::Email | Kind::Ip => {
+            text.iter().filter(|b| !b.is_ascii_whitespace()).map(u8::to_ascii_lowercase).collect()
+        }
+        _ => {
+            let signs: Vec<u8> =
+                text.iter().filter(|b| b.is_ascii_alphanumeric() || **b >= 0x80).map(u8::to_ascii_uppercase).collect();
+            let mobile = signs.strip_prefix(b"86").or_else(|| signs.strip_prefix(b"0086"));
+            match mobile.filter(|rest| kind == Kind::Phone && rest.len() == 11) {
+                Some(mobile) => mobile.to_vec(),
+                None => signs,
+            }
+        }
+    }
+}
