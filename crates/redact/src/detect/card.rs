@@ -44,7 +44,12 @@ fn is_regular(run: &Run) -> bool {
 /// Whether `run` is a card.
 pub(crate) fn judge(run: &Run, around: &Context<'_>) -> Option<Verdict> {
     let digits = run.digits();
-    if !(12..=19).contains(&digits.len()) || !is_regular(run) || around.is_listed() || !checks::luhn(digits) {
+    if !(12..=19).contains(&digits.len())
+        || !is_regular(run)
+        || around.is_listed()
+        || around.is_tail()
+        || !checks::luhn(digits)
+    {
         return None;
     }
     if digits.windows(2).all(|pair| pair[0] == pair[1]) || around.is_amount() {
@@ -58,7 +63,7 @@ pub(crate) fn judge(run: &Run, around: &Context<'_>) -> Option<Verdict> {
         Some(rule) => {
             let base = match run.shape() {
                 _ if digits.len() == 13 => 20,
-                [_] if digits.len() == 14 => 30,
+                [_] if digits.len() == 14 => 52,
                 [_] => 58,
                 _ if run.join == Join::Wrapped => 45,
                 _ => 75,

@@ -20,6 +20,8 @@ pub(crate) enum Topic {
     Card,
     Account,
     Identity,
+    /// The United States' numbers: other countries' have nine digits too.
+    Ssn,
     Passport,
     Plate,
     Ip,
@@ -29,35 +31,36 @@ pub(crate) enum Topic {
     Thing,
 }
 
-const TOPICS: usize = 10;
+const TOPICS: usize = 11;
 
 const WORDS: [(Topic, &str); TOPICS] = [
     (
         Topic::Phone,
         "phone|phones|telephone|tel|mobile|cell|cellphone|call|fax|whatsapp|sms|text me|dial|reach me|reached|contact|\
-         hotline|ring|number is|teléfono|móvil|téléphone|telefon|handy|telefono|telefone|celular|电话|手机|联系方式|\
+         hotline|number is|teléfono|móvil|téléphone|telefon|handy|telefono|telefone|celular|电话|手机|联系方式|\
          联系|致电|拨打|短信|来电|热线|座机|电联|微信同号|手机号|号码|机主|電話|手機|聯絡|携帯|전화|휴대폰",
     ),
     (
         Topic::Card,
-        "card|credit card|debit card|visa|mastercard|amex|american express|discover|jcb|unionpay|pan|cc|ccn|cvv|expiry|\
-         exp|tarjeta|carte|kreditkarte|信用卡|卡号|支付卡|银联|刷卡|カード",
+        "card|credit card|debit card|visa|mastercard|amex|american express|discover|jcb|unionpay|PAN|CC|ccn|cvv|expiry|\
+         exp date|tarjeta|carte|kreditkarte|信用卡|卡号|支付卡|银联|刷卡|カード",
     ),
     (
         Topic::Account,
         "bank card|bank account|account|acct|iban|transfer|deposit|wire|银行卡|银行|账号|账户|帐号|储蓄卡|借记卡|卡号|\
-         开户|转账|收款|汇款|工资卡|打款|尾号|銀行|口座|信用卡|付款|打到|转到",
+         开户|转账|收款|汇款|工资卡|打款|尾号|銀行|口座|信用卡|打到|转到",
     ),
     (
         Topic::Identity,
-        "id|identity|identification|id card|id number|national id|ssn|ss#|social security|itin|tin|tax id|taxpayer|dni|\
-         nie|nif|cif|codice fiscale|cf|nir|sécurité sociale|securite sociale|insee|steuer-id|steuer|idnr|steuernummer|\
+        "identity|identification|id card|id number|id no|national id|tax id|taxpayer|dni|nie|NIF|CIF|codice fiscale|CF|NIR|\
+         sécurité sociale|securite sociale|insee|steuer-id|steuer|idnr|steuernummer|\
          steueridentifikationsnummer|bsn|burgerservicenummer|sofinummer|rijksregister|rijksregisternummer|registre \
-         national|niss|pesel|personnummer|fødselsnummer|fodselsnummer|hetu|henkilötunnus|sin|social insurance|nino|ni \
-         number|national insurance|nhs|pps|ppsn|ahv|avs|cpf|cnpj|curp|rut|run|cuit|cuil|dni|aadhaar|aadhar|uidai|pan|\
-         rrn|my number|mynumber|individual number|nric|fin|hkid|kimlik|tckn|tc no|tfn|tax file|medicare|za id|citizen|\
+         national|niss|pesel|personnummer|fødselsnummer|fodselsnummer|hetu|henkilötunnus|SIN|social insurance|nino|ni \
+         number|national insurance|nhs|PPS|ppsn|AHV|AVS|cpf|cnpj|curp|RUT|RUN|cuit|cuil|aadhaar|aadhar|uidai|PAN|\
+         rrn|my number|mynumber|individual number|nric|FIN|hkid|kimlik|tckn|tc no|tfn|tax file|medicare|za id|citizen|\
          身份证|身份|证件|证号|身份證|身分證|社保|医保|公民|マイナンバー|個人番号|주민등록번호|주민번호|社会保障|税号",
     ),
+    (Topic::Ssn, "ssn|ss#|ss number|social security|itin|tin|tax id|taxpayer|ssa|社会安全号|社会保障号"),
     (
         Topic::Passport,
         "passport|passports|travel document|pasaporte|passeport|reisepass|passaporto|护照|通行证|護照|回乡证|台胞证|港澳|\
@@ -83,7 +86,7 @@ const WORDS: [(Topic, &str); TOPICS] = [
     ),
     (
         Topic::Thing,
-        "order|orders|order no|invoice|tracking|shipment|parcel|waybill|sku|upc|ean|isbn|issn|serial|version|ver|release|\
+        "order|orders|order no|job|task|worker|retry|process|invoice|tracking|shipment|parcel|waybill|sku|upc|ean|isbn|issn|serial|version|ver|release|\
          build|commit|sha|sha1|sha256|md5|hash|uuid|guid|trace|traceid|span|timestamp|ts|epoch|unix|millis|nanos|bytes|\
          size|offset|line|row|col|port|pid|tid|seq|sequence|ticket|issue|bug|pr|batch|transaction|txn|txid|ref|\
          reference|part|model|asset|barcode|rev|revision|checksum|checksums|crc|lat|lon|latitude|longitude|order_id|section|chapter|\
@@ -96,6 +99,8 @@ const WORDS: [(Topic, &str); TOPICS] = [
 pub(crate) struct Cues {
     words: AhoCorasick,
     topics: Vec<Topic>,
+    /// Which words count only in capitals.
+    capitals: Vec<bool>,
 }
 
 /// How near the nearest cue of each topic is, in bytes.
@@ -134,7 +139,8 @@ impl Cues {
             .ascii_case_insensitive(true)
             .match_kind(MatchKind::Standard)
             .build(pairs.iter().map(|(_, word)| word))?;
-        Ok(Cues { words, topics: pairs.into_iter().map(|(topic, _)| topic).collect() })
+        let capitals = pairs.iter().map(|(_, word)| word.bytes().any(|b| b.is_ascii_uppercase())).collect();
+        Ok(Cues { words, capitals, topics: pairs.into_iter().map(|(topic, _)| topic).collect() })
     }
 
     /// The cues around the span `start..end` of `text`.
@@ -160,9 +166,13 @@ impl Cues {
     fn look(&self, text: &[u8], from: usize, to: usize, near: &mut Near, distance: impl Fn(usize) -> usize) {
         for found in self.words.find_overlapping_iter(&text[from..to]) {
             let (start, end) = (from + found.start(), from + found.end());
-            if is_word(text, start, end) {
-                let slot = &mut near.0[self.topics[found.pattern().as_usize()] as usize];
-                *slot = (*slot).min(distance(end).min(254) as u8);
+            let number = found.pattern().as_usize();
+            let away = distance(end).min(254) as u8;
+            // Capitals in the table: a common word else, unless it stands right at the number.
+            let spelt = away <= 5 || !self.capitals[number] || text[start..end].iter().all(|b| !b.is_ascii_lowercase());
+            if spelt && is_word(text, start, end) {
+                let slot = &mut near.0[self.topics[number] as usize];
+                *slot = (*slot).min(away);
             }
         }
     }
@@ -178,7 +188,10 @@ fn is_word(text: &[u8], start: usize, end: usize) -> bool {
     let close = !after.is_ascii_alphabetic()
         || !text[end - 1].is_ascii_alphabetic()
         || (text[end - 1].is_ascii_lowercase() && after.is_ascii_uppercase());
-    open && close
+    // Two or three letters between digits are a hash's.
+    let short = end - start <= 3 && text[start].is_ascii_alphabetic();
+    let inside = before.is_ascii_digit() || after.is_ascii_digit();
+    open && close && !(short && inside && before != b' ')
 }
 
 #[cfg(test)]

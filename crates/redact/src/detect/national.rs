@@ -34,7 +34,7 @@ const fn row(
     Row { rule, kind: Kind::NationalId, len, check, bare, form, formed }
 }
 
-const ROWS: [Row; 30] = [
+const ROWS: [Row; 31] = [
     Row { kind: Kind::Ssn, ..row("us_ssn", 9, checks::us_ssn, 20, "3-2-4", 65) },
     Row { kind: Kind::Ssn, ..row("us_ssn", 9, checks::us_ssn, 20, "3 2 4", 50) },
     row("br_cpf", 11, checks::br_cpf, 25, "3.3.3-2", 80),
@@ -61,6 +61,7 @@ const ROWS: [Row; 30] = [
     row("cl_rut", 9, checks::cl_rut, 20, "2.3.3-1", 80),
     row("cl_rut", 9, checks::cl_rut, 20, "8-1", 45),
     row("cl_rut", 8, checks::cl_rut, 15, "1.3.3-1", 75),
+    row("cl_rut", 8, checks::cl_rut, 15, "7-1", 40),
     row("gb_nhs", 10, checks::gb_nhs, 20, "3 3 4", 45),
     row("se_person", 10, checks::se_person, 20, "6-4", 62),
     row("au_medicare", 10, checks::au_medicare, 20, "4 5 1", 55),
@@ -105,7 +106,7 @@ fn is_form(form: &str, run: &Run, text: &[u8]) -> bool {
 /// Whether `run` is a national number.
 pub(crate) fn judge(run: &Run, around: &Context<'_>) -> Option<Verdict> {
     let digits = run.digits();
-    if !(8..=15).contains(&digits.len()) || around.is_amount() || around.is_listed() {
+    if !(8..=15).contains(&digits.len()) || around.is_amount() || around.is_listed() || around.is_tail() {
         return None;
     }
     let mut best: Option<Verdict> = None;
@@ -115,7 +116,8 @@ pub(crate) fn judge(run: &Run, around: &Context<'_>) -> Option<Verdict> {
         if !few || !(row.check)(digits) {
             continue;
         }
-        let moves = around.near().moves(&[Topic::Identity]);
+        let topic = if row.kind == Kind::Ssn { Topic::Ssn } else { Topic::Identity };
+        let moves = around.near().moves(&[topic]);
         let base = if formed { row.formed } else { row.bare };
         // What is written in another way than its own needs a word that is very near.
         let score = base + moves - if run.groups > 1 && !formed { 5 } else { 0 };

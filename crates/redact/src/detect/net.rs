@@ -226,12 +226,16 @@ pub(crate) fn ipv6(text: &[u8], at: usize, private: bool, hits: &mut Vec<Hit>) -
     if text[..at - group].ends_with(b":") || group > 4 || !is_part(&next) {
         return None;
     }
-    let start = at - text[..at].iter().rev().take(40).take_while(|b| is_part(b)).count();
+    let mut start = at - text[..at].iter().rev().take(40).take_while(|b| is_part(b)).count();
     let mut end = at + text[at..].iter().take(46).take_while(|b| is_part(b) || **b == b'.').count();
     while end > at && matches!(text[end - 1], b'.' | b':') && !text[..end].ends_with(b"::") {
         end -= 1;
     }
-    if end - start < 4 {
+    // `from:2001:...`: that colon is the sentence's.
+    if text[start] == b':' && !text[start..].starts_with(b"::") {
+        start += 1;
+    }
+    if end < start + 4 {
         return None;
     }
     let ip: Ipv6Addr = std::str::from_utf8(&text[start..end]).ok()?.parse().ok()?;
@@ -263,8 +267,13 @@ pub(crate) fn url_password(text: &[u8], at: usize, hits: &mut Vec<Hit>) -> Optio
     let sign = from + memchr::memrchr(b'@', &text[from..stop])?;
     let start = from + memchr::memchr(b':', &text[from..sign])? + 1;
     let password = &text[start..sign];
+    let variable = |name: &[u8]| !name.is_empty() && name.iter().all(|b| b.is_ascii_uppercase() || *b == b'_');
     let placeholder = password.is_empty()
-        || matches!(password[0], b'<' | b'$' | b'{' | b'%' | b'[' | b'*')
+        || matches!(password[0], b'<' | b'{' | b'[')
+        || password.starts_with(b"${")
+        || password.strip_prefix(b"$").is_some_and(variable)
+        || password.windows(2).all(|pair| pair[0] == pair[1])
+        || password == b"%s"
         || matches!(
             &password.to_ascii_lowercase()[..],
             b"password" | b"pass" | b"passwd" | b"pwd" | b"xxx" | b"secret" | b"your_password" | b"yourpassword"

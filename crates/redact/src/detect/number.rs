@@ -81,6 +81,12 @@ impl<'a> Context<'a> {
         self.listed
     }
 
+    /// Whether it is the last part of something that has letters: a UUID.
+    pub(crate) fn is_tail(&self) -> bool {
+        let prior = self.start.checked_sub(2).map_or(b' ', |at| self.text[at]);
+        self.before == b'-' && prior.is_ascii_alphanumeric()
+    }
+
     /// Whether it is money, a share or a decimal.
     pub(crate) fn is_amount(&self) -> bool {
         let ends = |sign: &[u8]| self.text[..self.start].ends_with(sign);

@@ -223,8 +223,10 @@ fn looks_random(body: &[u8], set: Set) -> bool {
     let count = |is: fn(&u8) -> bool| body.iter().filter(|b| is(b)).count();
     let (digits, upper, lower) =
         (count(u8::is_ascii_digit), count(u8::is_ascii_uppercase), count(u8::is_ascii_lowercase));
+    let hex = body.iter().all(u8::is_ascii_hexdigit);
     let least = match (set, body.len()) {
         (Set::Hex, _) => 2.6,
+        _ if hex && body.len() >= 32 => 2.6,
         (_, 0..=20) => 2.8,
         _ => 3.2,
     };
@@ -246,7 +248,8 @@ fn looks_random(body: &[u8], set: Set) -> bool {
                             || p.iter().all(u8::is_ascii_uppercase))
                 });
             // Keys have digits among letters; random text of 20 letters without any is rare.
-            !slug && digits > 0 && (upper > 0 || lower > 0) && (upper > 0 && lower > 0 || digits >= 4)
+            let with_digits = digits > 0 && (upper > 0 && lower > 0 || digits >= 4);
+            !slug && upper + lower > 0 && (with_digits || (digits == 0 && upper >= 4 && lower >= 4 && body.len() >= 20))
         }
     }
 }

@@ -37,7 +37,7 @@ impl<'a> Word<'a> {
 
     /// Whether it is a part of something longer: a path, a slug, an id with hyphens.
     fn is_part(&self) -> bool {
-        let joins = |b: u8| matches!(b, b'-' | b'_' | b'.' | b'/' | b'+' | b'=' | b'@' | b'\\');
+        let joins = |b: u8| matches!(b, b'-' | b'_' | b'.' | b'/' | b'+' | b'@' | b'\\');
         let next = self.text.get(self.end + 1).copied().unwrap_or(b' ');
         let prior = self.start.checked_sub(2).map_or(b' ', |at| self.text[at]);
         (joins(self.before()) && prior.is_ascii_alphanumeric()) || (joins(self.after()) && next.is_ascii_alphanumeric())
@@ -61,7 +61,8 @@ pub(crate) fn scan(text: &[u8], start: usize, end: usize, cues: &Cues, hits: &mu
         .or_else(|| credit_code(&word))
         .or_else(|| passport(&word))
         .or_else(|| national(&word))
-        .or_else(|| in_pieces(&word));
+        .or_else(|| in_pieces(&word))
+        .or_else(|| wrapped(&word));
     match found {
         Some(hit) => {
             let next = hit.end.max(end);
@@ -81,9 +82,21 @@ fn iban(word: &Word<'_>) -> Option<Hit> {
     let length = checks::iban_length(bytes.get(..2)?).filter(|_| head)?;
     let mut text = Vec::with_capacity(length);
     let mut at = word.start;
+    let separators = &word.text[word.end..(word.end + 1).min(word.text.len())];
+    let prior = word.start.checked_sub(2).map_or(b' ', |at| word.text[at]);
+    if word.before() == b'-' && prior.is_ascii_alphanumeric() {
+        return None;
+    }
+    let in_groups = bytes.len() == 4;
+    let mut group = 0;
     while text.len() < length {
+        group = if word.text.get(at).is_some_and(u8::is_ascii_alphanumeric) { group + 1 } else { 0 };
         match word.text.get(at) {
-            Some(b) if b.is_ascii_alphanumeric() => text.push(b.to_ascii_uppercase()),
+            Some(b) if b.is_ascii_alphanumeric() && !(in_groups && group > 4) => text.push(b.to_ascii_uppercase()),
+            // Groups are of four, all joined in the same way; a line may end anywhere.
+            Some(b' ' | b'-' | b'.') if !text.len().is_multiple_of(4) || separators != &word.text[at..=at] => {
+                return None;
+            }
             // One separator between groups; a line's end may be two bytes.
             Some(b' ' | b'-' | b'\n' | b'\r' | b'.')
                 if word.text.get(at + 1).is_some_and(|b| b.is_ascii_alphanumeric() || *b == b'\n') => {}
@@ -146,38 +159,68 @@ fn credit_code(word: &Word<'_>) -> Option<Hit> {
 
 /// Passports and permits, with a word that says so.
 fn passport(word: &Word<'_>) -> Option<Hit> {
-    let bytes = word.bytes();
+    let score = if is_passport(word.bytes()) { word.score(20, &[Topic::Passport]) } else { 0 };
+    word.hit(Kind::Passport, "passport", score)
+}
+
+/// Whether it has a passport's letters and digits.
+fn is_passport(bytes: &[u8]) -> bool {
     let letters = bytes.iter().take_while(|b| b.is_ascii_alphabetic()).count();
     let digits = bytes.iter().filter(|b| b.is_ascii_digit()).count();
-    let right = (8..=9).contains(&bytes.len()) && letters <= 2 && digits >= 6
-        || bytes.len() == 11 && matches!(bytes[0].to_ascii_uppercase(), b'H' | b'M') && digits == 10;
-    if !right {
+    (8..=9).contains(&bytes.len()) && letters <= 2 && digits >= 6
+        || bytes.len() == 11 && matches!(bytes[0].to_ascii_uppercase(), b'H' | b'M') && digits == 10
+}
+
+/// A credit code, a passport or a national number that a line's end cut in two.
+fn wrapped(word: &Word<'_>) -> Option<Hit> {
+    let is_part = |b: &&u8| b.is_ascii_alphanumeric();
+    let (mut start, mut end) = (word.start, word.end);
+    if word.after() == b'\n' {
+        end += 1 + word.text[end + 1..].iter().take(WORD_BYTES_MAX).take_while(is_part).count();
+    } else if word.before() == b'\n' {
+        start -= 1 + word.text[..start - 1].iter().rev().take(WORD_BYTES_MAX).take_while(is_part).count();
+    }
+    let bytes: Vec<u8> = word.text[start..end].iter().copied().filter(|b| *b != b'\n').collect();
+    let whole = Word { start, end, ..*word };
+    if bytes.len() == word.bytes().len() || bytes.len() > 18 {
         return None;
     }
-    word.hit(Kind::Passport, "passport", word.score(20, &[Topic::Passport]))
+    if checks::cn_credit_code(&bytes) {
+        return whole.hit(Kind::CreditCode, "cn_credit_code", 85);
+    }
+    // A word and a number in two lines are nothing unusual: only with the word that names them.
+    let named = |topic| whole.score(20, &[topic]) >= SCORE_MIN;
+    if is_passport(&bytes) && named(Topic::Passport) {
+        return whole.hit(Kind::Passport, "passport", 55);
+    }
+    let row = NATIONAL.iter().find(|(_, len, check, _)| bytes.len() == *len && check(&bytes));
+    row.filter(|_| named(Topic::Identity)).and_then(|row| whole.hit(Kind::NationalId, row.0, 55))
 }
+
+/// Name, length, check and base score of a national number that has letters.
+type Row = (&'static str, usize, fn(&[u8]) -> bool, i32);
+
+const NATIONAL: [Row; 12] = [
+    ("it_codice_fiscale", 16, checks::it_codice_fiscale, 85),
+    ("mx_curp", 18, checks::mx_curp, 85),
+    ("es_dni", 9, checks::es_dni, 55),
+    ("sg_nric", 9, checks::sg_nric, 55),
+    ("tw_id", 10, checks::tw_id, 58),
+    ("gb_nino", 9, checks::gb_nino, 40),
+    ("in_pan", 10, checks::in_pan, 40),
+    ("hk_id", 8, checks::hk_id, 30),
+    ("hk_id", 9, checks::hk_id, 30),
+    ("ie_pps", 8, checks::ie_pps, 25),
+    ("ie_pps", 9, checks::ie_pps, 30),
+    ("cl_rut", 9, checks::cl_rut, 25),
+];
 
 /// National numbers of letters and digits, in one piece.
 fn national(word: &Word<'_>) -> Option<Hit> {
-    type Row = (&'static str, usize, fn(&[u8]) -> bool, i32);
-    const ROWS: [Row; 12] = [
-        ("it_codice_fiscale", 16, checks::it_codice_fiscale, 85),
-        ("mx_curp", 18, checks::mx_curp, 85),
-        ("es_dni", 9, checks::es_dni, 55),
-        ("sg_nric", 9, checks::sg_nric, 55),
-        ("tw_id", 10, checks::tw_id, 58),
-        ("gb_nino", 9, checks::gb_nino, 40),
-        ("in_pan", 10, checks::in_pan, 40),
-        ("hk_id", 8, checks::hk_id, 30),
-        ("hk_id", 9, checks::hk_id, 30),
-        ("ie_pps", 8, checks::ie_pps, 25),
-        ("ie_pps", 9, checks::ie_pps, 30),
-        ("cl_rut", 9, checks::cl_rut, 25),
-    ];
     let bytes = word.bytes();
     let upper = !bytes.iter().any(u8::is_ascii_lowercase);
     let mut best = None;
-    for (rule, len, check, base) in ROWS {
+    for (rule, len, check, base) in NATIONAL {
         if bytes.len() == len && check(bytes) {
             let base = if word.is_part() || !upper { base - 30 } else { base };
             let score = word.score(base, &[Topic::Identity]);
