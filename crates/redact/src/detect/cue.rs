@@ -13,6 +13,9 @@ const BEFORE_BYTES: usize = 90;
 /// Bytes behind it: a cue that follows stands close.
 const AFTER_BYTES: usize = 30;
 
+/// How near a cue has to be to numbers that little else speaks for, bytes.
+const WEAK_BYTES: u8 = 45;
+
 /// What a cue speaks of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Topic {
@@ -72,7 +75,7 @@ const WORDS: [(Topic, &str); TOPICS] = [
     ),
     (
         Topic::Ip,
-        "ip|ips|address|addr|host|client|server|from|login|logged|remote|peer|source|src|dst|ping|ssh|gateway|connect|\
+        "ip|ips|ip地址|address|addr|host|client|server|from|login|logged|remote|peer|source|src|dst|ping|ssh|gateway|connect|\
          connected|connection|x-forwarded-for|whitelist|blacklist|firewall|blocked|dns|subnet|地址|登录|来源|服务器|访问",
     ),
     (
@@ -89,7 +92,8 @@ const WORDS: [(Topic, &str); TOPICS] = [
         "order|orders|order no|job|task|worker|retry|process|invoice|tracking|shipment|parcel|waybill|sku|upc|ean|isbn|issn|serial|version|ver|release|\
          build|commit|sha|sha1|sha256|md5|hash|uuid|guid|trace|traceid|span|timestamp|ts|epoch|unix|millis|nanos|bytes|\
          size|offset|line|row|col|port|pid|tid|seq|sequence|ticket|issue|bug|pr|batch|transaction|txn|txid|ref|\
-         reference|part|model|asset|barcode|rev|revision|checksum|checksums|crc|lat|lon|latitude|longitude|order_id|section|chapter|\
+         reference|part|model|asset|barcode|rev|revision|checksum|checksums|crc|lat|lon|latitude|longitude|order_id|section|sections|chapter|\
+         oid|memory|heap|capacity|total|limit|usage|\
          订单|订单号|单号|快递|运单|流水|流水号|编号|序列号|版本|批次|条码|发票|物流|时间戳|哈希|注文|商品|合同号|货号",
     ),
 ];
@@ -111,6 +115,12 @@ impl Near {
     /// How far the nearest cue of `topic` is; 255 if there is none.
     pub(crate) fn distance(&self, topic: Topic) -> u8 {
         self.0[topic as usize]
+    }
+
+    /// The same for numbers that little else speaks for: what raises has to be near.
+    pub(crate) fn moves_weak(&self, topic: Topic) -> i32 {
+        let moves = self.moves(&[topic]);
+        if moves > 0 && self.distance(topic) > WEAK_BYTES { 0 } else { moves }
     }
 
     /// Whether there is a cue of `topic`.

@@ -117,7 +117,7 @@ pub(crate) fn judge(run: &Run, around: &Context<'_>) -> Option<Verdict> {
             continue;
         }
         let topic = if row.kind == Kind::Ssn { Topic::Ssn } else { Topic::Identity };
-        let moves = around.near().moves(&[topic]);
+        let moves = if formed { around.near().moves(&[topic]) } else { around.near().moves_weak(topic) };
         let base = if formed { row.formed } else { row.bare };
         // What is written in another way than its own needs a word that is very near.
         let score = base + moves - if run.groups > 1 && !formed { 5 } else { 0 };

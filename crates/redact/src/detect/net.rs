@@ -185,7 +185,9 @@ pub(crate) fn ipv4(text: &[u8], at: usize, cues: &Cues, private: bool, hits: &mu
         return None;
     }
     let near = cues.near(text, at, end);
-    let small = ip.octets().iter().all(|octet| *octet < 32);
+    // Four small numbers are a version's or a section's; then a word has to stand right there.
+    let octets = ip.octets();
+    let small = octets.iter().all(|octet| *octet < 32) || octets.iter().filter(|octet| **octet < 16).count() > 2;
     let port = (after == b':' || after == b'/') && next.is_ascii_digit();
     let base = if port {
         80
@@ -196,7 +198,15 @@ pub(crate) fn ipv4(text: &[u8], at: usize, cues: &Cues, private: bool, hits: &mu
     };
     // A version says so right before.
     let version = near.distance(Topic::Thing) < 12 && near.distance(Topic::Ip) > near.distance(Topic::Thing) && !port;
-    let score = base + if version { -40 } else { near.moves(&[Topic::Ip]).max(0) };
+    let named = near.distance(Topic::Ip) <= 12 || !small;
+    let score = base
+        + if version {
+            -40
+        } else if named {
+            near.moves(&[Topic::Ip]).max(0)
+        } else {
+            0
+        };
     if score < SCORE_MIN {
         return Some(end);
     }

@@ -106,13 +106,17 @@ impl<'a> Context<'a> {
     }
 }
 
-/// Whether the groups beside `first..=last` belong to the same writing: joined tightly, or by what
-/// joins the groups of the number itself.
+/// Whether digits beside the number belong to the same writing: joined tightly, or by what joins the
+/// groups of the number itself. Asked of the text, as a cluster may be cut.
 fn is_listed(text: &[u8], groups: &[Group], first: usize, last: usize) -> bool {
-    let between = |left: usize| &text[groups[left].1..groups[left + 1].0];
-    let own = (last > first).then(|| between(first));
+    let own = (last > first).then(|| &text[groups[first].1..groups[first + 1].0]);
     let joins = |sep: &[u8]| matches!(sep, b"-" | b"." | b"_" | b"*") || (own == Some(sep) && !sep.contains(&b'\n'));
-    (first > 0 && joins(between(first - 1))) || (last + 1 < groups.len() && joins(between(last)))
+    let (start, end) = (groups[first].0, groups[last].1);
+    (1..=3).any(|n| {
+        let before = start.checked_sub(n).filter(|at| *at > 0 && text[at - 1].is_ascii_digit());
+        let after = text.get(end + n).filter(|b| b.is_ascii_digit());
+        before.is_some_and(|at| joins(&text[at..start])) || (after.is_some() && joins(&text[end..end + n]))
+    })
 }
 
 /// Looks through the cluster of digits that begins at `at`; returns where to go on. `glued` says that
@@ -159,8 +163,7 @@ fn best(text: &[u8], groups: &[Group], first: usize, glued: bool, cues: &Cues) -
         let Some(run) = Run::of(text, &groups[first..=last]) else { break };
         let context = Context::new(text, cues, &ahead, groups, first, last);
         let Some((verdict, end)) = judge(&run, &context) else { continue };
-        let enough = verdict.score >= SCORE_MIN
-            && (!glued || context.near().moves(&[Topic::Phone, Topic::Identity, Topic::Account, Topic::Card]) > 0);
+        let enough = verdict.score >= SCORE_MIN && (!glued || context.ahead().distance(Topic::Phone) <= 1);
         if enough && found.as_ref().is_none_or(|(_, best)| verdict.score >= best.score) {
             found = Some((
                 last,

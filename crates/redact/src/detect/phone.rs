@@ -119,7 +119,9 @@ pub(crate) fn judge(run: &Run, around: &Context<'_>) -> Option<Verdict> {
         let skip = usize::from(local.len() < digits.len());
         let base = match &run.shape()[skip.min(run.groups)..] {
             _ if around.is_listed() => 10,
-            [3, 3, 4] if run.join == Join::Mixed || around.before == b'(' => 70,
+            [3, 3, 4] if around.before == b'(' || skip > 0 => 70,
+            // `415 555-2671`; a dot and a hyphen are a clause's.
+            [3, 3, 4] if run.join == Join::Mixed && around.text().get(run.start + 3) != Some(&b' ') => 25,
             [3, 3, 4] => 60,
             [3, 7] | [6, 4] => 25,
             [10] => 20,
@@ -133,7 +135,9 @@ pub(crate) fn judge(run: &Run, around: &Context<'_>) -> Option<Verdict> {
     // Any other number that is called a phone: national forms begin with a zero or stand in groups.
     let plausible = (digits[0] == b'0' && (9..=12).contains(&digits.len()))
         || (run.groups > 1 && run.groups < 7 && (8..=13).contains(&digits.len()));
-    if !plausible || run.join == Join::Wrapped || is_date_like(run) {
+    let years =
+        run.shape() == [4, 4] && matches!(&digits[..2], b"19" | b"20") && matches!(&digits[4..6], b"19" | b"20");
+    if !plausible || years || run.join == Join::Wrapped || is_date_like(run) {
         return None;
     }
     let ahead = around.ahead();

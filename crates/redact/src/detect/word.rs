@@ -154,7 +154,13 @@ fn plate(word: &Word<'_>) -> Option<Hit> {
 /// A unified social credit code that has letters.
 fn credit_code(word: &Word<'_>) -> Option<Hit> {
     let right = checks::cn_credit_code(word.bytes());
-    word.hit(Kind::CreditCode, "cn_credit_code", if right { 85 } else { 0 })
+    let lower = word.bytes().iter().any(u8::is_ascii_lowercase);
+    let score = match (right, lower) {
+        (true, false) => 85,
+        (true, true) => word.score(40, &[Topic::Company]),
+        _ => 0,
+    };
+    word.hit(Kind::CreditCode, "cn_credit_code", score)
 }
 
 /// Passports and permits, with a word that says so.
