@@ -31,6 +31,11 @@ fn phones() {
         &[
             "我的手机号是«13800138000»，谢谢",
             "call «138 0013 8000» or",
+            "(+«86) 138-0013-8000»",
+            "«138.0013.8000» 我的",
+            "«138—0013—8000»",
+            "«1-415-555-2671»",
+            "«0086 13800138000»",
             "«138-0013-8000»",
             "+«86 138 0013 8000»",
             "电话：«１３８００１３８０００»。",
@@ -77,10 +82,21 @@ fn mail() {
             "«alice (at) example (dot) com»",
             "«alice[at]example[dot]com» now",
             "«bob @ example.com»",
+            "or «carol.x at example dot com»",
+            "«bob@\nexample.com»",
             r#"{\"mail\":\"«a_b@qq.com»\"}"#,
         ],
     );
-    check_nothing(&["git@github.com:x/y.git", "logo@2x.png", "a@b", "npm i react@18.2.0", "@app.route", "user@host"]);
+    check_nothing(&[
+        "git@github.com:x/y.git",
+        "logo@2x.png",
+        "a@b",
+        "meet me at example.com today",
+        "we looked at the dot com bubble",
+        "npm i react@18.2.0",
+        "@app.route",
+        "user@host",
+    ]);
 }
 
 #[test]
@@ -119,10 +135,21 @@ fn chinese_identifiers() {
             "«１１０１０５１９４９１２３１００２Ｘ»",
             "«110105194912310\n02X»",
             "身份证 «130503670401001»",
+            "«1 1 0 1 0 5 1 9 4 9 1 2 3 1 0 0 2 X»",
         ],
     );
     check(Kind::CreditCode, &["统一社会信用代码 «91110000600037341L»", "(«91110000600037341L»)"]);
-    check(Kind::Plate, &["车牌«京A12345»", "«粤B·D1234»", "«沪AD12345»新能源"]);
+    check(
+        Kind::Plate,
+        &[
+            "车牌«京A12345»",
+            "«粤B·D1234»",
+            "«沪AD12345»新能源",
+            "license plate «7ABC123»",
+            "plate: «AB12 CDE»",
+            "plate «ABC-1234»",
+        ],
+    );
     check(Kind::Passport, &["护照号 «E12345678»", "passport no: «G12345678»", "Passport: «123456789»"]);
     check_nothing(&["110105194912310021", "11010519491331002X", "E12345678", "京A1234I", "91110000600037341M"]);
 }

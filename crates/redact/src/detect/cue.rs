@@ -71,7 +71,7 @@ const WORDS: [(Topic, &str); TOPICS] = [
     ),
     (
         Topic::Plate,
-        "plate|license plate|licence plate|registration|number plate|vehicle|car|车牌|车牌号|牌照|号牌|车辆|汽车|車牌|驾驶|停车",
+        "plate|plates|license plate|licence plate|registration|number plate|vehicle|reg|matrícula|kennzeichen|车牌|车牌号|牌照|号牌|车辆|汽车|車牌|驾驶|停车",
     ),
     (
         Topic::Ip,

@@ -78,12 +78,30 @@ fn is_top(top: &[u8]) -> bool {
 pub(crate) fn email(text: &[u8], at: usize, hits: &mut Vec<Hit>) -> Option<usize> {
     // Spaces around the sign are a disguise; only of both sides, and only to a usual domain.
     let spaced = text[..at].ends_with(b" ") && text[at + 1..].starts_with(b" ");
-    let (left, right) = if spaced { (at - 1, at + 2) } else { (at, at + 1) };
+    let (left, right) = if spaced {
+        (at - 1, at + 2)
+    } else {
+        // A line may end at the sign.
+        let left = at - usize::from(text[..at].ends_with(b"\n"));
+        (left, at + 1 + usize::from(text[at + 1..].starts_with(b"\n")))
+    };
+    let spaced = spaced || right - left > 1;
     address(text, left, right, spaced, hits)
 }
 
 /// An address whose at sign was spelt out: `alice (at) example (dot) com`.
 pub(crate) fn spelt_email(text: &[u8], start: usize, end: usize, hits: &mut Vec<Hit>) -> Option<usize> {
+    if text[start] == b' ' {
+        // A word of the language: only if the dots are words as well.
+        let domain = spelt_domain(text, end)?;
+        let dots = text[end..domain].to_ascii_lowercase();
+        memchr::memmem::find(&dots, b"dot")?;
+        let article = [&b"the "[..], b"a ", b"this ", b"that ", b"our ", b"their ", b"its "];
+        if article.iter().any(|word| dots.starts_with(word)) {
+            return None;
+        }
+        return address(text, start, end, true, hits);
+    }
     let left = start - usize::from(text[..start].ends_with(b" "));
     let right = end + usize::from(text[end..].starts_with(b" "));
     address(text, left, right, true, hits)

@@ -203,14 +203,17 @@ fn judge(run: &Run, around: &Context<'_>) -> Option<(Verdict, usize)> {
 
 /// A resident identity number with its X, which stands right behind the digits.
 fn with_letter(run: &Run, around: &Context<'_>) -> Option<(Verdict, usize)> {
-    let closed = !around.text.get(run.end + 1).is_some_and(u8::is_ascii_alphanumeric);
-    if run.len != 17 || !around.after.eq_ignore_ascii_case(&b'x') || !closed {
+    // Set apart like the digits, it may stand behind a space or a hyphen.
+    let apart = usize::from(run.groups > 1 && matches!(around.after, b' ' | b'-'));
+    let end = run.end + apart + 1;
+    let letter = around.text.get(end - 1).is_some_and(|b| b.eq_ignore_ascii_case(&b'x'));
+    if run.len != 17 || !letter || around.text.get(end).is_some_and(u8::is_ascii_alphanumeric) {
         return None;
     }
     let mut id = run.digits().to_vec();
     id.push(b'X');
     let verdict = Verdict { kind: Kind::ResidentId, rule: "cn_resident", score: 90 };
-    checks::cn_resident(&id).then_some((verdict, run.end + 1))
+    checks::cn_resident(&id).then_some((verdict, end))
 }
 
 /// A resident identity number: of 18 digits, or of 15 if a word says so.

@@ -123,7 +123,7 @@ const JWT: &str = "eyJ";
 const ARMOUR: &str = "-----BEGIN ";
 const BOT: &str = ":AA";
 /// An at sign that is spelt out.
-const SPELT: [&str; 8] = ["(at)", "[at]", "{at}", "(AT)", "[AT]", "{AT}", "<at>", "(@)"];
+const SPELT: [&str; 10] = ["(at)", "[at]", "{at}", "(AT)", "[AT]", "{AT}", "<at>", "(@)", " at ", " AT "];
 /// Words before a value that nobody but its owner should know.
 const NAMED: [&str; 18] = [
     "secret",

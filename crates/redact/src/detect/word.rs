@@ -62,7 +62,8 @@ pub(crate) fn scan(text: &[u8], start: usize, end: usize, cues: &Cues, hits: &mu
         .or_else(|| passport(&word))
         .or_else(|| national(&word))
         .or_else(|| in_pieces(&word))
-        .or_else(|| wrapped(&word));
+        .or_else(|| wrapped(&word))
+        .or_else(|| foreign_plate(&word));
     match found {
         Some(hit) => {
             let next = hit.end.max(end);
@@ -149,6 +150,36 @@ fn plate(word: &Word<'_>) -> Option<Hit> {
         return None;
     }
     Some(Hit { start, end, kind: Kind::Plate, rule: "cn_plate", score: 75, custom: None })
+}
+
+/// How far the word may be that makes letters and digits a plate, bytes.
+const PLATE_CUE_BYTES: u8 = 24;
+
+/// A plate of another country: capitals and digits, with a word that says so right before.
+fn foreign_plate(word: &Word<'_>) -> Option<Hit> {
+    let text = word.text;
+    let capitals = |from: usize| text.iter().skip(from).take(4).take_while(|b| b.is_ascii_uppercase()).count();
+    // `AB12 CDE`; `ABC 1234` and `ABC-1234` have their letters before.
+    let after = if matches!(word.after(), b' ' | b'-') { capitals(word.end + 1) } else { 0 };
+    let ends = !text.get(word.end + 1 + after).is_some_and(u8::is_ascii_alphanumeric);
+    let end = if after == 3 && ends { word.end + 4 } else { word.end };
+    let before = if word.start > 0 && matches!(word.before(), b' ' | b'-') {
+        text[..word.start - 1].iter().rev().take(4).take_while(|b| b.is_ascii_uppercase()).count()
+    } else {
+        0
+    };
+    let all_digits = word.bytes().iter().all(u8::is_ascii_digit);
+    let start = if all_digits && (1..=3).contains(&before) { word.start - 1 - before } else { word.start };
+    let whole = Word { start, end, ..*word };
+    let signs: Vec<u8> = whole.bytes().iter().copied().filter(|b| !matches!(b, b' ' | b'-')).collect();
+    let digits = signs.iter().filter(|b| b.is_ascii_digit()).count();
+    let right = (5..=8).contains(&signs.len())
+        && signs.iter().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit())
+        && digits >= 2
+        && digits < signs.len();
+    let near = right.then(|| word.cues.ahead(text, start))?;
+    let named = near.distance(Topic::Plate) <= PLATE_CUE_BYTES && near.moves(&[Topic::Plate]) > 0;
+    whole.hit(Kind::Plate, "plate", if named { 55 } else { 0 })
 }
 
 /// A unified social credit code that has letters.
@@ -260,7 +291,7 @@ fn in_pieces(word: &Word<'_>) -> Option<Hit> {
 pub(crate) fn around_digits(text: &[u8], start: usize, end: usize, cues: &Cues, hits: &mut Vec<Hit>) {
     let digits =
         Word { text, cues, start, end: start + text[start..end].iter().take_while(|b| b.is_ascii_digit()).count() };
-    hits.extend(plate(&digits));
+    hits.extend(plate(&digits).or_else(|| foreign_plate(&digits)));
     let closed = |at: usize| !text.get(at).is_some_and(u8::is_ascii_alphanumeric);
     let open = |at: usize| !at.checked_sub(1).is_some_and(|before| text[before].is_ascii_alphanumeric());
     if let ([b'-' | b' ', letter, ..], true) = (text.get(end..).unwrap_or_default(), closed(end + 2)) {
