@@ -351,7 +351,7 @@ mod tests {
             shadow.cast(raw.as_bytes());
             proptest::prop_assert!(std::str::from_utf8(shadow.text()).is_ok());
             for start in 0..shadow.text().len() {
-                if !std::str::from_utf8(&shadow.text()[start..]).is_ok() { continue }
+                if std::str::from_utf8(&shadow.text()[start..]).is_err() { continue }
                 for end in start + 1..=shadow.text().len() {
                     if std::str::from_utf8(&shadow.text()[start..end]).is_err() { continue }
                     let span = shadow.raw(start..end);

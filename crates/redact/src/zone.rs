@@ -12,6 +12,9 @@ use crate::json::{self, Zone};
 pub(crate) enum Part {
     /// The body itself.
     Body,
+    /// A batch's list of requests, and one of them.
+    Requests,
+    Request,
     Messages,
     Message,
     /// A string of text, or a list of blocks.
@@ -52,6 +55,7 @@ impl Place {
 fn of_body(key: &[u8]) -> Part {
     match key {
         b"messages" => Part::Messages,
+        b"requests" => Part::Requests,
         b"system" => Part::Blocks,
         b"tools" => Part::Tools,
         b"model"
@@ -115,6 +119,12 @@ impl Zone for Place {
     fn member(self, key: &[u8], object: &[u8]) -> Self {
         let part = match self.part {
             Part::Body => of_body(key),
+            // Whoever asked gets a custom id back; no model does.
+            Part::Requests | Part::Request => match key {
+                b"params" => Part::Body,
+                b"custom_id" => Part::Own,
+                _ => Part::Text,
+            },
             Part::Messages | Part::Message => match key {
                 b"role" | b"clear_at" => Part::Own,
                 b"content" => Part::Blocks,
@@ -141,6 +151,7 @@ impl Zone for Place {
 
     fn element(self) -> Self {
         let part = match self.part {
+            Part::Requests => Part::Request,
             Part::Messages => Part::Message,
             Part::Blocks => Part::Block,
             Part::Tools => Part::Tool,

@@ -212,8 +212,7 @@ fn addresses_of_the_network() {
 
 #[test]
 fn names_and_addresses_if_asked() {
-    let mut looking = Looking::default();
-    looking.kinds = [true; tidegate_redact::kind::KINDS];
+    let looking = Looking { kinds: [true; tidegate_redact::kind::KINDS], ..Looking::default() };
     let detector = Detector::new(&looking).expect("a detector");
     for text in ["Dear Mr. «John Smith», hello", "my name is «Jane Doe».", "收件人：«王小明»，", "请问«李娜»女士在吗"]
     {

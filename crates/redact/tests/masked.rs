@@ -61,15 +61,16 @@ fn every_text_that_a_model_gets_is_looked_through() {
         r#"{"stop_sequences":["@"]}"#,
         r#"{"tools":[{"name":"n","description":"@","input_schema":{"type":"object"}}]}"#,
         r#"{"tools":[{"name":"n","input_schema":{"properties":{"a":{"type":"string","description":"@","enum":["@"]}}}}]}"#,
+        r#"{"requests":[{"custom_id":"bob@x.cn","params":{"messages":[{"role":"user","content":"@"}]}}]}"#,
         r#"{"a_field_that_is_newer":{"deep":["@"]}}"#,
         r#"{"messages":[{"role":"user","content":[{"type":"newer_block","words":"@"}]}]}"#,
     ];
     for place in places {
-        let body = place.replace('@', "bob@example.com");
+        let body = place.replace("\"@\"", "\"bob@example.com\"").replace("\\\"@\\\"", "\\\"bob@example.com\\\"");
         let mut vault = vault(None);
         let out = masked(&filter(|_| {}), &mut vault, &body);
         let token = vault.known("bob@example.com").unwrap_or_else(|| panic!("nothing found in {place}"));
-        assert_eq!(out, place.replace('@', token.as_str()));
+        assert_eq!(out, body.replace("bob@example.com", token.as_str()));
     }
 }
 

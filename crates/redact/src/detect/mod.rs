@@ -211,10 +211,9 @@ impl Detector {
             }
             return next;
         }
-        if text.get(end) == Some(&b'.') {
-            if let Some(next) = net::ipv4(text, at, &self.cues, self.private_ips, hits) {
-                return next;
-            }
+        let dotted = text.get(end) == Some(&b'.');
+        if let Some(next) = dotted.then(|| net::ipv4(text, at, &self.cues, self.private_ips, hits)).flatten() {
+            return next;
         }
         let next = number::scan(text, at, false, &self.cues, groups, hits);
         word::around_digits(text, at, next, &self.cues, hits);

@@ -7,7 +7,7 @@
 
 use super::Hit;
 use crate::kind::Kind;
-use regex_automata::meta::{BuildError, Regex};
+use regex_automata::meta::Regex;
 use regex_automata::util::captures::Captures;
 
 /// Each pattern's first group is the name. Chinese names begin with one of the usual surnames.
@@ -33,10 +33,16 @@ pub(crate) struct People {
     addresses: Option<Regex>,
 }
 
+/// A pattern of this file is no regular expression: a fault of this code.
+#[derive(Debug)]
+pub(crate) struct NotCompiled;
+
 impl People {
-    pub(crate) fn new(names: bool, addresses: bool) -> Result<Self, Box<BuildError>> {
-        let compile =
-            |wanted: bool, patterns: &[&str]| wanted.then(|| Regex::new_many(patterns)).transpose().map_err(Box::new);
+    pub(crate) fn new(names: bool, addresses: bool) -> Result<Self, NotCompiled> {
+        let compile = |wanted: bool, patterns: &[&str]| match wanted {
+            true => Regex::new_many(patterns).map(Some).map_err(|_| NotCompiled),
+            false => Ok(None),
+        };
         Ok(People { names: compile(names, &NAMES)?, addresses: compile(addresses, &ADDRESSES)? })
     }
 

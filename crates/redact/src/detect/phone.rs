@@ -31,16 +31,10 @@ fn country_code(digits: &[u8]) -> usize {
     }
 }
 
-/// The first three digits of mobile numbers that are given out in China.
+/// Eleven digits of a Chinese mobile number. Which third digits are given out changes every other year,
+/// so all of them count.
 fn is_cn_mobile(digits: &[u8]) -> bool {
-    digits.len() == 11
-        && digits[0] == b'1'
-        && match digits[1] {
-            b'3' | b'5' | b'7' | b'8' | b'9' => true,
-            b'4' => matches!(digits[2], b'0'..=b'9'),
-            b'6' => matches!(digits[2], b'0'..=b'9'),
-            _ => false,
-        }
+    matches!(digits, [b'1', b'3'..=b'9', ..]) && digits.len() == 11
 }
 
 /// How a mobile number is written: in one piece, 3-4-4, 3-3-5, 3-4-2-2, 4-3-4, or digit by digit.

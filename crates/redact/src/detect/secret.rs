@@ -281,9 +281,7 @@ fn armour(text: &[u8], start: usize, hits: &mut Vec<Hit>) -> Option<usize> {
     let rest = &text[start..(start + ARMOUR_BYTES_MAX).min(text.len())];
     let title_end = memchr::memmem::find(&rest[11..rest.len().min(80)], b"-----")? + 11;
     let title = &rest[11..title_end];
-    if memchr::memmem::find(title, b"PRIVATE KEY").is_none() {
-        return None;
-    }
+    memchr::memmem::find(title, b"PRIVATE KEY")?;
     let end = match memchr::memmem::find(&rest[title_end..], b"-----END ") {
         Some(found) => {
             let last = title_end + found + 9;

@@ -75,19 +75,11 @@ fn until(bytes: usize, mut line: impl FnMut() -> String) -> String {
 /// The sorts of noise, `bytes` of each.
 pub(crate) fn all(dice: &mut Prng, bytes: usize) -> Vec<(&'static str, String)> {
     let mut of = |name: &'static str, forms: &[&str], short: bool| {
-        (
-            name,
-            until(bytes, || {
-                dice.pick(forms)
-                    .map(|form| *form)
-                    .map_or(String::new(), |form| fill(&mut dice.clone(), form, short))
-                    .to_owned()
-                    + {
-                        dice.next_u64();
-                        ""
-                    }
-            }),
-        )
+        let line = || {
+            let form = dice.pick(forms).copied().unwrap_or_default();
+            fill(dice, form, short)
+        };
+        (name, until(bytes, line))
     };
     let mut sorts = vec![
         of("prose with numbers", &SENTENCES, true),

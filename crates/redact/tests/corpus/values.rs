@@ -32,7 +32,7 @@ fn luhn(body: &str) -> u32 {
                 .enumerate()
                 .map(|(at, d)| if at % 2 == 1 { [0, 2, 4, 6, 8, 1, 3, 5, 7, 9][*d as usize] } else { *d })
                 .sum();
-            sum % 10 == 0
+            sum.is_multiple_of(10)
         })
         .unwrap_or(0)
 }
