@@ -14,6 +14,8 @@ use std::ops::Range;
 
 /// From so many numerals and digits on a run is a number: a landline without its area code.
 const NUMERALS_MIN: usize = 7;
+/// Most numerals right beside plain digits that are words: 张三, 一直.
+const BESIDE_MAX: usize = 3;
 /// How far a run of numerals is looked ahead, characters; longer ones are taken in parts.
 const NUMERALS_AHEAD: usize = 64;
 
@@ -99,6 +101,12 @@ fn numeral(c: u32) -> Option<u8> {
 fn hex4(raw: &[u8]) -> Option<u32> {
     let digits = raw.get(..4)?;
     digits.iter().try_fold(0, |value, b| Some(value << 4 | char::from(*b).to_digit(16)?))
+}
+
+/// Whether a full stop stands between letters of ASCII, as in a domain that was typed in Chinese.
+fn in_domain(raw: &[u8], at: usize, end: usize) -> bool {
+    let letter = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphabetic);
+    letter(at.checked_sub(1).and_then(|at| raw.get(at))) && letter(raw.get(end))
 }
 
 /// The character of `raw` (UTF-8) that begins at `at`.
@@ -198,6 +206,7 @@ impl Shadow {
                 }
                 let unit = unit(raw, at);
                 let folded = match fold(unit.c) {
+                    Folded::Same if unit.c == 0x3002 && in_domain(raw, at, unit.end) => Folded::Ascii(b'.'),
                     Folded::Numeral(digit) => {
                         if at >= decided {
                             let behind = self.digits_behind(&raw[copied..at]);
@@ -276,6 +285,8 @@ impl Shadow {
 /// and whether with `behind` digits before it there are enough of them to be a number.
 fn numerals(raw: &[u8], mut at: usize, behind: usize) -> (usize, bool) {
     let (mut count, mut separators, mut end) = (behind, 0, at);
+    // Numerals, and where the first stretch of plain digits ended and the last numeral stood.
+    let (mut words, mut plain, mut inner) = (0, behind, false);
     for _ in 0..NUMERALS_AHEAD {
         if at >= raw.len() {
             break;
@@ -283,7 +294,12 @@ fn numerals(raw: &[u8], mut at: usize, behind: usize) -> (usize, bool) {
         let unit = unit(raw, at);
         at = unit.end;
         match fold(unit.c) {
-            Folded::Numeral(_) => count += 1,
+            Folded::Numeral(_) => {
+                (count, words) = (count + 1, words + 1);
+                // After it digits may follow: then it stood inside.
+                inner = inner || (plain > 0 && count - words > plain);
+                plain = count - words;
+            }
             Folded::Ascii(b'0'..=b'9') => count += 1,
             Folded::Same if (0x30..0x3A).contains(&unit.c) => count += 1,
             Folded::Gone => continue,
@@ -300,7 +316,11 @@ fn numerals(raw: &[u8], mut at: usize, behind: usize) -> (usize, bool) {
         separators = 0;
         end = at;
     }
-    (end, count >= NUMERALS_MIN)
+    // A name or a word that ends or begins with a numeral stands beside a number of plain digits.
+    let digits = count - words;
+    let one_side = !inner && (plain == 0 || plain == digits);
+    let beside = digits >= NUMERALS_MIN && words <= BESIDE_MAX && one_side;
+    (end, count >= NUMERALS_MIN && !beside)
 }
 
 #[cfg(test)]
@@ -319,6 +339,8 @@ mod tests {
         check("１３８\u{200b}００１３－８０００", "1380013-8000");
         check("电话：一三八零零一三八零零零。", "电话:13800138000。");
         check("138零零1三8000", "13800138000");
+        check("张三13800138000一直打不通", "张三13800138000一直打不通");
+        check("a@b。com。", "a@b.com。");
         check("一心一意，三五成群", "一心一意,三五成群");
         check("①③⑧ 𝟙𝟛𝟠 ١٣٨", "138 138 138");
         check("1\u{fe0f}\u{20e3}3\u{fe0f}\u{20e3}", "13");

@@ -32,6 +32,10 @@ fn phones() {
             "我的手机号是«13800138000»，谢谢",
             "call «138 0013 8000» or",
             "(+«86) 138-0013-8000»",
+            "联系人：张三«13800138000»一直打不通",
+            "«0755-82345678-801»",
+            "«086-13800138000»",
+            "«13800138000»,1",
             "«138.0013.8000» 我的",
             "«138—0013—8000»",
             "«1-415-555-2671»",
@@ -61,6 +65,7 @@ fn phones() {
         "at 1700000000 and 1700000000123",
         "订单号 13800138000 已发货",
         "order no. 4155552671",
+        "客服 400-820-8820",
         "version 138.0013.8000",
         "a price of $13800138000",
         "0.13800138000",
@@ -84,6 +89,7 @@ fn mail() {
             "«bob @ example.com»",
             "or «carol.x at example dot com»",
             "«bob@\nexample.com»",
+            "«bob@example。com»。",
             r#"{\"mail\":\"«a_b@qq.com»\"}"#,
         ],
     );
@@ -106,6 +112,7 @@ fn cards_and_accounts() {
         &[
             "card «4111 1111 1111 1111» exp",
             "«4111-1111-1111-1111»",
+            "«4111 1111 11111111»",
             "pay with «5555555555554444».",
             "amex «3782 822463 10005»",
             "卡号：«４１１１１１１１１１１１１１１１»",
@@ -148,6 +155,7 @@ fn chinese_identifiers() {
             "license plate «7ABC123»",
             "plate: «AB12 CDE»",
             "plate «ABC-1234»",
+            "«京 A12345»",
         ],
     );
     check(Kind::Passport, &["护照号 «E12345678»", "passport no: «G12345678»", "Passport: «123456789»"]);
@@ -194,7 +202,14 @@ fn addresses_of_the_network() {
             "login from «47.92.15.201»",
         ],
     );
-    check(Kind::Password, &["postgres://app:«s3cr3t!x»@db.internal/x", "https://u:«p@ss»@example.com"]);
+    check(
+        Kind::Password,
+        &[
+            "postgres://app:«s3cr3t!x»@db.internal/x",
+            "https://u:«p@ss»@example.com",
+            "https://user:«pass123»@example.com/path",
+        ],
+    );
     check_nothing(&[
         "192.168.1.1 10.0.0.1 127.0.0.1",
         "version 1.2.3.4",

@@ -132,7 +132,7 @@ fn values_are_escaped_for_where_they_stand() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn r1_and_r2_every_cut_gives_the_same(parts in dressed(), json in any::<bool>()) {

@@ -35,8 +35,18 @@ fn issuer(digits: &[u8]) -> Option<&'static str> {
 fn is_regular(run: &Run) -> bool {
     match run.shape() {
         [_] => true,
-        [4, 4, 4, 4] | [4, 4, 4, 4, 1..=3] | [4, 6, 4 | 5] | [6, 10 | 13] | [4, 4, 4, 7] => run.join == Join::Regular,
         _ if run.join == Join::Wrapped => true,
+        [8, 8]
+        | [4, 4, 8]
+        | [8, 4, 4]
+        | [4, 8, 4]
+        | [4, 12]
+        | [12, 4]
+        | [4, 4, 4, 4]
+        | [4, 4, 4, 4, 1..=3]
+        | [4, 6, 4 | 5]
+        | [6, 10 | 13]
+        | [4, 4, 4, 7] => run.join == Join::Regular,
         _ => run.one_by_one(),
     }
 }

@@ -63,7 +63,7 @@ const WORDS: [(Topic, &str); TOPICS] = [
          rrn|my number|mynumber|individual number|nric|FIN|hkid|kimlik|tckn|tc no|tfn|tax file|medicare|za id|citizen|\
          身份证|身份|证件|证号|身份證|身分證|社保|医保|公民|マイナンバー|個人番号|주민등록번호|주민번호|社会保障|税号",
     ),
-    (Topic::Ssn, "ssn|ss#|ss number|social security|itin|tin|tax id|taxpayer|ssa|社会安全号|社会保障号"),
+    (Topic::Ssn, "ssn|ss#|ss number|my social|social security|itin|tin|tax id|taxpayer|ssa|社会安全号|社会保障号"),
     (
         Topic::Passport,
         "passport|passports|travel document|pasaporte|passeport|reisepass|passaporto|护照|通行证|護照|回乡证|台胞证|港澳|\
@@ -89,7 +89,7 @@ const WORDS: [(Topic, &str); TOPICS] = [
     ),
     (
         Topic::Thing,
-        "order|orders|order no|job|task|worker|retry|process|invoice|tracking|shipment|parcel|waybill|sku|upc|ean|isbn|issn|serial|version|ver|release|\
+        "order|orders|order no|job|task|status|worker|retry|process|invoice|tracking|shipment|parcel|waybill|sku|upc|ean|isbn|issn|serial|version|ver|release|\
          build|commit|sha|sha1|sha256|md5|hash|uuid|guid|trace|traceid|span|timestamp|ts|epoch|unix|millis|nanos|bytes|\
          size|offset|line|row|col|port|pid|tid|seq|sequence|ticket|issue|bug|pr|batch|transaction|txn|txid|ref|\
          reference|part|model|asset|barcode|rev|revision|checksum|checksums|crc|lat|lon|latitude|longitude|order_id|section|sections|chapter|\

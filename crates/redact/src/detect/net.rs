@@ -307,7 +307,7 @@ pub(crate) fn url_password(text: &[u8], at: usize, hits: &mut Vec<Hit>) -> Optio
             b"password" | b"pass" | b"passwd" | b"pwd" | b"xxx" | b"secret" | b"your_password" | b"yourpassword"
         );
     if !placeholder {
-        hits.push(Hit { start, end: sign, kind: Kind::Password, rule: "url_password", score: 85, custom: None });
+        hits.push(Hit { start, end: sign, kind: Kind::Password, rule: "url_password", score: 95, custom: None });
     }
     Some(sign)
 }

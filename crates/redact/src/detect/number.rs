@@ -102,15 +102,15 @@ impl<'a> Context<'a> {
     /// Whether what follows makes it a share or a decimal.
     pub(crate) fn is_amount_after(&self) -> bool {
         let next = self.text.get(self.end + 1).copied().unwrap_or(b' ');
-        self.after == b'%' || (matches!(self.after, b'.' | b',') && next.is_ascii_digit())
+        self.after == b'%' || (self.after == b'.' && next.is_ascii_digit())
     }
 }
 
 /// Whether digits beside the number belong to the same writing: joined tightly, or by what joins the
 /// groups of the number itself. Asked of the text, as a cluster may be cut.
 fn is_listed(text: &[u8], groups: &[Group], first: usize, last: usize) -> bool {
-    let own = (last > first).then(|| &text[groups[first].1..groups[first + 1].0]);
-    let joins = |sep: &[u8]| matches!(sep, b"-" | b"." | b"_" | b"*") || (own == Some(sep) && !sep.contains(&b'\n'));
+    let own = |sep: &[u8]| (first..last).any(|at| &text[groups[at].1..groups[at + 1].0] == sep);
+    let joins = |sep: &[u8]| matches!(sep, b"-" | b"." | b"_" | b"*") || (!sep.contains(&b'\n') && own(sep));
     let (start, end) = (groups[first].0, groups[last].1);
     (1..=3).any(|n| {
         let before = start.checked_sub(n).filter(|at| *at > 0 && text[at - 1].is_ascii_digit());
@@ -219,6 +219,10 @@ fn with_letter(run: &Run, around: &Context<'_>) -> Option<(Verdict, usize)> {
 /// A resident identity number: of 18 digits, or of 15 if a word says so.
 fn resident(run: &Run, around: &Context<'_>) -> Option<Verdict> {
     let base = match run.len {
+        // Parts of it apart: area, date and rest, or digit by digit.
+        18 if run.groups > 1 && (around.is_listed() || !(run.one_by_one() || run.groups < 4 || run.shape[0] == 6)) => {
+            return None;
+        }
         18 => 92,
         15 if run.groups <= 3 => 35,
         _ => return None,

@@ -61,7 +61,7 @@ fn is_cn_landline(digits: &[u8]) -> Option<usize> {
 /// North American: area code and exchange begin with 2 to 9, neither is a service (N11).
 fn is_nanp(digits: &[u8]) -> bool {
     let part = |at: usize| (b'2'..=b'9').contains(&digits[at]) && !(digits[at + 1] == b'1' && digits[at + 2] == b'1');
-    digits.len() == 10 && part(0) && part(3) && digits[3..] != *b"5555555"
+    digits.len() == 10 && part(0) && part(3) && !digits.starts_with(b"400") && digits[3..] != *b"5555555"
 }
 
 /// Whether `run` is a telephone number.
@@ -82,8 +82,9 @@ pub(crate) fn judge(run: &Run, around: &Context<'_>) -> Option<Verdict> {
         return None;
     }
     // 86 without its plus; the prefix is a group of its own, or part of the only one.
-    let with_code = digits.strip_prefix(b"86").filter(|rest| is_cn_mobile(rest));
-    if with_code.is_some() && (run.groups == 1 || (run.shape[0] == 2 && is_cn_mobile_shape(run, 1))) {
+    let with_code =
+        digits.strip_prefix(b"86").or_else(|| digits.strip_prefix(b"086")).filter(|rest| is_cn_mobile(rest));
+    if with_code.is_some() && (run.groups == 1 || (run.shape[0] <= 3 && is_cn_mobile_shape(run, 1))) {
         return phone("cn_mobile", moves(60));
     }
     if is_cn_mobile(digits) && is_cn_mobile_shape(run, 0) && !around.is_listed() {
@@ -97,10 +98,19 @@ pub(crate) fn judge(run: &Run, around: &Context<'_>) -> Option<Verdict> {
         };
         return phone("cn_mobile", moves(base));
     }
-    if let Some(area) = is_cn_landline(digits) {
+    // One of several in a row, if a word names them.
+    if is_cn_mobile(digits) && run.shape() == [3, 4, 4] {
+        return phone("cn_mobile", moves(45));
+    }
+    // An extension behind it.
+    let extension = match run.shape() {
+        [3 | 4, 7 | 8, extension @ 1..=5] => usize::from(*extension),
+        _ => 0,
+    };
+    if let Some(area) = is_cn_landline(&digits[..digits.len() - extension]) {
         let split = run.groups > 1 && usize::from(run.shape[0]) == area;
         let base = match run.shape() {
-            [_, 7 | 8] | [_, 4, 4] | [_, 3, 4] | [_, 4, 3] if split && !around.is_listed() => 65,
+            [_, 7 | 8] | [_, 7 | 8, 1..=5] | [_, 4, 4] | [_, 3, 4] | [_, 4, 3] if split && !around.is_listed() => 65,
             [_] => 25,
             _ => 0,
         };

@@ -106,7 +106,10 @@ fn iban(word: &Word<'_>) -> Option<Hit> {
         at += 1;
     }
     let closed = !word.text.get(at).is_some_and(u8::is_ascii_alphanumeric);
-    if !closed || !checks::iban(&text) {
+    let whole = &word.text[word.start..at];
+    // Hashes in lines one below the other, and parts of UUIDs, are small letters.
+    let hashes = whole.iter().any(|b| matches!(b, b'\n' | b'-')) && whole.iter().any(u8::is_ascii_lowercase);
+    if !closed || hashes || !checks::iban(&text) {
         return None;
     }
     Word { end: at, ..*word }.hit(Kind::Iban, "iban", 90)
@@ -125,7 +128,9 @@ fn province(text: &[u8], end: usize) -> Option<usize> {
 /// A Chinese plate: the province's sign, the city's letter, and the number, perhaps set apart.
 fn plate(word: &Word<'_>) -> Option<Hit> {
     let end = word.end;
-    let (start, text) = match province(word.text, word.start) {
+    let spaced = word.before() == b' ' && word.start > 0;
+    let apart = || if spaced { province(word.text, word.start - 1) } else { None };
+    let (start, text) = match province(word.text, word.start).or_else(apart) {
         Some(start) => (start, word.bytes().to_vec()),
         None => {
             let before = &word.text[..word.start];
