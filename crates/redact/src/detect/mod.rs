@@ -19,6 +19,7 @@ mod number;
 mod people;
 mod phone;
 mod secret;
+mod vendors;
 mod word;
 
 use crate::kind::{KINDS, Kind};

@@ -9,17 +9,20 @@
 //!
 //! An error is never a pass: what could not be looked through is refused.
 
+mod known;
+mod scopes;
+
+pub use scopes::Scopes;
+
 use crate::detect::{Detector, Finding, LookingError, Scratch};
 use crate::json::{self, Broken, Seen};
 use crate::kind::{KINDS, Kind};
 use crate::rules::{Policy, Rules, Style, Unscannable};
 use crate::shadow::Shadow;
 use crate::token::Token;
-use crate::vault::{Vault, VaultError};
+use crate::vault::VaultError;
 use crate::zone::{Part, Place};
-use aho_corasick::{AhoCorasick, MatchKind};
-use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use known::{KNOWN, Known, join};
 use std::fmt;
 use std::ops::Range;
 
@@ -101,91 +104,6 @@ pub struct Masked {
     /// What was found.
     pub report: Report,
 }
-
-/// The vaults of a request: its conversation's own, and the one its tenant's conversations share,
-/// for system prompt, tools and documents. Without a shared one, everything is the conversation's.
-#[derive(Debug)]
-pub struct Scopes<'v> {
-    /// The conversation's.
-    pub own: &'v mut Vault,
-    /// The tenant's.
-    pub shared: Option<&'v mut Vault>,
-}
-
-impl Scopes<'_> {
-    /// The token of `value` if it has one. What is shared never gets a token of one conversation.
-    fn known(&self, value: &str, shared: bool) -> Option<Token> {
-        let tenant = self.shared.as_ref().and_then(|vault| vault.known(value));
-        match (&self.shared, shared) {
-            (Some(_), true) => tenant,
-            _ => self.own.known(value).or(tenant),
-        }
-    }
-
-    fn token(&mut self, kind: Kind, plain: &[u8], value: &str, shared: bool) -> Result<Token, VaultError> {
-        if let Some(token) = self.known(value, shared) {
-            return Ok(token);
-        }
-        match &mut self.shared {
-            Some(tenant) if shared => tenant.token(kind, plain, value),
-            _ => self.own.token(kind, plain, value),
-        }
-    }
-
-    fn vaults(&self) -> impl Iterator<Item = &Vault> {
-        std::iter::once(&*self.own).chain(self.shared.as_deref())
-    }
-}
-
-/// Values that have tokens already, to be found wherever they stand.
-struct Known {
-    /// Over shadows of values, and the kind of each.
-    values: Option<AhoCorasick>,
-    kinds: Vec<Kind>,
-}
-
-/// Shorter values are found by rules only: two digits that a custom pattern once took would be
-/// masked everywhere.
-const KNOWN_BYTES_MIN: usize = 4;
-
-impl Known {
-    fn of(scopes: Option<&Scopes<'_>>) -> Result<Known, Refusal> {
-        let mut shadow = Shadow::default();
-        let mut kinds = Vec::new();
-        let mut patterns: Vec<Vec<u8>> = Vec::new();
-        for (token, value) in scopes.into_iter().flat_map(Scopes::vaults).flat_map(Vault::values) {
-            shadow.cast(value.expose().as_bytes());
-            if shadow.text().len() >= KNOWN_BYTES_MIN {
-                patterns.push(shadow.text().to_vec());
-                kinds.push(token.kind());
-            }
-        }
-        let build = || AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&patterns);
-        let values = (!patterns.is_empty()).then(build).transpose().map_err(|_| Refusal::Failed)?;
-        Ok(Known { values, kinds })
-    }
-
-    /// Known values in the shadow; as whole words, unless `anywhere`.
-    fn find(&self, shadow: &Shadow, anywhere: bool) -> Vec<Finding> {
-        let Some(values) = &self.values else { return Vec::new() };
-        let text = shadow.text();
-        let joins = |a: Option<&u8>, b: Option<&u8>| {
-            a.is_some_and(u8::is_ascii_alphanumeric) && b.is_some_and(u8::is_ascii_alphanumeric)
-        };
-        let is_whole = |span: &Range<usize>| {
-            let before = span.start.checked_sub(1).and_then(|at| text.get(at));
-            !joins(before, text.get(span.start)) && !joins(text.get(span.end - 1), text.get(span.end))
-        };
-        let found = values.find_iter(text).map(|found| (found.range(), self.kinds[found.pattern().as_usize()]));
-        found
-            .filter(|(span, _)| anywhere || is_whole(span))
-            .map(|(span, kind)| Finding { span: shadow.raw(span), kind, rule: KNOWN, pattern: None })
-            .collect()
-    }
-}
-
-/// The rule of values that the vault holds.
-const KNOWN: &str = "known";
 
 /// A tenant's filter. Made once, shared by threads.
 #[derive(Debug)]
@@ -411,34 +329,6 @@ impl<'f, 's, 'v> Pass<'f, 's, 'v> {
         Ok(Masked { bytes: Some(bytes), report: self.report })
     }
 }
-
-/// Findings and known values as one list without overlaps: the longer stays, of equal ones the known
-/// one; a telephone number gives way to a known one inside it, which lacks its country's code. What is
-/// dropped overlaps something that stays.
-fn join(found: Vec<Finding>, known: Vec<Finding>) -> Vec<Finding> {
-    if known.is_empty() {
-        return found;
-    }
-    let mut all: Vec<Finding> = found.into_iter().chain(known).collect();
-    let is_known_phone = |f: &Finding| f.rule == KNOWN && f.kind == Kind::Phone;
-    all.sort_by_key(|f| {
-        let rank = if f.kind == Kind::Phone { PHONE_BYTES_MAX.max(f.span.len()) } else { f.span.len() };
-        (Reverse((rank, is_known_phone(f), f.rule == KNOWN, f.span.len())), f.span.start)
-    });
-    let mut taken: BTreeMap<usize, usize> = BTreeMap::new();
-    all.retain(|f| {
-        let free = taken.range(..f.span.end).next_back().is_none_or(|(_, end)| *end <= f.span.start);
-        if free {
-            taken.insert(f.span.start, f.span.end);
-        }
-        free
-    });
-    all.sort_by_key(|f| f.span.start);
-    all
-}
-
-/// Telephone numbers are all as long as this when lengths are compared.
-const PHONE_BYTES_MAX: usize = 32;
 
 /// A value without the way it is written, so that its token's letters say what belongs together.
 fn plain(kind: Kind, raw: &str) -> Vec<u8> {
