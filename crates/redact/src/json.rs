@@ -34,15 +34,23 @@ enum Step {
     Key(Range<usize>),
     Index(usize),
     /// A key that may itself be what must not be said.
-    Unnamed,
+    Unnamed(Range<usize>),
 }
 
-/// A string that was come to.
+/// What stands at a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sort {
+    Key,
+    String,
+    Number,
+}
+
+/// A string or a number that was come to.
 pub(crate) struct Seen<'a, Z> {
     pub(crate) zone: Z,
-    /// The inside of its quotes.
+    /// The inside of its quotes; of a number, its signs.
     pub(crate) span: Range<usize>,
-    pub(crate) is_key: bool,
+    pub(crate) sort: Sort,
     text: &'a [u8],
     path: &'a [Step],
 }
@@ -52,7 +60,7 @@ impl<Z> Seen<'_, Z> {
     /// not said.
     pub(crate) fn place(&self) -> String {
         let mut place = String::new();
-        for step in self.path.iter().take_while(|step| !matches!(step, Step::Unnamed)) {
+        for step in self.path.iter().take_while(|step| !matches!(step, Step::Unnamed(_))) {
             if !place.is_empty() {
                 place.push('.');
             }
@@ -60,10 +68,18 @@ impl<Z> Seen<'_, Z> {
                 Step::Key(key) => place.push_str(&String::from_utf8_lossy(&self.text[key.clone()])),
                 // Writing to a string does not fail.
                 Step::Index(index) => drop(write!(place, "{index}")),
-                Step::Unnamed => {}
+                Step::Unnamed(_) => {}
             }
         }
         place
+    }
+
+    /// The client's own name for it: the nearest key above that is not the API's.
+    pub(crate) fn name(&self) -> Option<Range<usize>> {
+        self.path.iter().rev().find_map(|step| match step {
+            Step::Unnamed(key) => Some(key.clone()),
+            _ => None,
+        })
     }
 }
 
@@ -74,7 +90,7 @@ struct Walk<'a, F> {
     see: F,
 }
 
-/// Calls `see` with every string of `text`, in order.
+/// Calls `see` with every string and number of `text`, in order.
 pub(crate) fn walk<Z: Zone, E: From<Broken>>(
     text: &[u8],
     zone: Z,
@@ -108,14 +124,14 @@ impl<F> Walk<'_, F> {
         self.text.get(self.at).copied()
     }
 
-    fn string<Z: Zone, E: From<Broken>>(&mut self, zone: Z, is_key: bool) -> Result<Range<usize>, E>
+    fn string<Z: Zone, E: From<Broken>>(&mut self, zone: Z, sort: Sort) -> Result<Range<usize>, E>
     where
         F: FnMut(&Seen<'_, Z>) -> Result<(), E>,
     {
         let start = self.at + 1;
         let end = string_end(self.text, start).ok_or(Broken::Syntax)?;
         self.at = end + 1;
-        let seen = Seen { zone, span: start..end, is_key, text: self.text, path: &self.path };
+        let seen = Seen { zone, span: start..end, sort, text: self.text, path: &self.path };
         (self.see)(&seen)?;
         Ok(start..end)
     }
@@ -128,14 +144,19 @@ impl<F> Walk<'_, F> {
             return Err(Broken::Depth.into());
         }
         match self.next() {
-            Some(b'"') => self.string(zone, false).map(drop),
+            Some(b'"') => self.string(zone, Sort::String).map(drop),
             Some(b'{') => self.object(zone),
             Some(b'[') => self.list(zone),
             // Numbers and words; whether they are right is for the API to say.
             Some(b'-' | b'0'..=b'9' | b'a'..=b'z') => {
                 let is_part = |b: &&u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'+' | b'.');
-                self.at += self.text[self.at..].iter().take_while(is_part).count();
-                Ok(())
+                let start = self.at;
+                self.at += self.text[start..].iter().take_while(is_part).count();
+                if self.text[start].is_ascii_alphabetic() {
+                    return Ok(());
+                }
+                let seen = Seen { zone, span: start..self.at, sort: Sort::Number, text: self.text, path: &self.path };
+                (self.see)(&seen)
             }
             _ => Err(Broken::Syntax.into()),
         }
@@ -155,13 +176,13 @@ impl<F> Walk<'_, F> {
             if self.next() != Some(b'"') {
                 return Err(Broken::Syntax.into());
             }
-            let key = self.string(zone, true)?;
+            let key = self.string(zone, Sort::Key)?;
             if self.next() != Some(b':') {
                 return Err(Broken::Syntax.into());
             }
             self.at += 1;
             let inner = zone.member(&self.text[key.clone()], &self.text[start..]);
-            self.path.push(if zone.is_named() { Step::Key(key) } else { Step::Unnamed });
+            self.path.push(if zone.is_named() { Step::Key(key) } else { Step::Unnamed(key) });
             self.value(inner)?;
             self.path.pop();
             match self.next() {
@@ -272,7 +293,7 @@ mod tests {
     fn check(text: &str) -> Result<Vec<(String, String)>, Broken> {
         let mut seen = Vec::new();
         walk(text.as_bytes(), Flat(true), |s| {
-            if !s.is_key {
+            if s.sort == Sort::String {
                 seen.push((s.place(), text[s.span.clone()].to_owned()));
             }
             Ok(())

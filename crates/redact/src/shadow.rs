@@ -12,6 +12,8 @@
 
 use std::ops::Range;
 
+/// What a shadow keeps of its buffers from text to text, each.
+const KEPT_BYTES_MAX: usize = 1 << 20;
 /// From so many numerals and digits on a run is a number: a landline without its area code.
 const NUMERALS_MIN: usize = 7;
 /// Most numerals right beside plain digits that are words: 张三, 一直.
@@ -22,10 +24,10 @@ const NUMERALS_AHEAD: usize = 64;
 /// From this place of the shadow on, up to the next mark, how the raw text stands behind it.
 #[derive(Clone, Copy, Debug)]
 struct Mark {
-    shadow: u32,
-    raw: u32,
+    shadow: usize,
+    raw: usize,
     /// 0: byte for byte. Otherwise all shadow bytes stand for this many raw bytes.
-    unit: u32,
+    unit: usize,
 }
 
 /// A text made plain. Reused from text to text, it allocates nothing after a while.
@@ -187,6 +189,9 @@ impl Shadow {
     pub(crate) fn cast(&mut self, raw: &[u8]) {
         self.text.clear();
         self.marks.clear();
+        // What one long text needed is not kept for all that follow.
+        self.text.shrink_to(KEPT_BYTES_MAX);
+        self.marks.shrink_to(KEPT_BYTES_MAX / size_of::<Mark>());
         self.marks.push(Mark { shadow: 0, raw: 0, unit: 0 });
         // Up to where raw text is copied, and up to where a run of numerals is decided, and how.
         let (mut copied, mut decided, mut are_digits) = (0, 0, false);
@@ -246,7 +251,7 @@ impl Shadow {
     }
 
     fn mark(&mut self, shadow: usize, raw: usize, unit: usize) {
-        let mark = Mark { shadow: shadow as u32, raw: raw as u32, unit: unit as u32 };
+        let mark = Mark { shadow, raw, unit };
         match self.marks.last_mut() {
             Some(last) if last.shadow == mark.shadow => *last = mark,
             _ => self.marks.push(mark),
@@ -261,7 +266,7 @@ impl Shadow {
     }
 
     fn mark_of(&self, shadow: usize) -> Mark {
-        let after = self.marks.partition_point(|mark| mark.shadow as usize <= shadow);
+        let after = self.marks.partition_point(|mark| mark.shadow <= shadow);
         self.marks[after.saturating_sub(1)]
     }
 
@@ -269,13 +274,13 @@ impl Shadow {
     pub(crate) fn raw(&self, span: Range<usize>) -> Range<usize> {
         let first = self.mark_of(span.start);
         let start = match first.unit {
-            0 => first.raw as usize + span.start - first.shadow as usize,
-            _ => first.raw as usize,
+            0 => first.raw + span.start - first.shadow,
+            _ => first.raw,
         };
         let last = self.mark_of(span.end.saturating_sub(1));
         let end = match last.unit {
-            0 => last.raw as usize + span.end - last.shadow as usize,
-            unit => (last.raw + unit) as usize,
+            0 => last.raw + span.end - last.shadow,
+            unit => last.raw + unit,
         };
         start..end
     }

@@ -75,6 +75,31 @@ fn every_text_that_a_model_gets_is_looked_through() {
 }
 
 #[test]
+fn a_values_own_name_says_what_it_is_and_numbers_are_looked_at() {
+    let ask = |input: &str| {
+        format!(
+            r#"{{"messages":[{{"role":"assistant","content":[{{"type":"tool_use","id":"t","name":"n","input":{input}}}]}}]}}"#
+        )
+    };
+    let filter = filter(|_| {});
+    let mut vault = vault(None);
+    let out = masked(
+        &filter,
+        &mut vault,
+        &ask(r#"{"passport_no":"E12345678","x":{"ssn":[536904399, 1.5]},"mobile":13800138000}"#),
+    );
+    let token = |value: &str| vault.known(value).unwrap_or_else(|| panic!("no token for {value}"));
+    let (passport, ssn, mobile) = (token("E12345678"), token("536904399"), token("13800138000"));
+    assert_eq!(
+        out,
+        ask(&format!(r#"{{"passport_no":"{passport:?}","x":{{"ssn":["{ssn:?}", 1.5]}},"mobile":"{mobile:?}"}}"#))
+    );
+    let plain = ask(r#"{"x":"E12345678","y":536904399,"order":13800138000}"#);
+    let mut other = Vault::new(ScopeKey::derive(&[9; 32], "acme", Some("other")));
+    assert_eq!(masked(&filter, &mut other, &plain), plain, "without such a name");
+}
+
+#[test]
 fn the_words_of_the_api_are_left_alone() {
     let bodies = [
         r#"{"model":"13800138000"}"#,

@@ -15,7 +15,7 @@ mod scopes;
 pub use scopes::Scopes;
 
 use crate::detect::{Detector, Finding, LookingError, Scratch};
-use crate::json::{self, Broken, Seen};
+use crate::json::{self, Broken, Seen, Sort};
 use crate::kind::{KINDS, Kind};
 use crate::rules::{Policy, Rules, Style, Unscannable};
 use crate::shadow::Shadow;
@@ -28,6 +28,11 @@ use std::ops::Range;
 
 /// Most places that a refusal names.
 pub const PLACES_MAX: usize = 16;
+
+/// Longer names of values say nothing about them.
+const NAME_BYTES_MAX: usize = 64;
+/// What stands between a name and its value when they are looked through together.
+const NAME_SIGN: &str = ": ";
 
 /// Why a request does not go out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -171,7 +176,8 @@ impl Filter {
         let mut pass = Pass::new(self, scopes, scratch)?;
         let mut edits = Vec::new();
         let place = |span: &Range<usize>| format!("byte {}", span.start);
-        pass.text(text, 0, Form { json: false, thinking: false, shared: false }, &place, &mut edits)?;
+        let form = Form { json: false, thinking: false, shared: false, number: false };
+        pass.text(text, 0, form, &place, &mut edits)?;
         pass.finish(text, edits)
     }
 }
@@ -182,10 +188,16 @@ struct Form {
     json: bool,
     thinking: bool,
     shared: bool,
+    /// A JSON number: what stands instead needs quotes.
+    number: bool,
 }
 
 /// A span of the whole, and what stands there instead.
-type Edit = (Range<usize>, Instead);
+struct Edit {
+    span: Range<usize>,
+    instead: Instead,
+    quoted: bool,
+}
 
 enum Instead {
     Token(Token),
@@ -205,12 +217,13 @@ impl<'f, 's, 'v> Pass<'f, 's, 'v> {
 
     fn string(&mut self, body: &str, seen: &Seen<'_, Place>, edits: &mut Vec<Edit>) -> Result<(), Refusal> {
         let part = seen.zone.part;
-        let form = Form { json: true, thinking: part == Part::Thinking, shared: seen.zone.shared };
+        let number = seen.sort == Sort::Number;
+        let form = Form { json: true, thinking: part == Part::Thinking, shared: seen.zone.shared, number };
         let is_text = match part {
             Part::Text | Part::Thinking => true,
             Part::Own => false,
             Part::Base64 | Part::Url | Part::File => {
-                if !seen.is_key {
+                if seen.sort == Sort::String {
                     self.report.unscannable += 1;
                     if self.closed.len() < PLACES_MAX {
                         self.closed.push(seen.place());
@@ -219,10 +232,42 @@ impl<'f, 's, 'v> Pass<'f, 's, 'v> {
                 false
             }
             // Where a list of blocks may stand, a string is text; names of members are the API's.
-            _ => !seen.is_key,
+            _ => seen.sort == Sort::String,
         };
+        // Numbers of the API's own fields are nobody's.
+        let is_text = is_text && !(number && part != Part::Text);
         if is_text {
+            let name = seen.name().filter(|_| seen.sort != Sort::Key);
+            if let Some(name) = name.map(|span| &body[span]).filter(|name| name.len() <= NAME_BYTES_MAX) {
+                return self.named(name, &body[seen.span.clone()], seen, form, edits);
+            }
             self.text(&body[seen.span.clone()], seen.span.start, form, &|_| seen.place(), edits)?;
+        }
+        Ok(())
+    }
+
+    /// A value under a name that the client gave it: the name may say what it is.
+    fn named(
+        &mut self,
+        name: &str,
+        value: &str,
+        seen: &Seen<'_, Place>,
+        form: Form,
+        edits: &mut Vec<Edit>,
+    ) -> Result<(), Refusal> {
+        self.report.texts += 1;
+        self.report.bytes += value.len() as u64;
+        let lead = name.len() + NAME_SIGN.len();
+        let text = [name, NAME_SIGN, value].concat();
+        let found = self.filter.detector.find_with(self.scratch, &text);
+        let known = self.known.find(&self.scratch.shadow, false);
+        for mut finding in join(found, known) {
+            // What begins in the name is found there by itself; what goes on into the value is its part.
+            if finding.span.end <= lead {
+                continue;
+            }
+            finding.span = finding.span.start.max(lead) - lead..finding.span.end - lead;
+            self.finding(value, seen.span.start, form, &finding, &|_| seen.place(), edits)?;
         }
         Ok(())
     }
@@ -260,7 +305,7 @@ impl<'f, 's, 'v> Pass<'f, 's, 'v> {
         place: &dyn Fn(&Range<usize>) -> String,
         edits: &mut Vec<Edit>,
     ) -> Result<(), Refusal> {
-        let raw = &text[finding.span.clone()];
+        let raw = text.get(finding.span.clone()).ok_or(Refusal::Failed)?;
         // What is masked already is not masked again.
         if Token::read(raw.as_bytes()).is_some() {
             return Ok(());
@@ -282,7 +327,12 @@ impl<'f, 's, 'v> Pass<'f, 's, 'v> {
             _ if finding.rule == KNOWN => {}
             _ => return Ok(()),
         }
-        let span = base + finding.span.start..base + finding.span.end;
+        // A part of a number cannot stand for itself.
+        let (span, raw) = if form.number {
+            (base..base + text.len(), text)
+        } else {
+            (base + finding.span.start..base + finding.span.end, raw)
+        };
         let instead = match (self.filter.rules.style, &mut self.scopes) {
             (Style::Token, Some(scopes)) => {
                 let value = if form.json { json::unescape(raw)? } else { raw.to_owned() };
@@ -300,7 +350,7 @@ impl<'f, 's, 'v> Pass<'f, 's, 'v> {
             (Style::Tag, _) => Instead::Tag(finding.kind.tag()),
         };
         self.report.masked[index] += 1;
-        edits.push((span, instead));
+        edits.push(Edit { span, instead, quoted: form.number });
         Ok(())
     }
 
@@ -314,12 +364,14 @@ impl<'f, 's, 'v> Pass<'f, 's, 'v> {
         }
         let mut bytes = Vec::with_capacity(if edits.is_empty() { 0 } else { text.len() + edits.len() * 8 });
         let mut at = 0;
-        for (span, instead) in &edits {
+        for Edit { span, instead, quoted } in &edits {
             bytes.extend_from_slice(text.get(at..span.start).ok_or(Refusal::Failed)?.as_bytes());
-            match instead {
-                Instead::Token(token) => bytes.extend_from_slice(token.as_bytes()),
-                Instead::Tag(tag) => bytes.extend_from_slice(tag.as_bytes()),
-            }
+            let text = match instead {
+                Instead::Token(token) => token.as_str(),
+                Instead::Tag(tag) => tag,
+            };
+            let quote = if *quoted { "\"" } else { "" };
+            [quote, text, quote].iter().for_each(|part| bytes.extend_from_slice(part.as_bytes()));
             at = span.end;
         }
         if edits.is_empty() {

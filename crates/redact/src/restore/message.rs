@@ -1,7 +1,7 @@
 //! Tokens in JSON that is whole: an answer that was not streamed, a stored turn for a reader.
 
 use super::{Escape, Ladder, Live, TextRestorer};
-use crate::json::{self, Broken, Seen, Zone};
+use crate::json::{self, Broken, Seen, Sort, Zone};
 
 /// What is done with the strings of a place.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -41,6 +41,9 @@ pub fn message(live: &Live, json: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(json.len() + 64);
     let mut at = 0;
     let walked = json::walk(json, Place::Text, |seen: &Seen<'_, Place>| -> Result<(), Broken> {
+        if seen.sort == Sort::Number {
+            return Ok(());
+        }
         let ladder = match seen.zone {
             Place::Text => Ladder::Normalised,
             Place::Thinking => Ladder::Exact,
