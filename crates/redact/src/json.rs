@@ -11,6 +11,10 @@ use std::ops::Range;
 /// Objects and lists inside each other; serde's parsers stop at the same number.
 pub(crate) const DEPTH_MAX: usize = 128;
 
+/// Strings and other bytes that are passed over in search of one member. Objects inside each other are
+/// each searched, so this keeps a body that is made of them from costing its size many times.
+const PEEK_STEPS_MAX: usize = 10_000;
+
 /// Why a text could not be walked through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Broken {
@@ -20,8 +24,10 @@ pub(crate) enum Broken {
 
 /// A part of a document, as the visitor sees it.
 pub(crate) trait Zone: Copy {
-    /// The zone of the member `key` of the object that begins at the start of `object`.
-    fn member(self, key: &[u8], object: &[u8]) -> Self;
+    /// The zone, once it is known to be the object that `object` begins with. Asked once an object.
+    fn enter(self, object: &[u8]) -> Self;
+    /// The zone of the member `key` of an object.
+    fn member(self, key: &[u8]) -> Self;
     /// The zone of a list's elements.
     fn element(self) -> Self;
     /// Whether keys below are the API's and may be named.
@@ -166,7 +172,7 @@ impl<F> Walk<'_, F> {
     where
         F: FnMut(&Seen<'_, Z>) -> Result<(), E>,
     {
-        let start = self.at;
+        let zone = zone.enter(&self.text[self.at..]);
         self.at += 1;
         if self.next() == Some(b'}') {
             self.at += 1;
@@ -181,7 +187,7 @@ impl<F> Walk<'_, F> {
                 return Err(Broken::Syntax.into());
             }
             self.at += 1;
-            let inner = zone.member(&self.text[key.clone()], &self.text[start..]);
+            let inner = zone.member(&self.text[key.clone()]);
             self.path.push(if zone.is_named() { Step::Key(key) } else { Step::Unnamed(key) });
             self.value(inner)?;
             self.path.pop();
@@ -223,10 +229,16 @@ impl<F> Walk<'_, F> {
 }
 
 /// The string that is the value of `key` in the object that `object` begins with; of its own members
-/// only. `None` if there is none, or if the text is broken, which the walk will find.
+/// only. `None` if there is none within [`PEEK_STEPS_MAX`], or if the text is broken, which the walk
+/// will find.
 pub(crate) fn peek<'a>(object: &'a [u8], key: &[u8]) -> Option<&'a [u8]> {
-    let (mut at, mut depth) = (0, 0usize);
+    let (mut at, mut depth, mut steps) = (0, 0usize, 0);
     loop {
+        // Strings are one step however long they are: base64 is passed over at once.
+        steps += 1;
+        if steps > PEEK_STEPS_MAX {
+            return None;
+        }
         match *object.get(at)? {
             b'{' | b'[' => depth += 1,
             b'}' | b']' => {
@@ -279,7 +291,10 @@ mod tests {
     struct Flat(bool);
 
     impl Zone for Flat {
-        fn member(self, key: &[u8], _: &[u8]) -> Self {
+        fn enter(self, _: &[u8]) -> Self {
+            self
+        }
+        fn member(self, key: &[u8]) -> Self {
             Flat(self.0 && key != b"free")
         }
         fn element(self) -> Self {

@@ -20,8 +20,9 @@ pub(crate) enum Part {
     /// A string of text, or a list of blocks.
     Blocks,
     Block,
-    /// Where an image or a document comes from.
+    /// Where an image or a document comes from, and where it is text.
     Source,
+    TextSource,
     Tools,
     Tool,
     /// A tool's JSON schema.
@@ -92,11 +93,11 @@ fn of_block(key: &[u8]) -> Part {
     }
 }
 
-fn of_source(key: &[u8], object: &[u8]) -> Part {
-    let base64 = json::peek(object, b"type") == Some(b"base64");
+fn of_source(key: &[u8], text: bool) -> Part {
     match key {
         b"type" | b"media_type" => Part::Own,
-        b"data" if base64 => Part::Base64,
+        // Whatever does not say that it is text.
+        b"data" if !text => Part::Base64,
         b"url" => Part::Url,
         b"file_id" => Part::File,
         b"content" => Part::Blocks,
@@ -116,7 +117,16 @@ fn of_schema(key: &[u8]) -> Part {
 }
 
 impl Zone for Place {
-    fn member(self, key: &[u8], object: &[u8]) -> Self {
+    fn enter(self, object: &[u8]) -> Self {
+        let is = |kind: &[u8]| json::peek(object, b"type") == Some(kind);
+        match self.part {
+            Part::Source if is(b"text") => Place { part: Part::TextSource, ..self },
+            Part::Blocks | Part::Block if !self.shared && is(b"document") => Place { shared: true, ..self },
+            _ => self,
+        }
+    }
+
+    fn member(self, key: &[u8]) -> Self {
         let part = match self.part {
             Part::Body => of_body(key),
             // Whoever asked gets a custom id back; no model does.
@@ -131,7 +141,8 @@ impl Zone for Place {
                 _ => Part::Text,
             },
             Part::Blocks | Part::Block => of_block(key),
-            Part::Source => of_source(key, object),
+            Part::Source => of_source(key, false),
+            Part::TextSource => of_source(key, true),
             Part::Tools | Part::Tool => match key {
                 b"name" | b"type" | b"cache_control" | b"allowed_callers" | b"mcp_server_name" => Part::Own,
                 b"input_schema" => Part::Schema,
@@ -141,11 +152,8 @@ impl Zone for Place {
             Part::Properties => Part::Schema,
             deeper => deeper,
         };
-        let document =
-            matches!(self.part, Part::Blocks | Part::Block) && json::peek(object, b"type") == Some(b"document");
-        let shared = self.shared
-            || document
-            || (self.part == Part::Body && matches!(part, Part::Blocks | Part::Tools | Part::Schema));
+        let prefix = self.part == Part::Body && matches!(part, Part::Blocks | Part::Tools | Part::Schema);
+        let shared = self.shared || prefix;
         Place { part, shared }
     }
 

@@ -185,6 +185,20 @@ fn what_cannot_be_looked_into_has_its_own_policy() {
 }
 
 #[test]
+fn a_body_of_nothing_but_members_or_levels_is_walked_through_once() {
+    let filter = filter(|rules| rules.unscannable = Unscannable::Pass);
+    let members =
+        format!(r#"{{"messages":[{{"content":[{{{}"a":"bob@example.com"}}]}}]}}"#, r#""k":1,"#.repeat(200_000));
+    let levels = format!(r#"{{"messages":[{{"content":{}[]{}}}]}}"#, r#"[{"content":"#.repeat(50), "}]".repeat(50));
+    for body in [members, levels] {
+        #[allow(clippy::disallowed_methods, reason = "a test measures the machine's own time")]
+        let start = std::time::Instant::now();
+        masked(&filter, &mut vault(None), &body);
+        assert!(start.elapsed().as_secs() < 5, "a second at most, and time for a busy machine");
+    }
+}
+
+#[test]
 fn policies_are_each_kinds_own() {
     let text = "mail a@b.cn, call 13800138000, from 8.8.8.8, 536-90-4399";
     let mixed = filter(|rules| {

@@ -7,6 +7,9 @@ use crate::json::{self, Broken, Seen, Sort, Zone};
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     Text,
+    /// Blocks that have such a text.
+    ThinkingBlock,
+    ClosedBlock,
     /// Comes back signed: exact tokens only.
     Thinking,
     /// Opaque.
@@ -14,13 +17,19 @@ enum Place {
 }
 
 impl Zone for Place {
-    fn member(self, key: &[u8], object: &[u8]) -> Self {
-        let is = |kind: &[u8]| json::peek(object, b"type") == Some(kind);
-        match key {
-            b"thinking" if is(b"thinking") => Place::Thinking,
-            b"signature" if is(b"thinking") => Place::Closed,
-            b"data" if is(b"redacted_thinking") || is(b"base64") => Place::Closed,
-            _ => self,
+    fn enter(self, object: &[u8]) -> Self {
+        match json::peek(object, b"type") {
+            Some(b"thinking") => Place::ThinkingBlock,
+            Some(b"redacted_thinking" | b"base64") => Place::ClosedBlock,
+            _ => Place::Text,
+        }
+    }
+
+    fn member(self, key: &[u8]) -> Self {
+        match (self, key) {
+            (Place::ThinkingBlock, b"thinking") => Place::Thinking,
+            (Place::ThinkingBlock, b"signature") | (Place::ClosedBlock, b"data") => Place::Closed,
+            _ => Place::Text,
         }
     }
 
@@ -45,7 +54,7 @@ pub fn message(live: &Live, json: &[u8]) -> Option<Vec<u8>> {
             return Ok(());
         }
         let ladder = match seen.zone {
-            Place::Text => Ladder::Normalised,
+            Place::Text | Place::ThinkingBlock | Place::ClosedBlock => Ladder::Normalised,
             Place::Thinking => Ladder::Exact,
             Place::Closed => return Ok(()),
         };
