@@ -133,6 +133,15 @@ fn what_comes_back_becomes_the_same_bytes() {
 }
 
 #[test]
+fn what_is_told_once_is_masked_wherever_it_stands() {
+    let filter = filter(|_| {});
+    let mut vault = vault(None);
+    let out = masked(&filter, &mut vault, &ask("is E12345678 yours? my passport: E12345678"));
+    let token = vault.known("E12345678").expect("a token");
+    assert_eq!(out, ask(&format!("is {token:?} yours? my passport: {token:?}")));
+}
+
+#[test]
 fn thinking_is_taken_back_byte_for_byte_and_nothing_else_in_it() {
     let filter = filter(|_| {});
     let mut vault = vault(None);

@@ -29,6 +29,9 @@ use std::ops::Range;
 /// Most places that a refusal names.
 pub const PLACES_MAX: usize = 16;
 
+/// How often a request is looked through while it makes values known: once for what the rules find,
+/// once for the same values elsewhere, and for these in another dress.
+const PASSES_MAX: usize = 4;
 /// Longer names of values say nothing about them.
 const NAME_BYTES_MAX: usize = 64;
 /// What stands between a name and its value when they are looked through together.
@@ -146,7 +149,8 @@ impl Filter {
         &self.detector
     }
 
-    /// Masks the body of a Messages request. `scopes` may be missing where nothing gets a token.
+    /// Masks the body of a Messages request, or of a batch of them. `scopes` may be missing where
+    /// nothing gets a token.
     pub fn mask_request(
         &self,
         body: &[u8],
@@ -157,10 +161,11 @@ impl Filter {
             return Ok(Masked { bytes: None, report: Report::default() });
         }
         let text = std::str::from_utf8(body).map_err(|_| Refusal::NotJson)?;
-        let mut pass = Pass::new(self, scopes, scratch)?;
-        let mut edits = Vec::new();
-        json::walk(body, Place::BODY, |seen: &Seen<'_, Place>| pass.string(text, seen, &mut edits))?;
-        pass.finish(text, edits)
+        self.until_all_is_known(scopes, scratch, |mut pass| {
+            let mut edits = Vec::new();
+            json::walk(body, Place::BODY, |seen: &Seen<'_, Place>| pass.string(text, seen, &mut edits))?;
+            pass.finish(text, edits)
+        })
     }
 
     /// Masks a text that is no JSON: a file, a line of a pipe.
@@ -173,12 +178,34 @@ impl Filter {
         if self.rules.is_off() {
             return Ok(Masked { bytes: None, report: Report::default() });
         }
-        let mut pass = Pass::new(self, scopes, scratch)?;
-        let mut edits = Vec::new();
         let place = |span: &Range<usize>| format!("byte {}", span.start);
         let form = Form { json: false, thinking: false, shared: false, number: false };
-        pass.text(text, 0, form, &place, &mut edits)?;
-        pass.finish(text, edits)
+        self.until_all_is_known(scopes, scratch, |mut pass| {
+            let mut edits = Vec::new();
+            pass.text(text, 0, form, &place, &mut edits)?;
+            pass.finish(text, edits)
+        })
+    }
+
+    /// Masks once more while values were new: what a word told here stands elsewhere without one, and
+    /// would be masked there only with the next turn, which would send other bytes than this one.
+    fn until_all_is_known(
+        &self,
+        mut scopes: Option<&mut Scopes<'_>>,
+        scratch: &mut Scratch,
+        run: impl Fn(Pass<'_, '_, '_>) -> Result<Masked, Refusal>,
+    ) -> Result<Masked, Refusal> {
+        let count = |scopes: &Option<&mut Scopes<'_>>| scopes.as_ref().map_or(0, |scopes| scopes.len());
+        let mut known = count(&scopes);
+        let mut masked = run(Pass::new(self, scopes.as_deref_mut(), scratch)?)?;
+        for _ in 1..PASSES_MAX {
+            let now = count(&scopes);
+            if std::mem::replace(&mut known, now) == now {
+                break;
+            }
+            masked = run(Pass::new(self, scopes.as_deref_mut(), scratch)?)?;
+        }
+        Ok(masked)
     }
 }
 

@@ -34,6 +34,11 @@ impl Scopes<'_> {
         }
     }
 
+    /// How many values have tokens.
+    pub(super) fn len(&self) -> usize {
+        self.vaults().map(Vault::len).sum()
+    }
+
     pub(super) fn vaults(&self) -> impl Iterator<Item = &Vault> {
         std::iter::once(&*self.own).chain(self.shared.as_deref())
     }

@@ -59,6 +59,13 @@ pub fn round_trip(data: &[u8]) {
     restorer.finish(&mut shown);
     let value = |json: &[u8]| serde_json::from_slice::<serde_json::Value>(json).expect("JSON");
     assert_eq!(value(&shown), value(body.as_bytes()));
+    let again = mask(&mut vault, &shown);
+    assert_eq!(
+        String::from_utf8_lossy(&again),
+        String::from_utf8_lossy(&masked),
+        "shown {}",
+        String::from_utf8_lossy(&shown)
+    );
     assert_eq!(restore::message(&live, &masked).map(|json| value(&json)), Some(value(body.as_bytes())));
 }
 
