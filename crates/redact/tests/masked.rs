@@ -139,6 +139,9 @@ fn what_is_told_once_is_masked_wherever_it_stands() {
     let out = masked(&filter, &mut vault, &ask("is E12345678 yours? my passport: E12345678"));
     let token = vault.known("E12345678").expect("a token");
     assert_eq!(out, ask(&format!("is {token:?} yours? my passport: {token:?}")));
+    let tags = self::filter(|rules| rules.style = Style::Tag);
+    let out = masked(&tags, &mut self::vault(None), &ask("is E12345678 yours? my passport: E12345678"));
+    assert_eq!(out, ask("is [PASSPORT] yours? my passport: [PASSPORT]"));
 }
 
 #[test]

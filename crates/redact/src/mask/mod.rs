@@ -20,7 +20,7 @@ use crate::kind::{KINDS, Kind};
 use crate::rules::{Policy, Rules, Style, Unscannable};
 use crate::shadow::Shadow;
 use crate::token::Token;
-use crate::vault::VaultError;
+use crate::vault::{ScopeKey, Vault, VaultError};
 use crate::zone::{Part, Place};
 use known::{KNOWN, Known, join};
 use std::fmt;
@@ -187,9 +187,23 @@ impl Filter {
         })
     }
 
+    /// Tags need no vault: which values got one is remembered for this request only.
+    fn until_all_is_known(
+        &self,
+        scopes: Option<&mut Scopes<'_>>,
+        scratch: &mut Scratch,
+        run: impl Fn(Pass<'_, '_, '_>) -> Result<Masked, Refusal>,
+    ) -> Result<Masked, Refusal> {
+        if self.rules.style == Style::Token {
+            return self.passes(scopes, scratch, run);
+        }
+        let mut passing = Vault::new(ScopeKey::derive(&[0; 32], "", None));
+        self.passes(Some(&mut Scopes { own: &mut passing, shared: None }), scratch, run)
+    }
+
     /// Masks once more while values were new: what a word told here stands elsewhere without one, and
     /// would be masked there only with the next turn, which would send other bytes than this one.
-    fn until_all_is_known(
+    fn passes(
         &self,
         mut scopes: Option<&mut Scopes<'_>>,
         scratch: &mut Scratch,
@@ -237,7 +251,7 @@ impl<'f, 's, 'v> Pass<'f, 's, 'v> {
         if tokens && scopes.is_none() {
             return Err(Refusal::NoVault);
         }
-        let known = Known::of(scopes.as_deref().filter(|_| tokens))?;
+        let known = Known::of(scopes.as_deref())?;
         let (report, blocked, closed) = (Report::default(), Vec::new(), Vec::new());
         Ok(Pass { filter, scopes, known, scratch, report, blocked, closed })
     }
@@ -360,21 +374,23 @@ impl<'f, 's, 'v> Pass<'f, 's, 'v> {
         } else {
             (base + finding.span.start..base + finding.span.end, raw)
         };
-        let instead = match (self.filter.rules.style, &mut self.scopes) {
-            (Style::Token, Some(scopes)) => {
-                let value = if form.json { json::unescape(raw)? } else { raw.to_owned() };
-                if form.thinking {
-                    // Signed: only what was put there by us is taken back, byte for byte.
-                    match scopes.known(&value, form.shared) {
-                        Some(token) => Instead::Token(token),
-                        None => return Ok(()),
-                    }
-                } else {
-                    Instead::Token(scopes.token(finding.kind, &plain(finding.kind, raw), &value, form.shared)?)
-                }
+        if form.thinking && self.filter.rules.style == Style::Tag {
+            return Ok(());
+        }
+        let scopes = self.scopes.as_deref_mut().ok_or(Refusal::NoVault)?;
+        let value = if form.json { json::unescape(raw)? } else { raw.to_owned() };
+        let token = if form.thinking {
+            // Signed: only what was put there by us is taken back, byte for byte.
+            match scopes.known(&value, form.shared) {
+                Some(token) => token,
+                None => return Ok(()),
             }
-            (Style::Token, None) => return Err(Refusal::NoVault),
-            (Style::Tag, _) => Instead::Tag(finding.kind.tag()),
+        } else {
+            scopes.token(finding.kind, &plain(finding.kind, raw), &value, form.shared)?
+        };
+        let instead = match self.filter.rules.style {
+            Style::Token => Instead::Token(token),
+            Style::Tag => Instead::Tag(finding.kind.tag()),
         };
         self.report.masked[index] += 1;
         edits.push(Edit { span, instead, quoted: form.number });
