@@ -258,3 +258,13 @@ fn what_is_shared_by_conversations_has_the_tenants_tokens() {
     assert_ne!(a, b, "conversations cannot be linked");
     assert_eq!(tenant.len(), 1);
 }
+
+#[test]
+fn what_threads_share_can_be_shared() {
+    fn shared<T: Send + Sync>() {}
+    fn sent<T: Send>() {}
+    shared::<Filter>();
+    shared::<Live>();
+    sent::<restore::StreamRestorer>();
+    sent::<Vault>();
+}

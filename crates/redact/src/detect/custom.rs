@@ -32,9 +32,9 @@ pub struct Pattern {
 /// Why patterns cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PatternError {
-    /// More than [`PATTERNS_MAX`], or more than [`ALLOWED_MAX`] values.
+    /// More than 64 of them, or more than 10,000 allowed values.
     TooMany,
-    /// A pattern is longer than [`PATTERN_BYTES_MAX`].
+    /// A pattern is longer than 4 KiB.
     TooLong(String),
     /// A pattern is no regular expression, or compiles to too much.
     Broken(String),

@@ -4,7 +4,7 @@
 //! one automaton at the prefixes of secrets. From each stop a few rules look around: numbers in groups
 //! (`number`, with `phone`, `card` and `national`), words with digits (`word`), network addresses
 //! (`net`), secrets (`secret`). Check digits and forms decide, words nearby (`cue`) raise or lower a
-//! score; what reaches [`SCORE_MIN`] counts. Of findings that overlap, the surer one stays, then the
+//! score; what reaches `SCORE_MIN` counts. Of findings that overlap, the surer one stays, then the
 //! longer, then the earlier.
 //!
 //! Everything is linear in the text: what a rule looks at around a stop has a maximum.
