@@ -6,3 +6,5 @@
 pub mod codec;
 #[path = "../../crates/transport/tests/any_bytes/connections.rs"]
 pub mod connections;
+#[path = "../../crates/redact/tests/any_text/bodies.rs"]
+pub mod redact;

@@ -122,10 +122,13 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// A socket on `io`, from which `early` was read behind the handshake. `prng` seeds a client's
-    /// masks, which nobody may foresee.
+    /// A socket on `io`, from which `early` was read behind the handshake. From `prng` come a client's
+    /// masks, which nobody may foresee, and the moment of a server's first ping.
     pub fn new(io: BoxIo, early: BytesMut, rules: SocketRules, clock: Clock, prng: Prng) -> Self {
         let now = clock.now();
+        let mut prng = prng;
+        // Sockets that were opened together do not ping together: a server has thousands.
+        let part = if rules.read.role == Role::Server { prng.below(1000) as u32 + 1 } else { 1000 };
         Socket {
             io,
             clock,
@@ -139,7 +142,7 @@ impl Socket {
             state: State::Open,
             broken: None,
             shown: false,
-            next_ping: now + rules.ping,
+            next_ping: now + rules.ping / 1000 * part,
             unanswered: 0,
             timer: None,
             armed: Moment::ZERO,

@@ -9,7 +9,7 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use tidegate_base::{ByteLease, Moment};
+use tidegate_base::{ByteLease, Moment, Prng};
 use tidegate_transport::BoxIo;
 use tidegate_transport::websocket::{Over, Socket, SocketRules};
 use tidegate_wire::websocket::{CloseCode, ReadRules, Role};
@@ -32,7 +32,7 @@ pub(crate) async fn run(plane: Arc<Plane>, io: BoxIo, early: BytesMut, opened: O
         ping: clocks.socket_ping,
         close: clocks.socket_close,
     };
-    let prng = plane.with_prng(|prng| prng.fork("socket"));
+    let prng = plane.with_prng(|prng| Prng::new(prng.next_u64()));
     let mut socket = Socket::new(io, early, rules, house.clock, prng);
     let dialect = match opened.spoken {
         Spoken::Many => Dialect::Many(Box::new(Many::new(house.settings.limits.connection_streams as usize))),
