@@ -30,6 +30,13 @@ impl RequestId {
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or("req_")
     }
+
+    /// Reads an id that was written down; `None` if it is not of our shape.
+    pub fn parse(text: &str) -> Option<Self> {
+        let bytes: [u8; 28] = text.as_bytes().try_into().ok()?;
+        let shaped = bytes.starts_with(b"req_") && bytes[4..].iter().all(|b| ALPHABET.contains(b));
+        shaped.then_some(RequestId(bytes))
+    }
 }
 
 impl fmt::Display for RequestId {
