@@ -152,6 +152,8 @@ impl Keeper {
     }
 
     fn failed(&mut self, error: &StoreError) {
+        // So that it is tried again also if nothing more comes for a while.
+        self.hosted.state().unkept.iter_mut().for_each(|unkept| unkept.bytes += 1);
         self.failures += 1;
         self.every = (self.every * 2).min(EVERY_MAX);
         if self.failures == 1 {

@@ -194,6 +194,21 @@ fn after_a_restart_too_a_stream_is_its_tenants_only_and_one_in_memory_is_gone() 
 }
 
 #[test]
+fn after_a_restart_too_upstream_credentials_are_told_apart() {
+    let teller = Teller::of(5, Duration::ZERO);
+    let folder = Folder::new();
+    let config = format!("{}[own_credentials]\nurl = \"http://{}\"\n", log_in(&folder), teller.upstream.at);
+    let by = |key: &'static str| [("x-api-key", key)];
+    let tidegate = teller.gateway(&config);
+    let id = tidegate.ask(asked(&by("sk-ant-one"))).header("tidegate-stream").unwrap().to_owned();
+    killed(tidegate);
+    let tidegate = teller.gateway(&config);
+    assert_eq!(again(&tidegate, &id, "", &by("sk-ant-two")).code(), "unknown_stream");
+    assert_eq!(again(&tidegate, &id, "", &[]).code(), "unknown_stream");
+    assert_eq!(text_of(&events(&again(&tidegate, &id, "", &by("sk-ant-one")).text())), told(5));
+}
+
+#[test]
 fn without_a_conversation_log_it_is_refused_on_every_door() {
     let teller = Teller::of(3, Duration::ZERO);
     let tidegate = teller.gateway("");
@@ -248,6 +263,7 @@ fn a_socket_goes_on_with_what_another_process_began() {
     assert_eq!(ended["reason"], "cancelled", "{ended}");
     let unknown = socket.frame_of("e");
     assert_eq!((unknown["status"].as_u64(), code_in(&unknown)), (Some(404), "unknown_stream"));
+    assert_eq!(code_in(&socket.any()), "stream_id_in_use");
 }
 
 #[test]
