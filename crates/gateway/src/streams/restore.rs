@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tidegate_base::{RequestId, StreamId};
 use tidegate_journal::{Journal, Lost};
-use tidegate_store::{KeptStream, StoreError, StreamCheckpoint};
+use tidegate_store::{KeptStream, StoreError, StreamCheckpoint, StreamHead};
 use tidegate_wire::event::Kind;
 use tidegate_wire::http::parse_response;
 use tokio::sync::Mutex;
@@ -68,13 +68,12 @@ async fn restore(house: &House, kept: KeptStream, owner: &Owner) -> Result<Hoste
     let KeptStream { head, updated_ms, segments, .. } = kept;
     let id = head.stream;
     let mut age = Duration::from_millis(house.memory.now_ms().saturating_sub(updated_ms));
-    let limit = house.settings.limits.journal_bytes;
+    let limit = usize::try_from(house.settings.limits.journal_bytes).unwrap_or(usize::MAX);
     let bytes: usize = segments.iter().map(Vec::len).sum();
     if age >= house.streams.kept {
         return Err(StreamTrouble::Unknown.into());
     }
-    let limit_bytes = usize::try_from(limit).unwrap_or(usize::MAX);
-    let restored = Journal::restore(id, limit_bytes, segments.iter().map(Vec::as_slice));
+    let restored = Journal::restore(id, limit, segments.iter().map(Vec::as_slice));
     let restored = restored.map_err(|lost| match lost {
         Lost::Nothing => StreamTrouble::Unknown,
         Lost::TooManyOwners => StreamTrouble::Gone,
@@ -92,16 +91,7 @@ async fn restore(house: &House, kept: KeptStream, owner: &Owner) -> Result<Hoste
     if let Some(claim) = restored.claim {
         // Its end is now.
         age = Duration::ZERO;
-        let head = Arc::new(head);
-        let (now_ms, bytes_max) = (house.memory.now_ms(), limit);
-        let of = |segment, ended| StreamCheckpoint { head: Arc::clone(&head), segment, ended, now_ms, bytes_max };
-        write(house, of(claim, false)).await.map_err(TurnTrouble::Log)?;
-        let before = journal.last();
-        let told = journal.append(journal.epoch(), Kind::Error, &last_event(StreamTrouble::Lost, request));
-        debug_assert!(told.is_ok(), "an error event fits always: {told:?}");
-        if let Some((_, segment)) = journal.checkpoint(before) {
-            write(house, of(segment, true)).await.map_err(TurnTrouble::Log)?;
-        }
+        end(house, Arc::new(head), &mut journal, claim, request).await.map_err(TurnTrouble::Log)?;
     }
     let mut lease = house.streams.journals.empty_lease();
     while !lease.resize(journal.bytes() as u64) {
@@ -111,4 +101,24 @@ async fn restore(house: &House, kept: KeptStream, owner: &Owner) -> Result<Hoste
     }
     let ended_at = house.clock.now() - age;
     Ok(Hosted::restored((request, id), owner.clone(), answer, journal, (lease, ended_at)))
+}
+
+/// Ends a reply whose process is gone: first the claim, then the error under the claimed epoch.
+async fn end(
+    house: &House,
+    head: Arc<StreamHead>,
+    journal: &mut Journal,
+    claim: Vec<u8>,
+    request: RequestId,
+) -> Result<(), StoreError> {
+    let (now_ms, bytes_max) = (house.memory.now_ms(), house.settings.limits.journal_bytes);
+    let of = |segment, ended| StreamCheckpoint { head: Arc::clone(&head), segment, ended, now_ms, bytes_max };
+    write(house, of(claim, false)).await?;
+    let before = journal.last();
+    let told = journal.append(journal.epoch(), Kind::Error, &last_event(StreamTrouble::Lost, request));
+    debug_assert!(told.is_ok(), "an error event fits always: {told:?}");
+    match journal.checkpoint(before) {
+        Some((_, segment)) => write(house, of(segment, true)).await,
+        None => Ok(()),
+    }
 }
