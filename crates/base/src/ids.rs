@@ -134,6 +134,17 @@ mod tests {
     }
 
     #[test]
+    fn a_request_id_survives_text_and_nothing_else_is_one() {
+        let id = IdSource::new(Prng::new(3), 0).request();
+        assert_eq!(RequestId::parse(id.as_str()), Some(id));
+        for wrong in ["", "req_", &id.as_str()[1..], &id.as_str().replace("req_", "str_"), &id.as_str().to_uppercase()]
+        {
+            assert_eq!(RequestId::parse(wrong), None, "{wrong}");
+        }
+        assert_eq!(RequestId::parse(&format!("req_{}", "!".repeat(24))), None);
+    }
+
+    #[test]
     fn ids_differ() {
         let mut ids = IdSource::new(Prng::new(3), 0);
         assert_ne!(ids.request(), ids.request());
