@@ -30,6 +30,13 @@ impl RequestId {
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or("req_")
     }
+
+    /// Reads an id that was written down; `None` if it is not of our shape.
+    pub fn parse(text: &str) -> Option<Self> {
+        let bytes: [u8; 28] = text.as_bytes().try_into().ok()?;
+        let shaped = bytes.starts_with(b"req_") && bytes[4..].iter().all(|b| ALPHABET.contains(b));
+        shaped.then_some(RequestId(bytes))
+    }
 }
 
 impl fmt::Display for RequestId {
@@ -124,6 +131,17 @@ mod tests {
         assert_eq!(id.owner(), 0xa7);
         assert_eq!(StreamId::parse("str_zz00000000000000000000"), None);
         assert_eq!(StreamId::parse("short"), None);
+    }
+
+    #[test]
+    fn a_request_id_survives_text_and_nothing_else_is_one() {
+        let id = IdSource::new(Prng::new(3), 0).request();
+        assert_eq!(RequestId::parse(id.as_str()), Some(id));
+        for wrong in ["", "req_", &id.as_str()[1..], &id.as_str().replace("req_", "str_"), &id.as_str().to_uppercase()]
+        {
+            assert_eq!(RequestId::parse(wrong), None, "{wrong}");
+        }
+        assert_eq!(RequestId::parse(&format!("req_{}", "!".repeat(24))), None);
     }
 
     #[test]

@@ -156,6 +156,7 @@ pub fn public_codes() -> &'static [&'static str] {
         "reader_too_slow",
         "stream_too_large",
         "stream_cancelled",
+        "stream_lost",
         "streams_budget_spent",
         "invalid_upgrade",
         "ticket_unknown",

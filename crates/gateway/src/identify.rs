@@ -247,7 +247,6 @@ mod tests {
             ("tidegate-priority", "high"),
             ("tidegate-deadline-ms", "0"),
             ("tidegate-resume", "yes"),
-            ("tidegate-resume", "durable"),
             ("tidegate-organisation", "east"),
             ("tidegate-typo", "1"),
         ] {

@@ -125,7 +125,7 @@ impl Conversations {
         r.register("conversations_deleted_bytes", "Bytes of their turns, by the same", self.deleted_bytes.clone());
         r.register(
             "conversation_upkeep_seconds",
-            "When retention and compaction last ran to their end, seconds since 1970",
+            "When retention, that of durable streams, and compaction last ran to their end, seconds since 1970",
             self.upkeep_at.clone(),
         );
         r.register("conversation_upkeep_failed", "Times they failed", self.upkeep_failed.clone());

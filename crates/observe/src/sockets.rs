@@ -20,6 +20,11 @@ struct Recovery {
     outcome: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Checkpoint {
+    outcome: &'static str,
+}
+
 /// The numbers.
 #[derive(Clone, Debug)]
 pub(crate) struct Sockets {
@@ -28,6 +33,7 @@ pub(crate) struct Sockets {
     late: Histogram,
     kept: Gauge,
     recoveries: Family<Recovery, Counter>,
+    checkpoints: Family<Checkpoint, Counter>,
 }
 
 impl Default for Sockets {
@@ -38,6 +44,7 @@ impl Default for Sockets {
             late: times(),
             kept: Gauge::default(),
             recoveries: Family::default(),
+            checkpoints: Family::default(),
         }
     }
 }
@@ -56,6 +63,11 @@ impl Sockets {
             "stream_recoveries",
             "Answers that broke off under tidegate-recover, by whether they were taken up again",
             self.recoveries.clone(),
+        );
+        r.register(
+            "stream_checkpoints",
+            "Checkpoints of durable streams, by whether the log took them",
+            self.checkpoints.clone(),
         );
         r.register("streams_kept", "Streams that can be come back to, ended ones too", self.kept.clone());
     }
@@ -77,6 +89,12 @@ impl Metrics {
     pub fn recovery(&self, how: &'static str, is_taken_up: bool) {
         let outcome = if is_taken_up { "taken_up" } else { "given_up" };
         self.sockets.recoveries.get_or_create(&Recovery { how, outcome }).inc();
+    }
+
+    /// A checkpoint of a durable stream: whether the log took it.
+    pub fn stream_checkpoint(&self, is_kept: bool) {
+        let outcome = if is_kept { "kept" } else { "failed" };
+        self.sockets.checkpoints.get_or_create(&Checkpoint { outcome }).inc();
     }
 
     /// Streams that can be come back to.

@@ -32,6 +32,7 @@ mod readers;
 mod schema;
 mod stats;
 mod store;
+mod streams;
 mod transfer;
 mod turn;
 mod writer;
@@ -42,6 +43,7 @@ pub use history::{Page, PageCursor};
 pub use pending::Pending;
 pub use stats::{Size, Stats, TenantStats};
 pub use store::{Durability, Settings, Store};
+pub use streams::{KeptStream, StreamCheckpoint, StreamHead};
 pub use transfer::{Chunk, Export, ExportCursor, IMPORT_BYTES_MAX, Imported, Lines};
 pub use turn::{
     Address, Appended, Conversation, History, NewTurn, Status, Summary, TokenCounts, Turn, TurnContent, Window,

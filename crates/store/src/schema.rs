@@ -12,7 +12,7 @@ use std::path::Path;
 const APPLICATION_ID: i64 = 0x5449_4447;
 
 /// The steps. `STEPS.len()` is the newest version.
-pub(crate) const STEPS: [&str; 1] = [VERSION_1];
+pub(crate) const STEPS: [&str; 2] = [VERSION_1, VERSION_2];
 
 const VERSION_1: &str = "
 CREATE TABLE conversations (
@@ -95,6 +95,30 @@ CREATE TABLE windows (
 ) STRICT;
 ";
 
+const VERSION_2: &str = "
+CREATE TABLE streams (
+  stream INTEGER PRIMARY KEY,
+  id TEXT NOT NULL,
+  tenant TEXT NOT NULL,
+  own INTEGER,
+  request_id TEXT NOT NULL,
+  head BLOB NOT NULL,
+  created_ms INTEGER NOT NULL,
+  updated_ms INTEGER NOT NULL,
+  ended INTEGER NOT NULL CHECK (ended IN (0, 1)),
+  bytes INTEGER NOT NULL CHECK (bytes >= 0)
+) STRICT;
+CREATE UNIQUE INDEX streams_by_id ON streams (id);
+CREATE INDEX streams_by_update ON streams (updated_ms);
+
+CREATE TABLE segments (
+  segment INTEGER PRIMARY KEY,
+  stream INTEGER NOT NULL REFERENCES streams ON DELETE CASCADE,
+  content BLOB NOT NULL
+) STRICT;
+CREATE INDEX segments_by_stream ON segments (stream);
+";
+
 /// Brings the database of `connection` to the newest of `steps`; refuses what is not ours or newer.
 /// Nothing is written before that is known.
 pub(crate) fn bring_up(connection: &mut Connection, path: &Path, steps: &[&str]) -> Result<(), StoreError> {
@@ -164,7 +188,7 @@ mod tests {
         let folder = Folder::new("step");
         let path = folder.0.join("x.db");
         let mut connection = Connection::open(&path).unwrap();
-        bring_up(&mut connection, &path, &STEPS).unwrap();
+        bring_up(&mut connection, &path, &[VERSION_1]).unwrap();
         let half = "ALTER TABLE turns ADD COLUMN colour TEXT; INSERT INTO no_such_table VALUES (1);";
         assert!(bring_up(&mut connection, &path, &[VERSION_1, half]).is_err());
         drop(connection);
@@ -175,7 +199,7 @@ mod tests {
         bring_up(&mut connection, &path, &[VERSION_1, whole]).unwrap();
         assert_eq!(version(&connection), 2);
         assert!(connection.prepare("SELECT colour FROM turns").is_ok());
-        let refused = bring_up(&mut connection, &path, &STEPS).unwrap_err();
+        let refused = bring_up(&mut connection, &path, &[VERSION_1]).unwrap_err();
         assert_eq!(refused, StoreError::NewerSchema { path: path.clone(), found: 2, known: 1 });
         assert!(refused.to_string().contains("schema version 2, this build knows versions up to 1"), "{refused}");
     }

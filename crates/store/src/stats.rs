@@ -82,7 +82,7 @@ pub(crate) fn tenants(connection: &Connection) -> Result<Vec<String>, StoreError
 }
 
 /// Rules the schema cannot state, each as a query for what breaks it.
-const RULES: [(&str, &str); 6] = [
+const RULES: [(&str, &str); 7] = [
     (
         "turns are numbered 1, 2, 3 to the conversation's count",
         "SELECT conversation FROM conversations AS c WHERE
@@ -109,6 +109,11 @@ const RULES: [(&str, &str); 6] = [
     (
         "a summary stands for turns that are there",
         "SELECT summary FROM summaries JOIN conversations USING (conversation) WHERE last_turn > turns",
+    ),
+    (
+        "a stream's bytes are its segments'",
+        "SELECT stream FROM streams AS s WHERE s.bytes !=
+           (SELECT coalesce(sum(length(content)), 0) FROM segments AS g WHERE g.stream = s.stream)",
     ),
 ];
 

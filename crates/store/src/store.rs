@@ -12,11 +12,14 @@ use crate::history::{self, Page, PageCursor};
 use crate::pending::{Pending, Reply};
 use crate::readers::Reads;
 use crate::stats::{self, Size, Stats};
+use crate::streams::{self, KeptStream, StreamCheckpoint};
 use crate::transfer::{self, Chunk, Export, ExportCursor, Imported, Lines};
 use crate::turn::{Address, Appended, BESIDE_BYTES_MAX, Conversation, History, NewTurn, Summary, Turn, check_tenant};
 use crate::writer::{Changes, Writer};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::thread::JoinHandle;
+use tidegate_base::StreamId;
 
 /// Messages up to this are cut where they are asked for: it takes less than a hand-over.
 const CUT_AT_ONCE_BYTES: u64 = 16 << 10;
@@ -231,6 +234,28 @@ impl Store {
     fn delete_all(&self, scope: Scope) -> Pending<Deleted> {
         let changes = self.changes.clone();
         self.reads.ask_with(0, move |db, reply| delete::run(db, &changes, &scope, reply))
+    }
+
+    /// Writes a checkpoint of a durable stream. [`StoreError::Exists`] if the id is another tenant's.
+    pub fn checkpoint_stream(&self, checkpoint: StreamCheckpoint) -> Pending<()> {
+        if let Err(error) = checkpoint.check() {
+            return Pending::failed(error);
+        }
+        let held = checkpoint.segment.len() + checkpoint.head.head.len();
+        self.changes.ask(held, move |db| streams::put(db, &checkpoint))
+    }
+
+    /// The stream `id` of `tenant`, and of its client with the upstream credential `own`, with its
+    /// segments.
+    pub fn stream(&self, tenant: &str, own: Option<u64>, id: StreamId) -> Pending<KeptStream> {
+        let tenant = tenant.to_owned();
+        self.reads.ask(move |db| streams::read(db, &tenant, own, id))
+    }
+
+    /// Deletes streams that were last written before `before_ms`, a few hundred a call; those that are
+    /// `running` count as written now. How many, and whether there may be more.
+    pub fn retain_streams(&self, before_ms: u64, now_ms: u64, running: BTreeSet<StreamId>) -> Pending<(u64, bool)> {
+        self.changes.ask(0, move |db| streams::retain(db, before_ms, now_ms, &running))
     }
 
     /// Rewrites the file without what is unused: the second half of deleting for good. SQLite moves rows

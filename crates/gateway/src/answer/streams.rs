@@ -37,6 +37,10 @@ pub(super) fn answer(trouble: StreamTrouble) -> Answer {
         StreamTrouble::Cancelled => {
             row(Api, "stream_cancelled", "the stream was called off, or nobody read it for too long").never_retry()
         }
+        StreamTrouble::Lost => {
+            row(Api, "stream_lost", "the gateway restarted while this stream was answered; what follows is lost")
+                .never_retry()
+        }
         StreamTrouble::Budget => row(
             Overloaded,
             "streams_budget_spent",

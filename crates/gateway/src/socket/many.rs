@@ -9,9 +9,11 @@ use super::open::Opened;
 use crate::answer::{Answer, Trouble, answer};
 use crate::house::House;
 use crate::plane::Plane;
-use crate::streams::{News, Reader, StreamTrouble};
+use crate::streams::{self, News, Reader, StreamTrouble};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
@@ -76,9 +78,18 @@ struct Entry {
     tell_at: Moment,
 }
 
+/// A stream that is looked for in the conversation log, after a restart.
+struct Sought {
+    id: Box<str>,
+    credit: Credit,
+    found: Pin<Box<dyn Future<Output = Result<Reader, Trouble>> + Send>>,
+}
+
 /// The streams of one socket.
 pub(super) struct Many {
     streams: BTreeMap<u32, Entry>,
+    /// Those that are not there yet; of the same number at most.
+    sought: Vec<Sought>,
     names: BTreeMap<Box<str>, u32>,
     max: usize,
     next_key: u32,
@@ -97,6 +108,7 @@ impl Many {
     pub(super) fn new(max: usize) -> Self {
         Many {
             streams: BTreeMap::new(),
+            sought: Vec::new(),
             names: BTreeMap::new(),
             max,
             next_key: 0,
@@ -110,7 +122,7 @@ impl Many {
     }
 
     pub(super) fn is_quiet(&self) -> bool {
-        self.streams.is_empty() && self.first.is_empty()
+        self.streams.is_empty() && self.sought.is_empty() && self.first.is_empty()
     }
 
     pub(super) fn hear(&mut self, plane: &Arc<Plane>, opened: &Opened, message: Message<'_>) {
@@ -151,6 +163,11 @@ impl Many {
             }
             // Of a stream that is over already, both are late and mean nothing.
             ClientFrame::Cancel { id } => {
+                if let Some(at) = self.sought.iter().position(|sought| *sought.id == *id) {
+                    self.sought.remove(at);
+                    let id = Cow::Owned(id.to_string());
+                    return self.say(&ServerFrame::End { id, seq: 0, reason: EndReason::Cancelled });
+                }
                 let found = self.names.get(&id).and_then(|key| Some((*key, self.streams.get_mut(key)?)));
                 if let Some((key, entry)) = found {
                     entry.cancelled = true;
@@ -160,9 +177,14 @@ impl Many {
             }
             ClientFrame::Credit { id, bytes } => {
                 let entry = self.names.get(&id).and_then(|key| Some((*key, self.streams.get_mut(key)?)));
-                let wrong = match entry.map(|(key, entry)| (key, entry.credit.grant(bytes))) {
-                    None => return,
-                    Some((key, Ok(()))) => return self.turns.ready(key),
+                let sought = self.sought.iter_mut().find(|sought| *sought.id == *id);
+                let granted = match (entry, sought) {
+                    (Some((key, entry)), _) => Some((Some(key), entry.credit.grant(bytes))),
+                    (None, sought) => sought.map(|sought| (None, sought.credit.grant(bytes))),
+                };
+                let wrong = match granted {
+                    None | Some((None, Ok(()))) => return,
+                    Some((Some(key), Ok(()))) => return self.turns.ready(key),
                     Some((_, Err(BadGrant::NotCounted))) => "bytes: this stream was begun without credit",
                     Some((_, Err(BadGrant::TooMuch))) => "bytes: the balance would be over 1 GiB",
                 };
@@ -185,7 +207,7 @@ impl Many {
         let headers = create.headers();
         let reader = ask(plane, opened, create.request.as_bytes(), &headers)?;
         let resumable = headers.text("tidegate-resume").is_some_and(|word| word != "off");
-        self.add(&plane.house, &create.id, reader, create.credit, resumable);
+        self.add(&plane.house, &create.id, reader, Credit::new(create.credit), resumable);
         Ok(())
     }
 
@@ -201,19 +223,30 @@ impl Many {
         self.has_room(id)?;
         let stream = StreamId::parse(stream).ok_or(StreamTrouble::Unknown)?;
         let after = after.map(|text| Cursor::parse(text).ok_or(StreamTrouble::BadCursor)).transpose()?;
-        let reader = plane.house.streams.reader(stream, after.as_ref(), &opened.owner)?;
-        self.add(&plane.house, id, reader, credit, true);
+        let credit = Credit::new(credit);
+        match plane.house.streams.reader(stream, after.as_ref(), &opened.owner) {
+            Ok(reader) => self.add(&plane.house, id, reader, credit, true),
+            Err(StreamTrouble::Unknown) if plane.house.memory.store().is_ok() => {
+                let (plane, owner) = (Arc::clone(plane), opened.owner.clone());
+                let found = Box::pin(async move {
+                    let hosted = streams::find(&plane.house, stream, &owner).await?;
+                    Ok(Reader::at(hosted, after.as_ref())?)
+                });
+                self.sought.push(Sought { id: id.into(), credit, found });
+            }
+            Err(trouble) => return Err(trouble.into()),
+        }
         Ok(())
     }
 
     fn has_room(&self, id: &str) -> Result<(), Trouble> {
-        if self.names.contains_key(id) {
+        if self.names.contains_key(id) || self.sought.iter().any(|sought| *sought.id == *id) {
             return Err(Trouble::IdInUse(id.to_owned()));
         }
-        if self.streams.len() >= self.max { Err(Trouble::StreamLimit) } else { Ok(()) }
+        if self.streams.len() + self.sought.len() >= self.max { Err(Trouble::StreamLimit) } else { Ok(()) }
     }
 
-    fn add(&mut self, house: &House, id: &str, reader: Reader, credit: Option<u64>, resumable: bool) {
+    fn add(&mut self, house: &House, id: &str, reader: Reader, credit: Credit, resumable: bool) {
         let key = self.next_key;
         self.next_key = self.next_key.wrapping_add(1);
         let waker = Waker::from(Arc::new(StreamWaker { ready: Arc::clone(&self.ready), key }));
@@ -222,7 +255,7 @@ impl Many {
             id: id.into(),
             seq: reader.place(),
             reader,
-            credit: Credit::new(credit),
+            credit,
             resumable,
             open: false,
             cancelled: false,
@@ -260,11 +293,12 @@ impl Many {
     pub(super) fn speak(
         &mut self,
         house: &House,
-        cx: &Context<'_>,
+        cx: &mut Context<'_>,
         socket: &mut Socket,
         now: Moment,
     ) -> (Moment, bool) {
         self.come(cx);
+        self.look(house, cx);
         let due = self.tell_waits(house, now);
         loop {
             for frame in self.first.drain(..) {
@@ -291,6 +325,17 @@ impl Many {
         for key in std::mem::take(&mut keys.0) {
             if self.streams.contains_key(&key) {
                 self.turns.ready(key);
+            }
+        }
+    }
+
+    /// Streams of which the log has told whether it has them.
+    fn look(&mut self, house: &House, cx: &mut Context<'_>) {
+        for mut sought in std::mem::take(&mut self.sought) {
+            match sought.found.as_mut().poll(cx) {
+                Poll::Pending => self.sought.push(sought),
+                Poll::Ready(Ok(reader)) => self.add(house, &sought.id, reader, sought.credit, true),
+                Poll::Ready(Err(trouble)) => self.refuse(Some(&sought.id), &answer(&trouble)),
             }
         }
     }

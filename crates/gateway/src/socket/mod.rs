@@ -61,7 +61,7 @@ fn speak(
     dialect: &mut Dialect,
     plane: &Arc<Plane>,
     opened: &Opened,
-    cx: &Context<'_>,
+    cx: &mut Context<'_>,
     socket: &mut Socket,
     now: Moment,
 ) -> (Moment, bool) {

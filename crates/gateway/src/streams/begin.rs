@@ -1,10 +1,11 @@
 //! A request becomes a hosted stream: its owner task, and its first reader.
 
-use super::StreamTrouble;
 use super::follow::follow;
 use super::hosted::{Hosted, Owner};
 use super::inlet::Inlet;
+use super::keep::{KEEPER, keep};
 use super::reader::Reader;
+use super::{StreamTrouble, not_so};
 use crate::answer::Trouble;
 use crate::attempt::Stop;
 use crate::connection::Peer;
@@ -41,6 +42,9 @@ pub(crate) struct Hosting {
 /// Begins a stream, and reads it from its beginning.
 pub(crate) fn host(plane: &Arc<Plane>, hosting: Hosting) -> Result<Reader, Trouble> {
     let house = &plane.house;
+    if hosting.class == Resume::Durable && house.memory.store().is_err() {
+        return Err(not_so("`off` or `memory`: durable streams need a conversation log, and none is configured"));
+    }
     let permit = Arc::clone(&house.permits).try_acquire_owned().map_err(|_| Trouble::StreamLimit)?;
     let Hosting { head, door, peer, body, owner, class } = hosting;
     let ids = plane.new_ids();
@@ -59,6 +63,9 @@ pub(crate) fn host(plane: &Arc<Plane>, hosting: Hosting) -> Result<Reader, Troub
         house.streams.add(&hosted);
     }
     let reader = Reader::at(Arc::clone(&hosted), None)?;
+    if class == Resume::Durable {
+        plane.tasks.spawn(&KEEPER, keep(Arc::clone(plane), Arc::clone(&hosted)));
+    }
     let inlet = Inlet::new(hosted, house.clock, house.settings.clocks.detach_grace);
     let load = plane.count_stream();
     let on = Arc::clone(plane);

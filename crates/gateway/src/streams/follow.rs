@@ -4,7 +4,7 @@
 //! the client does not read stays in the log and is joined there; nothing of it is held here.
 
 use super::reader::{News, Reader};
-use super::{Owner, StreamTrouble};
+use super::{Owner, StreamTrouble, find};
 use crate::answer::Trouble;
 use crate::attempt::Stop;
 use crate::house::House;
@@ -34,13 +34,14 @@ pub(crate) async fn serve(
     let id = id.ok_or(Trouble::from(StreamTrouble::Unknown))?;
     let owner = Owner { tenant: caller.tenant.name.clone(), own: caller.own };
     if head.method() == "DELETE" {
-        house.streams.find(id, &owner).map_err(Trouble::from)?.call_off();
+        reply.attend(find(house, id, &owner)).await??.call_off();
         let told = format!("{{\"id\":\"{id}\",\"type\":\"stream_cancelled\"}}");
         reply.whole_of_ours(told.as_bytes());
         return Ok(End::Answered);
     }
     let after = cursor(head)?;
-    let reader = house.streams.reader(id, after.as_ref(), &owner).map_err(Trouble::from)?;
+    let hosted = reply.attend(find(house, id, &owner)).await??;
+    let reader = Reader::at(hosted, after.as_ref()).map_err(Trouble::from)?;
     reply.streams = true;
     follow(house, reply, reader).await
 }

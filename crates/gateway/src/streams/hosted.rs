@@ -4,6 +4,7 @@
 //! waits leaves a waker. What must not happen while it is held is waking, since a waker may read.
 
 use super::StreamTrouble;
+use super::keep::Unkept;
 use crate::answer::{Trouble, answer};
 use crate::mending::read_comment;
 use bytes::{Bytes, BytesMut};
@@ -56,6 +57,8 @@ pub(super) struct State {
     broken: bool,
     waiting: Vec<Waker>,
     waits_for_readers: Option<Waker>,
+    /// Of a durable stream: what the log does not have.
+    pub(super) unkept: Option<Unkept>,
 }
 
 /// What a stream's readers mean for its owner.
@@ -89,8 +92,24 @@ impl Hosted {
             broken: false,
             waiting: Vec::new(),
             waits_for_readers: None,
+            unkept: (class == Resume::Durable).then(Unkept::default),
         };
         Hosted { request, stream, owner, class, state: Mutex::new(state) }
+    }
+
+    /// One that is back from the log, ended, with nothing more to be kept.
+    pub(super) fn restored(
+        ids: (RequestId, StreamId),
+        owner: Owner,
+        head: ResponseHead,
+        journal: Journal,
+        (lease, ended_at): (ByteLease, Moment),
+    ) -> Self {
+        let hosted = Hosted::new(ids, owner, Resume::Durable, 0, lease);
+        let mut state = hosted.state();
+        (state.journal, state.head, state.ended_at, state.unkept) = (journal, Some(head), Some(ended_at), None);
+        drop(state);
+        hosted
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -102,13 +121,15 @@ impl Hosted {
         let mut state = self.state();
         change(&mut state);
         let waiting = std::mem::take(&mut state.waiting);
+        let keeper = state.keeper();
         drop(state);
-        waiting.into_iter().for_each(Waker::wake);
+        waiting.into_iter().chain(keeper).for_each(Waker::wake);
     }
 
-    /// When its owner was done with it.
+    /// When its owner was done with it, and with keeping it.
     pub(crate) fn ended_at(&self) -> Option<Moment> {
-        self.state().ended_at
+        let state = self.state();
+        state.ended_at.filter(|_| state.unkept.is_none())
     }
 
     /// Calls it off: its owner ends it as if nobody wanted it any more.
@@ -173,9 +194,7 @@ impl Hosted {
                 return;
             }
             let why = if state.broken { StreamTrouble::TooLarge } else { StreamTrouble::Cancelled };
-            let envelope = answer(&Trouble::Stream(why)).body.envelope(Some(self.request.as_str()));
-            let mut event = Vec::new();
-            sse::write(&mut event, "error", &envelope);
+            let event = last_event(why, self.request);
             let epoch = state.journal.epoch();
             let told = match why {
                 StreamTrouble::Cancelled => state.journal.cancel(epoch, &event),
@@ -195,7 +214,10 @@ impl State {
     fn append(&mut self, kind: Kind, event: &[u8]) {
         let epoch = self.journal.epoch();
         match self.journal.append(epoch, kind, event) {
-            Ok(_) => self.weigh(),
+            Ok(_) => {
+                self.unkept.iter_mut().for_each(|unkept| unkept.bytes += event.len());
+                self.weigh();
+            }
             Err(Refused::TooLarge) => self.broken = true,
             // After its end there is nothing more to say.
             Err(Refused::Ended(_) | Refused::Fenced) => {}
@@ -214,6 +236,12 @@ impl State {
         }
     }
 
+    /// Whether event `seq` may not be shown yet: the end of a durable stream is kept before anybody
+    /// hears of it.
+    pub(super) fn withholds(&self, seq: u64) -> bool {
+        self.unkept.is_some() && self.journal.end().is_some() && seq == self.journal.last()
+    }
+
     /// The answer's body where it is no stream; taken once.
     pub(super) fn whole(&self) -> Option<(ResponseHead, Bytes)> {
         self.ended_at?;
@@ -225,6 +253,14 @@ impl State {
             self.waiting.push(cx.waker().clone());
         }
     }
+}
+
+/// The event that ends a stream for such a reason.
+pub(super) fn last_event(why: StreamTrouble, request: RequestId) -> Vec<u8> {
+    let envelope = answer(&Trouble::Stream(why)).body.envelope(Some(request.as_str()));
+    let mut event = Vec::new();
+    sse::write(&mut event, "error", &envelope);
+    event
 }
 
 /// The kind of a whole event that was let through already.

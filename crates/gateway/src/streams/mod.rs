@@ -13,8 +13,7 @@
 //! |---|---|---|---|
 //! | plain | one socket, as it comes; what is read is dropped | its upstream is cancelled at once | gone |
 //! | memory | anybody of its tenant, from any cursor | cancelled after the detach grace | kept for a while |
-//!
-//! (*Durable*, which outlives the process, is refused in this version.)
+//! | durable | the same | the same | the same, in the conversation log too: a restart does not take it |
 //!
 //! A plain stream over HTTP has none of this: it goes straight from upstream to connection.
 //!
@@ -24,21 +23,28 @@
 //! | `inlet` | the owner's end: an answer into the log |
 //! | `reader` | a reader's end |
 //! | `begin` | a request becomes a hosted stream |
+//! | `keep` | a durable stream's checkpoints |
+//! | `restore` | a stream that is come back to after a restart |
 //! | `follow` | a client over HTTP reads one: the one that asked, or one that resumes |
 
 mod begin;
 mod follow;
 mod hosted;
 mod inlet;
+mod keep;
 mod reader;
+mod restore;
 
 pub(crate) use begin::{Asked, Hosting, begin, host};
 pub(crate) use follow::{PREFIX, serve};
 pub(crate) use hosted::{Hosted, Owner};
+pub(crate) use keep::forget_old;
 pub(crate) use reader::{News, Reader};
+pub(crate) use restore::find;
 
 use crate::answer::Trouble;
-use std::collections::BTreeMap;
+use restore::Restoring;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tidegate_base::{ByteBudget, Moment, StreamId};
@@ -60,6 +66,8 @@ pub(crate) enum StreamTrouble {
     SlowReader,
     /// Whoever asked for it called it off, or left it.
     Cancelled,
+    /// The process that answered it ended before it did.
+    Lost,
     /// As much is held of streams as may.
     Budget,
 }
@@ -70,12 +78,14 @@ impl From<StreamTrouble> for Trouble {
     }
 }
 
-/// What `tidegate-resume` asks for. Nothing is promised that is not kept: a log in memory does not
-/// outlive the process.
+/// What `tidegate-resume` asks for.
 pub(crate) fn class(word: &str) -> Result<Resume, Trouble> {
-    let class = meaning(Resume::WORDS, word).filter(|class| *class != Resume::Durable);
-    let expected = "`off` or `memory`; durable streams are not in this version";
-    class.ok_or_else(|| Trouble::Header { name: "tidegate-resume".to_owned(), expected })
+    meaning(Resume::WORDS, word).ok_or_else(|| not_so("`off`, `memory` or `durable`"))
+}
+
+/// A `tidegate-resume` that cannot be.
+fn not_so(expected: &'static str) -> Trouble {
+    Trouble::Header { name: "tidegate-resume".to_owned(), expected }
 }
 
 /// Every stream that can be asked for again.
@@ -85,11 +95,17 @@ pub(crate) struct Streams {
     pub(crate) journals: ByteBudget,
     /// How long one is kept after its end.
     kept: Duration,
+    restoring: Restoring,
 }
 
 impl Streams {
     pub(crate) fn new(journals_bytes: u64, kept: Duration) -> Self {
-        Streams { table: Mutex::default(), journals: ByteBudget::new(journals_bytes), kept }
+        Streams {
+            table: Mutex::default(),
+            journals: ByteBudget::new(journals_bytes),
+            kept,
+            restoring: Restoring::default(),
+        }
     }
 
     fn table(&self) -> MutexGuard<'_, BTreeMap<StreamId, Arc<Hosted>>> {
@@ -119,6 +135,13 @@ impl Streams {
     /// Forgets those that ended long enough ago. Who still reads one reads on.
     pub(crate) fn sweep(&self, now: Moment) {
         self.table().retain(|_, hosted| hosted.ended_at().is_none_or(|at| now < at + self.kept));
+    }
+
+    /// Durable streams that have not ended, or not in the log.
+    fn running(&self) -> BTreeSet<StreamId> {
+        let table = self.table();
+        let runs = |hosted: &&Arc<Hosted>| hosted.class == Resume::Durable && hosted.ended_at().is_none();
+        table.values().filter(runs).map(|hosted| hosted.stream).collect()
     }
 
     /// Makes room: forgets the one that ended first, if any has. Whether there was one.

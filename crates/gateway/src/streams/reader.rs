@@ -43,7 +43,7 @@ pub(crate) struct Reader {
 
 impl Reader {
     /// A reader of `hosted` from `after` on, or from its beginning.
-    pub(super) fn at(hosted: Arc<Hosted>, after: Option<&Cursor>) -> Result<Self, StreamTrouble> {
+    pub(crate) fn at(hosted: Arc<Hosted>, after: Option<&Cursor>) -> Result<Self, StreamTrouble> {
         let mut state = hosted.state();
         let place = match after {
             None if state.journal.floor() > 0 => return Err(StreamTrouble::Gone),
@@ -94,6 +94,11 @@ impl Reader {
         if let (false, Some(head)) = (self.head_seen, &state.head) {
             self.head_seen = true;
             return Poll::Ready(Ok(News::Head(head.clone())));
+        }
+        if state.withholds(self.place + 1) {
+            state.wait(cx);
+            self.waits = Some(cx.waker().clone());
+            return Poll::Pending;
         }
         let (place, heard) = (self.place, self.segment);
         let recovered = state.recovered.iter().find(|(seq, _, segment)| *seq <= place && *segment > heard);

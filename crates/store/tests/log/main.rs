@@ -15,6 +15,7 @@ mod others;
 mod power;
 mod privacy;
 mod story;
+mod streams;
 mod traced;
 mod versions;
 

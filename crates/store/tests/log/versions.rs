@@ -1,14 +1,24 @@
 //! Files of other versions: each released one opens, a newer one is refused and left alone.
 //!
-//! `tests/fixtures/version-1.db` was written by `write_the_fixture`, and is never written again.
+//! Each file in `tests/fixtures` was written once, when its version was the newest, by
+//! `write_the_fixture`, and is never written again.
 
 use crate::story::{self, TENANT};
+use crate::streams::checkpoint;
 use crate::{Folder, open};
 use std::path::{Path, PathBuf};
+use tidegate_base::{IdSource, Prng, StreamId};
 use tidegate_store::{Address, Settings, Store, StoreError, Summary};
 
-fn fixture() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/version-1.db")
+/// The newest version.
+const NEWEST: u32 = 2;
+
+fn fixture(version: u32) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/version-{version}.db"))
+}
+
+fn stream() -> StreamId {
+    IdSource::new(Prng::new(77), 0).stream()
 }
 
 fn summary() -> Summary {
@@ -19,17 +29,40 @@ fn summary() -> Summary {
 #[test]
 #[ignore = "writes the file that the others read; only for a new version"]
 fn write_the_fixture() {
-    let store = open(&fixture());
+    let store = open(&fixture(NEWEST));
     (0..6).for_each(|conversation| story::tell(&store, conversation, 3));
     store.add_summary(story::address(5), summary()).wait().unwrap();
     store.put_window(story::address(5), 3, b"state".to_vec()).wait().unwrap();
     store.fork(story::address(5), 2, "fork", 99).wait().unwrap();
+    store.checkpoint_stream(checkpoint(stream(), b"one", 7)).wait().unwrap();
+    store.checkpoint_stream(checkpoint(stream(), b"two", 8)).wait().unwrap();
 }
 
 #[test]
 fn a_file_of_version_1_is_read_whole_and_goes_on() {
     let folder = Folder::new();
-    std::fs::copy(fixture(), folder.log()).unwrap();
+    std::fs::copy(fixture(1), folder.log()).unwrap();
+    let store = reads_whole(&folder);
+    // What came with version 2 is there.
+    assert_eq!(store.stream(TENANT, None, stream()).wait(), Err(StoreError::NotFound));
+    store.checkpoint_stream(checkpoint(stream(), b"one", 7)).wait().unwrap();
+    assert_eq!(store.stream(TENANT, None, stream()).wait().unwrap().segments, [b"one"]);
+    assert_eq!(store.check().wait().unwrap(), [""; 0]);
+}
+
+#[test]
+fn a_file_of_version_2_is_read_whole_and_goes_on() {
+    let folder = Folder::new();
+    std::fs::copy(fixture(2), folder.log()).unwrap();
+    let store = reads_whole(&folder);
+    let kept = store.stream(TENANT, None, stream()).wait().unwrap();
+    assert_eq!((kept.created_ms, kept.updated_ms, kept.ended), (7, 8, false));
+    assert_eq!(kept.segments, [b"one", b"two"]);
+    assert_eq!(kept.head, *checkpoint(stream(), b"", 0).head);
+}
+
+/// What the fixtures of all versions have.
+fn reads_whole(folder: &Folder) -> Store {
     let store = open(&folder.log());
     assert_eq!(story::verify(&store, 6), [3; 6]);
     let fork = store.read(Address::new(TENANT, "fork").unwrap(), 1).wait().unwrap();
@@ -39,19 +72,20 @@ fn a_file_of_version_1_is_read_whole_and_goes_on() {
     assert_eq!((window.turns, window.state), (3, b"state".to_vec()));
     assert!(store.stats().wait().unwrap().blobs > 0, "the fixture has documents");
     assert_eq!(store.append(story::turn(5, 4)).wait().unwrap().number, 4);
+    store
 }
 
 #[test]
 fn a_newer_file_is_refused_and_not_touched() {
     let folder = Folder::new();
-    std::fs::copy(fixture(), folder.log()).unwrap();
+    std::fs::copy(fixture(NEWEST), folder.log()).unwrap();
     let other = rusqlite::Connection::open(folder.log()).unwrap();
-    other.pragma_update(None, "user_version", 2).unwrap();
+    other.pragma_update(None, "user_version", NEWEST + 1).unwrap();
     drop(other);
     let before = std::fs::read(folder.log()).unwrap();
     let refused = Store::open(&folder.log(), Settings::default()).unwrap_err();
     let path = folder.log().canonicalize().unwrap();
-    assert_eq!(refused, StoreError::NewerSchema { path, found: 2, known: 1 });
+    assert_eq!(refused, StoreError::NewerSchema { path, found: NEWEST + 1, known: NEWEST });
     assert!(std::fs::read(folder.log()).unwrap() == before);
 }
 

@@ -194,7 +194,7 @@ fn a_header_of_our_own_that_is_not_understood_is_refused_not_ignored() {
         ("tidegate-priority", "high"),
         ("tidegate-deadline-ms", "-1"),
         ("Tidegate-Conversatoin", "c1"),
-        ("tidegate-resume", "durable"),
+        ("tidegate-resume", "always"),
     ] {
         let answer = tidegate.ask(post(&[(name, value)], "{\"model\":\"m\",\"max_tokens\":1}"));
         assert_eq!((answer.status, answer.code().as_str()), (400, "invalid_header"), "{name}");

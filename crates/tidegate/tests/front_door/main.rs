@@ -12,6 +12,7 @@ mod commands;
 mod conversations;
 mod crowd;
 mod drain;
+mod durable;
 mod edge;
 mod failures;
 mod faithful;

@@ -12,10 +12,10 @@ const SECOND: Duration = Duration::from_secs(1);
 const KEPT: (&str, &str) = ("tidegate-resume", "memory");
 
 /// An event: its cursor, its name, its data.
-type Event = (Option<String>, String, Value);
+pub(crate) type Event = (Option<String>, String, Value);
 
 /// The events of a text, with their cursors.
-fn events(text: &str) -> Vec<Event> {
+pub(crate) fn events(text: &str) -> Vec<Event> {
     let line = |block: &str, name: &str| block.lines().find_map(|l| l.strip_prefix(name).map(|v| v.trim().to_owned()));
     let whole = text.split_inclusive("\n\n").filter(|block| block.ends_with("\n\n"));
     whole
@@ -26,7 +26,7 @@ fn events(text: &str) -> Vec<Event> {
         .collect()
 }
 
-fn text_of(events: &[Event]) -> String {
+pub(crate) fn text_of(events: &[Event]) -> String {
     events.iter().filter_map(|(_, _, data)| data["delta"]["text"].as_str()).collect()
 }
 
@@ -44,7 +44,7 @@ fn ask(tidegate: &Tidegate, lines: &[(&str, &str)]) -> Answer {
     tidegate.ask(post(&[&[KEPT], lines].concat(), message(true, 4000, "x")))
 }
 
-fn again(tidegate: &Tidegate, id: &str, after: &str, lines: &[(&str, &str)]) -> Answer {
+pub(crate) fn again(tidegate: &Tidegate, id: &str, after: &str, lines: &[(&str, &str)]) -> Answer {
     tidegate.ask(get(&format!("/v1/streams/{id}?after={after}"), lines))
 }
 
@@ -144,7 +144,7 @@ fn a_client_that_was_cut_off_goes_on_elsewhere_and_the_upstream_does_not_notice(
     assert_eq!((teller.upstream.seen().len(), teller.left()), (1, 0));
 }
 
-fn last_cursor(text: &str) -> String {
+pub(crate) fn last_cursor(text: &str) -> String {
     events(text).pop().unwrap().0.unwrap()
 }
 

@@ -2,7 +2,8 @@
 //! rewritten.
 //!
 //! ```text
-//! every minute:  an hour since the last retention?  ─▶ each tenant: pick, take turns, delete
+//! every minute:  durable streams that are kept no longer ─▶ delete
+//!                an hour since the last retention?  ─▶ each tenant: pick, take turns, delete
 //!                something deleted, and due?         ─▶ rewrite, when nothing is under way or it is
 //!                                                       an hour late
 //! ```
@@ -15,6 +16,7 @@ use super::doors::forget_all;
 use super::{Memory, TurnTrouble};
 use crate::house::House;
 use crate::settings::Keep;
+use crate::streams;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -55,6 +57,7 @@ pub(crate) async fn upkeep(house: Arc<House>) {
             () = clock.sleep_until(clock.now() + LOOK_EVERY) => {}
         }
         let now = clock.now();
+        told(&house, "streams", streams::forget_old(&house).await);
         if now >= retain_at {
             retain_at = now + RETAIN_EVERY;
             told(&house, "retention", retain(&house).await);

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicU32;
 use tidegate_base::{IdSource, Prng};
 use tidegate_observe::{LiveRequest, NoRecords};
 use tidegate_schedule::TenantRules;
-use tidegate_store::{Address, Durability, NewTurn, Store, TurnContent};
+use tidegate_store::{Address, Durability, NewTurn, Store, StreamCheckpoint, StreamHead, TurnContent};
 use tidegate_transport::Clock;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -116,6 +116,36 @@ async fn bytes_are_kept_within_and_steps_follow_each_other() {
     retain(&house).await.unwrap();
     let left = left(&house, "a").await;
     assert_eq!((left.first().unwrap().as_str(), left.len()), ("c1099", 19));
+}
+
+#[tokio::test]
+async fn durable_streams_go_when_their_time_is_over() {
+    let folder = Folder::new();
+    let house = house(&folder, Keep::default(), DAY);
+    let store = house.memory.store().unwrap();
+    let mut ids = IdSource::new(Prng::new(1), 0);
+    let (now_ms, kept) = (house.memory.now_ms(), house.settings.clocks.stream_kept);
+    // Of more than one step some stay.
+    let streams: Vec<_> = (0..700).map(|_| ids.stream()).collect();
+    for (n, stream) in streams.iter().enumerate() {
+        let head = StreamHead {
+            stream: *stream,
+            tenant: "a".to_owned(),
+            own: None,
+            request_id: ids.request().to_string(),
+            head: b"HTTP/1.1 200 OK\r\n\r\n".to_vec(),
+        };
+        let ago = if n < 600 { kept * 2 } else { kept / 2 }.as_millis() as u64;
+        let (segment, ended) = (vec![1; 10], n % 2 == 0);
+        let head = Arc::new(head);
+        let checkpoint = StreamCheckpoint { head, segment, ended, now_ms: now_ms - ago, bytes_max: 100 };
+        store.checkpoint_stream(checkpoint).await.unwrap();
+    }
+    streams::forget_old(&house).await.unwrap();
+    let there = |n: usize| store.stream("a", None, streams[n]);
+    assert_eq!(there(0).await, Err(StoreError::NotFound));
+    assert_eq!(there(599).await, Err(StoreError::NotFound));
+    assert!(there(600).await.is_ok() && there(699).await.is_ok());
 }
 
 #[tokio::test]
