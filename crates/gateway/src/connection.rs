@@ -131,9 +131,9 @@ async fn http2(plane: Arc<Plane>, io: BoxIo, read: BytesMut, peer: &Peer) {
     }
 }
 
-/// Gives a stream a task and a place among all connections and streams; without one it is refused.
+/// Gives a stream a task and a place among all streams; without one it is refused.
 fn take(plane: &Arc<Plane>, stream: Box<http2::ServerStream>, peer: &Peer) {
-    let permit = Arc::clone(&plane.house.permits).try_acquire_owned().ok();
+    let permit = Arc::clone(&plane.house.stream_permits).try_acquire_owned().ok();
     let load = plane.count_stream();
     let (plane, peer) = (Arc::clone(plane), peer.clone());
     let tasks = plane.tasks.clone();
@@ -167,7 +167,7 @@ mod tests {
         let _client = network.connect("a:1").unwrap();
         let house =
             Arc::new(House::new(Clock::real(), Settings::default(), Arc::new(tidegate_observe::NoRecords), None));
-        let permit = Arc::clone(&house.permits).try_acquire_owned().unwrap();
+        let permit = Arc::clone(&house.connection_permits).try_acquire_owned().unwrap();
         let plane = Arc::new(Plane::new(house, Arc::new(network), Tasks::new(), 0));
         let load = plane.count();
         let task = connection(plane, door.accept().await.unwrap(), permit, load);

@@ -195,7 +195,7 @@ impl Gateway {
         loop {
             let next = async {
                 // The semaphore is never closed.
-                let permit = Arc::clone(&self.house.permits).acquire_owned().await.ok()?;
+                let permit = Arc::clone(&self.house.connection_permits).acquire_owned().await.ok()?;
                 Some((listen.accept().await, permit))
             };
             let next = tokio::select! {

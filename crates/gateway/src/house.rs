@@ -35,8 +35,10 @@ pub(crate) struct House {
     pub(crate) metrics: Metrics,
     pub(crate) records: Arc<dyn Records>,
     pub(crate) live: Live,
-    /// One for each client connection and for each HTTP/2 stream on one.
-    pub(crate) permits: Arc<Semaphore>,
+    /// One for each client connection.
+    pub(crate) connection_permits: Arc<Semaphore>,
+    /// One for each stream that shares a connection or outlives it.
+    pub(crate) stream_permits: Arc<Semaphore>,
     pub(crate) bodies: ByteBudget,
     pub(crate) backlogs: ByteBudget,
     draining: watch::Sender<bool>,
@@ -58,7 +60,8 @@ impl House {
             tickets: Tickets::default(),
             hash_key,
             tenants,
-            permits: Arc::new(Semaphore::new(settings.limits.connections.min(Semaphore::MAX_PERMITS))),
+            connection_permits: permits(settings.limits.connections),
+            stream_permits: permits(settings.limits.streams),
             bodies: ByteBudget::new(settings.limits.bodies_bytes),
             backlogs: ByteBudget::new(settings.limits.backlogs_bytes),
             live: Live::default(),
@@ -178,6 +181,10 @@ impl House {
 }
 
 /// Every place where things of the upstream can live.
+fn permits(most: usize) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)))
+}
+
 fn places(settings: &Settings) -> Vec<Place> {
     let of_org = |(n, org): (usize, &Organisation)| {
         let place = move |key: usize| Place { org: OrgId(n as u32), workspace: org.workspace(key as u16) };

@@ -312,8 +312,11 @@ pub struct Limits {
     pub journals_bytes: u64,
     /// One answer that is assembled or passed whole, bytes.
     pub answer_bytes: u64,
-    /// Client connections, and HTTP/2 streams on them.
+    /// Client connections.
     pub connections: usize,
+    /// Streams that share a connection or outlive it: HTTP/2 streams, streams of a WebSocket, those
+    /// with `tidegate-resume`. They take memory and no file, so they are counted apart.
+    pub streams: usize,
     /// HTTP/2 streams of one connection. Twice what RFC 9113 asks for at least: some clients send
     /// all they have over one connection, and one that breaks takes all its streams along.
     pub connection_streams: u32,
@@ -336,6 +339,7 @@ impl Default for Limits {
             journals_bytes: 256 << 20,
             answer_bytes: 32 << 20,
             connections: 32_768,
+            streams: 32_768,
             connection_streams: 256,
             passthrough_tokens: 1024,
         }

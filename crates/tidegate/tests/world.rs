@@ -137,8 +137,7 @@ fn a_head_request_for_which_there_is_no_place_is_refused_without_a_body() {
     let mut request = Request::message("", false);
     request.what = What::RootHead;
     let mut scene = Scene::small_http2(&[], false, vec![request]);
-    // The connection takes the only place.
-    scene.settings.limits.connections = 1;
+    scene.settings.limits.streams = 0;
     check_scene(&scene, "RootHead Answered 529");
 }
 

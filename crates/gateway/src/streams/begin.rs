@@ -45,7 +45,7 @@ pub(crate) fn host(plane: &Arc<Plane>, hosting: Hosting) -> Result<Reader, Troub
     if hosting.class == Resume::Durable && house.memory.store().is_err() {
         return Err(not_so("`off` or `memory`: durable streams need a conversation log, and none is configured"));
     }
-    let permit = Arc::clone(&house.permits).try_acquire_owned().map_err(|_| Trouble::StreamLimit)?;
+    let permit = Arc::clone(&house.stream_permits).try_acquire_owned().map_err(|_| Trouble::StreamLimit)?;
     let Hosting { head, door, peer, body, owner, class } = hosting;
     let ids = plane.new_ids();
     let limits = &house.settings.limits;

@@ -15,9 +15,10 @@ const SPARES_MAX: usize = 64;
 pub(super) fn contradictions(places: &Places<'_>, config: &Config) -> Result<(), ConfigError> {
     let (limits, clocks) = (&config.settings.limits, &config.settings.clocks);
     let weights = config.settings.schedule.band_weights;
-    let rules: [(bool, &str, &str, &str); 15] = [
+    let rules: [(bool, &str, &str, &str); 16] = [
         (limits.body_bytes == 0, "limits", "body_bytes", "is zero: no request could be taken"),
         (limits.connections == 0, "limits", "connections", "is zero: no client could connect"),
+        (limits.streams == 0, "limits", "streams", "is zero: no stream of HTTP/2 or a WebSocket could begin"),
         (limits.connection_streams == 0, "limits", "connection_streams", "is zero: no request could be sent"),
         (
             limits.body_bytes > limits.bodies_bytes,

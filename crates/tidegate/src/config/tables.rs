@@ -49,6 +49,7 @@ table!(LimitsTable sets Limits {
     journals_bytes: Size,
     answer_bytes: Size,
     connections: usize,
+    streams: usize,
     connection_streams: u32,
     passthrough_tokens: u64,
 });

@@ -57,6 +57,24 @@ fn many_streams_share_a_socket_and_each_is_whole() {
 }
 
 #[test]
+fn a_socket_takes_a_connection_and_its_streams_none() {
+    let teller = teller();
+    let tidegate = teller.gateway("[limits]\nconnections = 1\nstreams = 2\n");
+    let mut socket = tidegate.socket();
+    socket.create("a", &json!({"request": asking(60)}));
+    socket.create("b", &json!({"request": asking(60)}));
+    socket.until("a", "stream.open");
+    socket.until("b", "stream.open");
+    socket.create("c", &json!({"request": asking(1)}));
+    let refused = socket.frame_of("c");
+    assert_eq!((&refused["type"], code_in(&refused)), (&json!("stream.error"), "too_many_streams"));
+    assert_eq!((text_of(&socket.whole("a")), text_of(&socket.whole("b"))), (told(60), told(60)));
+    socket.create("c", &json!({"request": asking(1)}));
+    assert_eq!(text_of(&socket.whole("c")), told(1));
+    socket.close();
+}
+
+#[test]
 fn a_name_in_use_and_frames_that_cannot_be_read_leave_what_runs_alone() {
     let teller = teller();
     let tidegate = teller.gateway("");

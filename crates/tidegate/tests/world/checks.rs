@@ -563,7 +563,8 @@ fn vanished_clients_close_upstream(case: &Case<'_>) -> Verdict {
 
 /// Whether there may be fewer connections and streams than wanted.
 fn is_crowded(case: &Case<'_>) -> bool {
-    case.over.scene.settings.limits.connections <= 1_000
+    let limits = &case.over.scene.settings.limits;
+    limits.connections.min(limits.streams) <= 1_000
 }
 
 /// Whether the client did all it could to be served quickly.

@@ -148,6 +148,7 @@ fn settings(seed: u64, calm: bool, prng: &mut Prng) -> Settings {
     }
     if prng.chance(0.3) {
         limits.connections = prng.between(3, 12) as usize;
+        limits.streams = prng.between(3, 12) as usize;
     }
     if prng.chance(0.2) {
         limits.bodies_bytes = prng.between(5_000, 300_000);
