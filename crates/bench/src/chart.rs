@@ -23,7 +23,7 @@ pub struct Panel {
 const WIDTH: f64 = 720.0;
 const MARGIN: f64 = 16.0;
 /// Where bars begin.
-const BARS_AT: f64 = 190.0;
+const BARS_AT: f64 = 220.0;
 /// What the number behind the longest bar takes.
 const NUMBER_ROOM: f64 = 80.0;
 const TITLE_HEIGHT: f64 = 30.0;
