@@ -1,12 +1,12 @@
 //! Export and import: byte for byte, in pieces, whoever reads slowly or leaves.
 
 use super::{ALL, KEY_A, KEY_B, LINES, export, import, import_request, path, read, refused, say, two_tenants, write};
-use crate::process::{Tidegate, eventually};
+use crate::process::{Folder, Tidegate, eventually};
 use crate::wire::{QUICK, Wire, bare, get, message, post, post_to};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::time::Duration;
 
 /// The lines of a conversation of `turns` turns with `bytes` each.
@@ -147,9 +147,39 @@ fn what_memory_has_is_read_again_after_an_import() {
     tidegate.comes_to_rest();
 }
 
+#[test]
+fn a_turn_that_begins_while_its_conversation_is_imported_comes_after_that() {
+    let folder = Folder::new();
+    let file = folder.path("c.db");
+    let tidegate = Tidegate::simulated_with("", &["--conversations", &file]);
+    // Somebody else's lock holds the import up where it is written.
+    let other = rusqlite::Connection::open(&file).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let lines = [HEADER, &lines_of("c", 2, 100)].concat();
+    std::thread::scope(|scope| {
+        let importing = scope.spawn(|| import(&tidegate, &[], &lines));
+        eventually("it is being written", Duration::from_secs(5), || {
+            std::thread::sleep(Duration::from_millis(200));
+            (tidegate.streams().len() == 1).then_some(())
+        });
+        let after = scope.spawn(|| write(&tidegate, "c", "three"));
+        eventually("the turn has come", Duration::from_secs(5), || (tidegate.streams().len() == 2).then_some(()));
+        std::thread::sleep(Duration::from_millis(300));
+        other.execute_batch("ROLLBACK").unwrap();
+        assert_eq!(importing.join().unwrap().json()["added"], json!(3));
+        let after = after.join().unwrap();
+        assert_eq!((after.status, &after.json()["number"]), (200, &json!(3)), "{}", after.text());
+    });
+    tidegate.comes_to_rest();
+}
+
 /// A log of a hundred megabytes, brought by one import.
 fn large() -> Tidegate {
-    let tidegate = Tidegate::simulated();
+    large_with("")
+}
+
+fn large_with(config: &str) -> Tidegate {
+    let tidegate = Tidegate::simulated_with(config, &[]);
     let before = tidegate.memory();
     for part in 0..4 {
         let bodies: Vec<Vec<u8>> = (0..25).map(|nth| lines_of(&format!("c{part}-{nth:02}"), 4, 256 << 10)).collect();
@@ -226,6 +256,27 @@ fn exports_at_once_are_bounded_and_end_with_their_clients() {
         export(&tidegate, &format!("{}?format=jsonl", path("c0-01")), &[]).iter().filter(|b| **b == b'\n').count(),
         6
     );
+    tidegate.comes_to_rest();
+}
+
+#[test]
+fn an_export_of_which_a_little_is_taken_now_and_then_does_not_keep_its_place() {
+    let tidegate = large_with("[clocks]\nclient_write_stall = \"2 s\"\n");
+    let mut client = tidegate.client();
+    client.send(get(&format!("{ALL}?format=jsonl"), &[]));
+    assert_eq!(client.head().unwrap().status, 200);
+    let (mut socket, _) = client.into_parts();
+    let mut some = vec![0; 64 << 10];
+    // 80 KiB a second, and never nothing for as long as two: it would take twenty minutes.
+    eventually("it is cut", Duration::from_secs(30), || {
+        std::thread::sleep(Duration::from_millis(800));
+        let took = socket.read(&mut some);
+        (!took.is_ok_and(|n| n > 0) || tidegate.streams().is_empty()).then_some(())
+    });
+    assert_eq!(tidegate.metric("tidegate_clock_expired_total{clock=\"client_write_stall\"}"), 1.0);
+    assert_eq!(tidegate.logged("end=\"slow_reader\""), 1);
+    // What is left in the kernel's buffers is no whole export.
+    drop(socket);
     tidegate.comes_to_rest();
 }
 
