@@ -1,5 +1,6 @@
 """`tidegate chat` where people use it: on a terminal, here one of Python's own (`pty`)."""
 
+import fcntl
 import os
 import pty
 import re
@@ -24,18 +25,20 @@ LOOKS = re.compile("\x1b\\[[012]m")
 class Terminal:
     """A chat on a terminal: what is typed, and what is shown."""
 
-    def __init__(self, *args):
+    def __init__(self, name, *args, model="echo"):
         ours, theirs = pty.openpty()
         # No echo: what is shown is what the chat writes.
         mode = termios.tcgetattr(theirs)
         mode[3] &= ~termios.ECHO
         termios.tcsetattr(theirs, termios.TCSANOW, mode)
-        command = [os.environ["TIDEGATE_BINARY"], "chat", "--url", BASE_URL, "--model", "echo", *args]
+        command = [os.environ["TIDEGATE_BINARY"], "chat", "--url", BASE_URL, "--conversation", name]
+        command += ["--model", model, *args]
         env = {**os.environ, "TIDEGATE_API_KEY": API_KEY, "TERM": "xterm"}
         env.pop("NO_COLOR", None)
         self.chat = subprocess.Popen(
             command, stdin=theirs, stdout=theirs, stderr=theirs, env=env, start_new_session=True,
-            preexec_fn=lambda: __import__("fcntl").ioctl(0, termios.TIOCSCTTY, 0),
+            # The terminal is the chat's own: what is typed as ^C reaches it as a signal.
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
         os.close(theirs)
         self.ours, self.shown = ours, ""
@@ -85,7 +88,7 @@ def name():
 
 
 def test_a_person_is_shown_a_prompt_an_answer_and_its_tokens(name):
-    with Terminal("--conversation", name) as terminal:
+    with Terminal(name) as terminal:
         terminal.shows("> ")
         terminal.type("The tide comes in.\n")
         shown = terminal.shows("The tide comes in.")
@@ -99,7 +102,7 @@ def test_a_person_is_shown_a_prompt_an_answer_and_its_tokens(name):
 
 
 def test_orders_to_the_terminal_are_shown_and_not_obeyed(name):
-    with Terminal("--conversation", name) as terminal:
+    with Terminal(name) as terminal:
         terminal.shows("> ")
         # What is typed passes the terminal as it is: ESC is no special character of a line.
         terminal.type("\x1b]0;title\x07 \x1b[2J\n")
@@ -109,7 +112,7 @@ def test_orders_to_the_terminal_are_shown_and_not_obeyed(name):
 
 
 def test_ctrl_c_stops_the_answer_and_not_the_chat_and_a_second_person_goes_on(name):
-    with Terminal("--conversation", name, "--model", "claude-haiku-4-5", "--max-tokens", "4000") as terminal:
+    with Terminal(name, "--max-tokens", "4000", model="claude-haiku-4-5") as terminal:
         terminal.shows("> ")
         terminal.type("Tell me much.\n")
         until = time.monotonic() + PATIENCE_S
@@ -120,7 +123,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_chat_and_a_second_person_goes_on(na
         assert terminal.chat.poll() is None, "the chat goes on"
         terminal.type("/quit\n")
         assert terminal.end()[0] == 0
-    with Terminal("--conversation", name) as terminal:
+    with Terminal(name) as terminal:
         terminal.shows("> ")
         terminal.type("And then?\n")
         terminal.shows("And then?")

@@ -1,6 +1,8 @@
 //! Export and import: byte for byte, in pieces, whoever reads slowly or leaves.
 
-use super::{ALL, KEY_A, KEY_B, LINES, export, import, import_request, path, read, refused, say, two_tenants, write};
+use super::{
+    ALL, HEADER, KEY_A, KEY_B, LINES, export, import, import_request, path, read, refused, say, two_tenants, write,
+};
 use crate::process::{Folder, Tidegate, eventually};
 use crate::wire::{QUICK, Wire, bare, get, message, post, post_to};
 use flate2::Compression;
@@ -22,8 +24,6 @@ fn lines_of(id: &str, turns: usize, bytes: usize) -> Vec<u8> {
     }
     lines
 }
-
-const HEADER: &[u8] = b"{\"tidegate\":\"conversations\",\"version\":1}\n";
 
 #[test]
 fn what_is_exported_and_imported_is_the_same_byte_for_byte() {
