@@ -97,7 +97,7 @@ async fn a_certificate_from_the_file_is_believed_and_the_request_goes_through() 
 async fn a_stranger_or_a_wrong_name_is_refused_in_the_tls_stage() {
     let (port, roots) = server("bad").await;
     for (roots, host) in [(&TlsRoots::Machine, "localhost"), (&roots.0, "127.0.0.1")] {
-        let e = dialler(&roots).dial(&target(host, port)).await.err().unwrap();
+        let e = dialler(roots).dial(&target(host, port)).await.err().unwrap();
         assert_eq!((e.stage, e.timed_out), (DialStage::Tls, false), "{host}: {e}");
         assert!(e.message.contains("certificate"), "{e}");
     }
