@@ -8,8 +8,9 @@ use crate::wire::{QUICK, Wire, bare, get, message, post, post_to};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
-use std::io::{Read, Write};
-use std::time::Duration;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 /// The lines of a conversation of `turns` turns with `bytes` each.
 fn lines_of(id: &str, turns: usize, bytes: usize) -> Vec<u8> {
@@ -259,24 +260,45 @@ fn exports_at_once_are_bounded_and_end_with_their_clients() {
     tidegate.comes_to_rest();
 }
 
+/// Takes an export over HTTP/2, whose client says how much it takes: `bytes` at a time, as often as this;
+/// how much it had when it was cut, or when it had taken it for so long.
+async fn trickle(at: SocketAddr, bytes: usize, pause: Duration, most: Duration) -> (usize, bool) {
+    let io = tokio::net::TcpStream::connect(at).await.unwrap();
+    let shaking = h2::client::Builder::new().initial_window_size(64 << 10).handshake::<_, bytes::Bytes>(io);
+    let (mut client, connection) = shaking.await.unwrap();
+    tokio::spawn(connection);
+    let asked = http::Request::get(format!("http://tidegate{ALL}?format=jsonl")).body(()).unwrap();
+    let (answer, _) = client.send_request(asked, true).unwrap();
+    let mut body = answer.await.unwrap().into_body();
+    let (mut taken, began) = (0, Instant::now());
+    while began.elapsed() < most {
+        tokio::time::sleep(pause).await;
+        // What was sent is looked at, and room for a little more is given.
+        while let Ok(some) = tokio::time::timeout(Duration::from_millis(1), body.data()).await {
+            match some {
+                Some(Ok(some)) => taken += some.len(),
+                _ => return (taken, true),
+            }
+        }
+        let flow = body.flow_control();
+        let some = bytes.min(flow.used_capacity());
+        flow.release_capacity(some).unwrap();
+    }
+    (taken, false)
+}
+
 #[test]
 fn an_export_of_which_a_little_is_taken_now_and_then_does_not_keep_its_place() {
     let tidegate = large_with("[clocks]\nclient_write_stall = \"2 s\"\n");
-    let mut client = tidegate.client();
-    client.send(get(&format!("{ALL}?format=jsonl"), &[]));
-    assert_eq!(client.head().unwrap().status, 200);
-    let (mut socket, _) = client.into_parts();
-    let mut some = vec![0; 64 << 10];
-    // 80 KiB a second, and never nothing for as long as two: it would take twenty minutes.
-    eventually("it is cut", Duration::from_secs(30), || {
-        std::thread::sleep(Duration::from_millis(800));
-        let took = socket.read(&mut some);
-        (!took.is_ok_and(|n| n > 0) || tidegate.streams().is_empty()).then_some(())
-    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    // 20 KiB a second, and never nothing for as long as two: it would take more than an hour.
+    let slow = trickle(tidegate.gateway, 8 << 10, Duration::from_millis(400), Duration::from_secs(12));
+    let (taken, was_cut) = runtime.block_on(slow);
+    // Its connection goes with it.
+    drop(runtime);
+    assert!(was_cut && taken > 0, "{taken} {was_cut}");
     assert_eq!(tidegate.metric("tidegate_clock_expired_total{clock=\"client_write_stall\"}"), 1.0);
     assert_eq!(tidegate.logged("end=\"slow_reader\""), 1);
-    // What is left in the kernel's buffers is no whole export.
-    drop(socket);
     tidegate.comes_to_rest();
 }
 
