@@ -137,7 +137,7 @@ impl Script {
             0..12 if truth.opened => {
                 // Now and then one is left out, or told twice.
                 let wrong = if dice.chance(0.5) && truth.seq > 0 { truth.seq } else { truth.seq + 2 };
-                let first = if dice.chance(0.05) { wrong } else { truth.seq + 1 };
+                let first = if dice.chance(0.15) { wrong } else { truth.seq + 1 };
                 let last = first + dice.below(3);
                 let event = format!(r#"{{"type":"e{last}"}}"#);
                 if !over && first == truth.seq + 1 {
