@@ -171,6 +171,7 @@ pub(crate) async fn attempt(
     }
     let used = relay.used();
     account.used(&used);
+    account.estimated |= relay.is_estimated();
     account.stop_reason = relay.tap.stop_reason.take();
     account.gaps = std::mem::take(&mut relay.gaps);
     let content_seen = relay.content_seen;

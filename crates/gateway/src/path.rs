@@ -164,7 +164,7 @@ async fn walk(
     }
     if caller.resume != Resume::Off && !reply.is_local() {
         let asked = streams::Asked { head, door, caller: &caller, peer };
-        return streams::begin(plane, reply, asked, body, client_streams).await;
+        return streams::begin(plane, reply, asked, body, account).await;
     }
 
     if !caller.wish.is_plain()

@@ -103,6 +103,7 @@ pub(crate) struct Relay<'a> {
     bytes: ByteLease,
     /// Whether content was seen, passed on or not.
     pub(crate) content_seen: bool,
+    produced: Produced,
     last_byte: Moment,
     last_progress: Moment,
     progress_span: Duration,
@@ -138,6 +139,7 @@ impl<'a> Relay<'a> {
             end: Vec::new(),
             bytes: house.backlogs.empty_lease(),
             content_seen: false,
+            produced: Produced::default(),
             last_byte: now,
             last_progress: now,
             progress_span: if thinks_unseen { clocks.progress_unseen } else { clocks.progress },
@@ -258,12 +260,17 @@ impl<'a> Relay<'a> {
         if kind == Kind::Error {
             return self.fail(self.in_stream_error());
         }
-        match (&self.meter, self.home) {
-            (Some(meter), _) if kind == Kind::BlockDelta => meter.add(output_twelfths(event)),
-            (_, Some(home)) if kind != Kind::BlockDelta => {
+        if kind == Kind::BlockDelta {
+            let twelfths = output_twelfths(event);
+            self.produced.add(twelfths);
+            self.meter.iter().for_each(|meter| meter.add(twelfths));
+        } else {
+            if kind == Kind::MessageDelta {
+                self.produced.counted();
+            }
+            if let Some(home) = self.home {
                 home.sees(&self.house.references, self.house.place(self.lease.lane()), event);
             }
-            _ => {}
         }
         if self.tap.events == 1 || kind == Kind::MessageStart {
             self.lease.began(&self.tap.usage);
@@ -387,8 +394,13 @@ impl<'a> Relay<'a> {
     pub(crate) fn used(&mut self) -> Usage {
         match &mut self.mending {
             Some(mending) => mending.newly_used(),
-            None => self.tap.usage,
+            None => Usage { output: self.produced.output(self.tap.usage.output), ..self.tap.usage },
         }
+    }
+
+    /// Whether the output of that is an estimate: the upstream has not counted the last of it.
+    pub(crate) fn is_estimated(&self) -> bool {
+        self.produced.since > 0
     }
 
     /// What came of an answer that did not end.
@@ -413,6 +425,31 @@ impl<'a> Relay<'a> {
             reply.whole(head, &["content-type", "cache-control"], &with, &json, self.bytes);
         }
         Ok(())
+    }
+}
+
+/// What an answer has produced, by its length, in twelfths of a token. The upstream counts it in
+/// `message_delta`, at the end; of an answer that was cancelled or broke off nobody says what it cost.
+#[derive(Debug, Default)]
+struct Produced {
+    all: u64,
+    /// Since the upstream counted last.
+    since: u64,
+}
+
+impl Produced {
+    fn add(&mut self, twelfths: u32) {
+        self.all += u64::from(twelfths);
+        self.since += u64::from(twelfths);
+    }
+
+    fn counted(&mut self) {
+        self.since = 0;
+    }
+
+    /// Tokens, where the upstream's last count was `counted`.
+    fn output(&self, counted: u64) -> u64 {
+        if self.since == 0 { counted } else { counted.max(self.all / 12) }
     }
 }
 

@@ -445,13 +445,20 @@ impl<'c> Reply<'c> {
         self.conn.push(lines);
     }
 
-    /// Waits until the client has taken all that is there for it. Our own deadline does not end that
-    /// while it takes something.
+    /// Waits until the client has taken all that is there for it, within the clock that watches
+    /// whether it takes anything: a byte now and then is not enough. Our own deadline does not end
+    /// that.
     pub(crate) async fn all_taken(&mut self) -> Result<(), Interrupt> {
+        let by = self.house.clock.now() + self.house.settings.clocks.client_write_stall;
         poll_fn(|cx| {
-            let why = self.poll_watch(cx, self.house.clock.now(), Moment::NEVER, true);
+            let now = self.house.clock.now();
+            let why = self.poll_watch(cx, now, by, true);
             if self.conn.unwritten() == 0 && self.backlog.is_empty() {
                 return Poll::Ready(Ok(()));
+            }
+            if why.is_pending() && now >= by {
+                self.house.metrics.clock_expired("client_write_stall");
+                return Poll::Ready(Err(Interrupt::SlowReader));
             }
             why.map(Err)
         })

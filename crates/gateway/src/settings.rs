@@ -310,6 +310,8 @@ pub struct Limits {
     pub journal_bytes: u64,
     /// All resumable streams held at once, bytes.
     pub journals_bytes: u64,
+    /// Bytes of all durable streams in the conversation log together.
+    pub durable_bytes: u64,
     /// One answer that is assembled or passed whole, bytes.
     pub answer_bytes: u64,
     /// Client connections.
@@ -337,6 +339,7 @@ impl Default for Limits {
             backlogs_bytes: 256 << 20,
             journal_bytes: 4 << 20,
             journals_bytes: 256 << 20,
+            durable_bytes: 1 << 30,
             answer_bytes: 32 << 20,
             connections: 32_768,
             streams: 32_768,

@@ -75,12 +75,16 @@ pub(crate) struct Account {
     pub(crate) band: Option<&'static str>,
     pub(crate) model: String,
     pub(crate) stream: bool,
+    /// It went on as a stream of its own, which is settled where its owner walked it.
+    pub(crate) hosted: bool,
     pub(crate) attempts: u32,
     /// How often its answer was taken up again.
     pub(crate) mended: u32,
     pub(crate) waited: Duration,
     pub(crate) first_byte_at: Option<Moment>,
     pub(crate) usage: Usage,
+    /// Whether its output is partly an estimate.
+    pub(crate) estimated: bool,
     /// What the last attempt used.
     pub(crate) usage_of_last: Usage,
     pub(crate) gaps: GapCounts,
@@ -110,6 +114,10 @@ impl Account {
 pub(crate) fn settle(house: &House, life: &Life<'_>, account: &Account, end: End) {
     let (live, metrics) = (&life.live, &house.metrics);
     live.enter(Phase::Settle);
+    if account.hosted {
+        // What is left here is a reader: the request is counted once, with what it used.
+        return account.code.iter().for_each(|code| metrics.refused(code));
+    }
     let now = house.clock.now();
     let took = now.since(live.since);
     let nobody: Arc<str> = "none".into();
@@ -142,6 +150,7 @@ pub(crate) fn settle(house: &House, life: &Life<'_>, account: &Account, end: End
         end: end.name(),
         code: account.code,
         attempts: account.attempts,
+        mended: account.mended,
         upstream_key: &lane,
         upstream_request_ids: &ids,
         waited_ms: Record::ms(account.waited),
@@ -153,6 +162,7 @@ pub(crate) fn settle(house: &House, life: &Life<'_>, account: &Account, end: End
         cache_read_tokens: usage.cache_read,
         cache_creation_tokens: usage.cache_creation,
         output_tokens: usage.output,
+        output_estimated: account.estimated,
         stop_reason: account.stop_reason.as_deref(),
         detail: &account.detail,
     };

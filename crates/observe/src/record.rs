@@ -30,6 +30,9 @@ pub struct Record<'a> {
     pub code: Option<&'static str>,
     /// Attempts made.
     pub attempts: u32,
+    /// How often the answer was taken up again after it broke off.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub mended: u32,
     /// Label of the last upstream key.
     pub upstream_key: &'a str,
     /// The upstream's own ids, comma between them.
@@ -53,11 +56,25 @@ pub struct Record<'a> {
     pub cache_creation_tokens: u64,
     /// Output tokens.
     pub output_tokens: u64,
+    /// Whether that is partly an estimate: of an answer that did not end nobody says what was produced.
+    #[serde(skip_serializing_if = "is_false")]
+    pub output_estimated: bool,
     /// The model's stop reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_reason: Option<&'a str>,
     /// What is known of the last failure.
     pub detail: &'a str,
+}
+
+// serde asks by reference.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 impl Record<'_> {

@@ -9,6 +9,7 @@ use crate::StoreError;
 use crate::append::Row;
 use crate::pending::Reply;
 use crate::readers::in_one_moment;
+use crate::streams;
 use crate::turn::{Address, signed, unsigned};
 use crate::writer::Changes;
 use rusqlite::{Connection, params};
@@ -116,8 +117,9 @@ pub(crate) fn delete_one(connection: &Connection, address: &Address) -> Result<D
     Ok(Deleted { conversations: vec![gone], ..Deleted::default() })
 }
 
-/// Deletes a conversation and the blobs that only it used.
+/// Deletes a conversation, the durable streams that are turns of it, and the blobs that only it used.
 fn delete(connection: &Connection, conversation: i64) -> Result<(), StoreError> {
+    streams::erase_conversation(connection, conversation)?;
     let sql = "SELECT DISTINCT blob FROM turns JOIN pieces USING (turn) WHERE conversation = ?1";
     let mut statement = connection.prepare_cached(sql)?;
     let blobs: Vec<i64> = statement.query_map([conversation], |row| row.get(0))?.collect::<Result<_, _>>()?;

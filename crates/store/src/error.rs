@@ -1,7 +1,7 @@
 //! What can go wrong with the log, in this room's own words.
 //!
-//! Three kinds: the caller's (`NotFound` to `TooLarge`), the moment's (`Overloaded`, `Busy`,
-//! `DiskFull`: later it may work), and the file's (the rest). No text of a message and no value that
+//! Three kinds: the caller's (`NotFound` to `AtLine`), the moment's (`StreamsFull`, `Overloaded`,
+//! `Busy`, `DiskFull`: later it may work), and the file's (the rest). No text of a message and no value that
 //! was bound to a statement is in any of them.
 
 use std::fmt;
@@ -38,6 +38,11 @@ pub enum StoreError {
         line: usize,
         /// Why.
         why: Box<StoreError>,
+    },
+    /// All durable streams together take as much of the file as they may.
+    StreamsFull {
+        /// How many bytes that is.
+        max: u64,
     },
     /// Too much waits for the disk already; nothing was done.
     Overloaded,
@@ -161,6 +166,9 @@ impl fmt::Display for StoreError {
             StoreError::Invalid(why) => f.write_str(why),
             StoreError::TooLarge { what, size, max } => write!(f, "{what}: {size} is more than {max}"),
             StoreError::AtLine { line, why } => write!(f, "line {line}: {why}"),
+            StoreError::StreamsFull { max } => {
+                write!(f, "durable streams take all of the {max} bytes of the conversation log that they may")
+            }
             StoreError::Overloaded => f.write_str("too much waits for the disk of the conversation log; try again"),
             StoreError::Closed => f.write_str("the conversation log is closed"),
             StoreError::Held { path, pid } => {

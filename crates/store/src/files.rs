@@ -117,5 +117,24 @@ pub(crate) fn open_writer(lock: &FileLock, settings: &Settings) -> Result<Connec
 pub(crate) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     let connection = connect(path)?;
     connection.pragma_update(None, "query_only", "ON")?;
+    // The first read opens the write-ahead log: afterwards no file is looked for by its name.
+    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
     Ok(connection)
+}
+
+/// Takes the names of an open database's files away. They stay for those who have them open, and go with
+/// the last of these.
+pub(crate) fn unname(path: &Path) -> Result<(), StoreError> {
+    for end in ["", "-wal", "-shm", ".lock"] {
+        let mut file = path.to_path_buf().into_os_string();
+        file.push(end);
+        let file = Path::new(&file);
+        match std::fs::remove_file(file) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(StoreError::of_file(file, &error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }

@@ -43,7 +43,7 @@ pub use history::{Page, PageCursor};
 pub use pending::Pending;
 pub use stats::{Size, Stats, TenantStats};
 pub use store::{Durability, Settings, Store};
-pub use streams::{KeptStream, StreamCheckpoint, StreamHead};
+pub use streams::{ErasedStreams, KeptStream, StreamCheckpoint, StreamHead};
 pub use transfer::{Chunk, Export, ExportCursor, IMPORT_BYTES_MAX, Imported, Lines};
 pub use turn::{
     Address, Appended, Conversation, History, NewTurn, Status, Summary, TokenCounts, Turn, TurnContent, Window,

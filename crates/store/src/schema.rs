@@ -12,7 +12,7 @@ use std::path::Path;
 const APPLICATION_ID: i64 = 0x5449_4447;
 
 /// The steps. `STEPS.len()` is the newest version.
-pub(crate) const STEPS: [&str; 2] = [VERSION_1, VERSION_2];
+pub(crate) const STEPS: [&str; 3] = [VERSION_1, VERSION_2, VERSION_3];
 
 const VERSION_1: &str = "
 CREATE TABLE conversations (
@@ -117,6 +117,13 @@ CREATE TABLE segments (
   content BLOB NOT NULL
 ) STRICT;
 CREATE INDEX segments_by_stream ON segments (stream);
+";
+
+const VERSION_3: &str = "
+ALTER TABLE streams ADD COLUMN end_user TEXT;
+ALTER TABLE streams ADD COLUMN conversation TEXT;
+CREATE INDEX streams_by_user ON streams (tenant, end_user) WHERE end_user IS NOT NULL;
+CREATE INDEX streams_by_conversation ON streams (tenant, conversation) WHERE conversation IS NOT NULL;
 ";
 
 /// Brings the database of `connection` to the newest of `steps`; refuses what is not ours or newer.

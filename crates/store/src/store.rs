@@ -10,12 +10,13 @@ use crate::delete::{self, Deleted, Picked, Retention, Scope};
 use crate::files::{self, FileLock};
 use crate::history::{self, Page, PageCursor};
 use crate::pending::{Pending, Reply};
-use crate::readers::Reads;
+use crate::readers::{Reads, in_one_moment};
 use crate::stats::{self, Size, Stats};
-use crate::streams::{self, KeptStream, StreamCheckpoint};
+use crate::streams::{self, ErasedStreams, KeptStream, StreamCheckpoint, Total};
 use crate::transfer::{self, Chunk, Export, ExportCursor, Imported, Lines};
 use crate::turn::{Address, Appended, BESIDE_BYTES_MAX, Conversation, History, NewTurn, Summary, Turn, check_tenant};
 use crate::writer::{Changes, Writer};
+use rusqlite::Connection;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::thread::JoinHandle;
@@ -65,6 +66,8 @@ pub struct Store {
     changes: Changes,
     reads: Reads,
     settings: Settings,
+    /// Bytes of all durable streams.
+    streams: Total,
     /// Reading threads first: a deletion they lead needs the writer.
     threads: Vec<JoinHandle<()>>,
     /// Held until the last thread has ended.
@@ -85,7 +88,14 @@ impl Store {
         let writing = files::open_writer(&lock, &settings)?;
         let readers = settings.readers.clamp(1, READERS_MAX);
         let reading: Vec<_> = (0..readers).map(|_| files::open_reader(lock.path())).collect::<Result<_, _>>()?;
-        let mut store = Store { changes: Changes::new(), reads: Reads::new(), settings, threads: Vec::new(), lock };
+        let mut store = Store {
+            changes: Changes::new(),
+            reads: Reads::new(),
+            settings,
+            streams: Total::default(),
+            threads: Vec::new(),
+            lock,
+        };
         for connection in reading {
             let reads = store.reads.clone();
             store.start("store-reader", move || reads.run(&connection))?;
@@ -95,13 +105,22 @@ impl Store {
         Ok(store)
     }
 
+    /// Opens an empty log whose files have no names any more when this returns: they are made in
+    /// `folder` and are removed while they are open. So however the process ends, nothing is left of
+    /// it, and nobody else can open it.
+    pub fn open_unnamed(folder: &Path, settings: Settings) -> Result<Self, StoreError> {
+        let store = Store::open(&folder.join("unnamed.db"), settings)?;
+        files::unname(store.path())?;
+        Ok(store)
+    }
+
     fn start(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), StoreError> {
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);
         self.threads.push(thread.map_err(|error| StoreError::Failed(format!("no thread for the store: {error}")))?);
         Ok(())
     }
 
-    /// The database's file.
+    /// The database's file, or where it was made.
     pub fn path(&self) -> &Path {
         self.lock.path()
     }
@@ -139,6 +158,24 @@ impl Store {
     /// A conversation with its turns from number `from` on, as many as 64 MiB hold.
     pub fn read(&self, address: Address, from: u32) -> Pending<History> {
         self.reads.ask(move |db| history::read(db, &address, from))
+    }
+
+    /// The same, made into something else by `make` on the reading thread: what takes long is not done
+    /// where it is asked for.
+    pub fn read_into<T: Send + 'static>(
+        &self,
+        address: Address,
+        from: u32,
+        make: impl FnOnce(History) -> Result<T, StoreError> + Send + 'static,
+    ) -> Pending<T> {
+        self.reads.ask_with(0, move |db, reply| {
+            // Made after the read has ended: a read keeps the write-ahead log from being cut.
+            let read = in_one_moment(db, |db| history::read(db, &address, from));
+            // Who does not listen any more does not want to know, nor is anything made for it.
+            if !reply.is_closed() {
+                let _ = reply.send(read.and_then(make));
+            }
+        })
     }
 
     /// A conversation without its turns.
@@ -236,13 +273,15 @@ impl Store {
         self.reads.ask_with(0, move |db, reply| delete::run(db, &changes, &scope, reply))
     }
 
-    /// Writes a checkpoint of a durable stream. [`StoreError::Exists`] if the id is another tenant's.
+    /// Writes a checkpoint of a durable stream. [`StoreError::Exists`] if the id is another tenant's,
+    /// [`StoreError::StreamsFull`] if all streams together have no room for it.
     pub fn checkpoint_stream(&self, checkpoint: StreamCheckpoint) -> Pending<()> {
         if let Err(error) = checkpoint.check() {
             return Pending::failed(error);
         }
         let held = checkpoint.segment.len() + checkpoint.head.head.len();
-        self.changes.ask(held, move |db| streams::put(db, &checkpoint))
+        let total = self.streams.clone();
+        self.changes.ask(held, move |db| streams::put(db, &checkpoint, &total))
     }
 
     /// The stream `id` of `tenant`, and of its client with the upstream credential `own`, with its
@@ -256,6 +295,19 @@ impl Store {
     /// `running` count as written now. How many, and whether there may be more.
     pub fn retain_streams(&self, before_ms: u64, now_ms: u64, running: BTreeSet<StreamId>) -> Pending<(u64, bool)> {
         self.changes.ask(0, move |db| streams::retain(db, before_ms, now_ms, &running))
+    }
+
+    /// Deletes streams until all have at most `bytes`, those that were written longest ago first and none
+    /// that is `running`, a few hundred a call. How many, and whether more are to go.
+    pub fn shed_streams(&self, bytes: u64, running: BTreeSet<StreamId>) -> Pending<(u64, bool)> {
+        self.changes.ask(0, move |db| streams::shed(db, bytes, &running))
+    }
+
+    /// Deletes for good the streams of an end user of `tenant`; those of a conversation go with it.
+    pub fn erase_streams(&self, tenant: &str, end_user: &str) -> Pending<ErasedStreams> {
+        let (tenant, end_user) = (tenant.to_owned(), end_user.to_owned());
+        let erase = move |db: &Connection| streams::erase_user(db, &tenant, &end_user);
+        self.changes.ask_clearing(erase, ErasedStreams::note_cleared)
     }
 
     /// Rewrites the file without what is unused: the second half of deleting for good. SQLite moves rows

@@ -4,19 +4,26 @@
 //! with its first segment. Its oldest segments go when all of them are more than a stream may have, as
 //! the oldest events of its journal do; a journal knows what a missing beginning means. Streams are
 //! kept for minutes and not for ever: whoever owns the running ones says which those are.
+//!
+//! All of them together have a limit too. Their sum is reckoned from above, by adding what comes, and
+//! taken from the file only when that reaches the limit. Which are given up for others is decided by
+//! whoever knows which of them still run ([`shed`]).
 
 use crate::StoreError;
-use crate::turn::{check_tenant, signed, unsigned};
+use crate::turn::{check_bytes, check_tenant, signed, unsigned};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tidegate_base::StreamId;
 
 /// Longest head of an answer, bytes: what a connection reads of one at most.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 /// Largest segment, bytes: the largest turn, by the same reason that a commit is bounded.
 const SEGMENT_BYTES_MAX: usize = 64 << 20;
-/// Streams looked at in one step of retention, so that turns do not wait long.
+/// Longest end user's id and longest name of a conversation, bytes: what a turn may have of either.
+const LABEL_BYTES_MAX: usize = 512;
+/// Streams looked at in one step of a deletion, so that turns do not wait long.
 const STEP: usize = 256;
 
 /// Whose a stream is, and how its answer begins.
@@ -32,6 +39,10 @@ pub struct StreamHead {
     pub request_id: String,
     /// The answer's status and header lines, as HTTP/1.1 spells them.
     pub head: Vec<u8>,
+    /// `metadata.user_id` of its request.
+    pub end_user: Option<String>,
+    /// The conversation that it is a turn of.
+    pub conversation: Option<String>,
 }
 
 /// One checkpoint of a stream.
@@ -47,6 +58,18 @@ pub struct StreamCheckpoint {
     pub now_ms: u64,
     /// Most bytes of the stream's segments; the oldest go. The newest stays in any case.
     pub bytes_max: u64,
+    /// Most bytes of all streams' segments; past them it is refused.
+    pub all_bytes_max: u64,
+}
+
+/// Bytes of all segments in the file: so many, or fewer. Not known before the file was asked.
+#[derive(Clone, Debug)]
+pub(crate) struct Total(Arc<AtomicU64>);
+
+impl Default for Total {
+    fn default() -> Self {
+        Total(Arc::new(AtomicU64::new(u64::MAX)))
+    }
 }
 
 impl StreamCheckpoint {
@@ -56,6 +79,8 @@ impl StreamCheckpoint {
             let (size, max) = (size as u64, max as u64);
             if size > max { Err(StoreError::TooLarge { what, size, max }) } else { Ok(()) }
         };
+        check_bytes("the end user's id", self.head.end_user.as_deref(), LABEL_BYTES_MAX)?;
+        check_bytes("the conversation's id", self.head.conversation.as_deref(), LABEL_BYTES_MAX)?;
         too_large("bytes of a stream's head", self.head.head.len(), HEAD_BYTES_MAX)?;
         too_large("bytes of a stream's segment", self.segment.len(), SEGMENT_BYTES_MAX)
     }
@@ -76,18 +101,40 @@ pub struct KeptStream {
     pub segments: Vec<Vec<u8>>,
 }
 
-/// Writes a checkpoint.
-pub(crate) fn put(connection: &Connection, checkpoint: &StreamCheckpoint) -> Result<(), StoreError> {
-    let StreamCheckpoint { head, segment, ended, now_ms, bytes_max } = checkpoint;
+/// Writes a checkpoint, as far as all streams together leave room for it.
+pub(crate) fn put(connection: &Connection, checkpoint: &StreamCheckpoint, total: &Total) -> Result<(), StoreError> {
+    write(connection, checkpoint)?;
+    // Only the writer's thread changes it. If the transaction comes to nothing it is too much, which
+    // is put right when it is looked at.
+    let most = total.0.load(Ordering::Relaxed).saturating_add(checkpoint.segment.len() as u64);
+    let now = if most <= checkpoint.all_bytes_max { most } else { sum(connection)? };
+    total.0.store(now, Ordering::Relaxed);
+    if now > checkpoint.all_bytes_max {
+        return Err(StoreError::StreamsFull { max: checkpoint.all_bytes_max });
+    }
+    Ok(())
+}
+
+/// Bytes of all segments.
+fn sum(connection: &Connection) -> Result<u64, StoreError> {
+    let mut statement = connection.prepare_cached("SELECT coalesce(sum(bytes), 0) FROM streams")?;
+    Ok(statement.query_row([], |row| row.get(0).map(unsigned))?)
+}
+
+fn write(connection: &Connection, checkpoint: &StreamCheckpoint) -> Result<(), StoreError> {
+    let StreamCheckpoint { head, segment, ended, now_ms, bytes_max, .. } = checkpoint;
     let (size, now) = (segment.len() as u64, signed(*now_ms));
-    let sql = "INSERT INTO streams (id, tenant, own, request_id, head, created_ms, updated_ms, ended, bytes)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7, ?8)
+    let sql = "INSERT INTO streams (id, tenant, own, request_id, head, created_ms, updated_ms, ended, bytes, end_user,
+                 conversation)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7, ?8, ?9, ?10)
                ON CONFLICT (id) DO UPDATE SET updated_ms = max(updated_ms, excluded.updated_ms),
                  ended = max(ended, excluded.ended), bytes = bytes + excluded.bytes
                WHERE tenant = excluded.tenant
                RETURNING stream, bytes";
-    let of = (&head.tenant, head.own.map(u64::cast_signed), &head.request_id, &head.head);
-    let values = params![head.stream.as_str(), of.0, of.1, of.2, of.3, now, ended, signed(size)];
+    let own = head.own.map(u64::cast_signed);
+    let StreamHead { stream: id, tenant, request_id, head, end_user, conversation, .. } = &**head;
+    let bytes = signed(size);
+    let values = params![id.as_str(), tenant, own, request_id, head, now, ended, bytes, end_user, conversation];
     let mut statement = connection.prepare_cached(sql)?;
     let row = statement.query_row(values, |row| Ok((row.get::<_, i64>(0)?, row.get(1).map(unsigned)?)));
     let (stream, mut bytes) = row.optional()?.ok_or(StoreError::Exists)?;
@@ -113,12 +160,13 @@ pub(crate) fn read(
     own: Option<u64>,
     id: StreamId,
 ) -> Result<KeptStream, StoreError> {
-    let sql = "SELECT stream, request_id, head, created_ms, updated_ms, ended FROM streams
+    let sql = "SELECT stream, request_id, head, created_ms, updated_ms, ended, end_user, conversation FROM streams
                WHERE id = ?1 AND tenant = ?2 AND own IS ?3";
     let mut statement = connection.prepare_cached(sql)?;
     let found = statement.query_row(params![id.as_str(), tenant, own.map(u64::cast_signed)], |row| {
         let (request_id, head) = (row.get(1)?, row.get(2)?);
-        let head = StreamHead { stream: id, tenant: tenant.to_owned(), own, request_id, head };
+        let (tenant, end_user, conversation) = (tenant.to_owned(), row.get(6)?, row.get(7)?);
+        let head = StreamHead { stream: id, tenant, own, request_id, head, end_user, conversation };
         let (created_ms, updated_ms) = (unsigned(row.get(3)?), unsigned(row.get(4)?));
         let kept = KeptStream { head, created_ms, updated_ms, ended: row.get(5)?, segments: Vec::new() };
         Ok((row.get::<_, i64>(0)?, kept))
@@ -152,4 +200,60 @@ pub(crate) fn retain(
         }
     }
     Ok((deleted, old.len() == STEP))
+}
+
+/// Makes room: deletes streams, those that were last written first, but none that still runs, until all
+/// take at most `bytes`; a few hundred a call. How many were deleted, and whether more are to go.
+pub(crate) fn shed(
+    connection: &Connection,
+    bytes: u64,
+    running: &BTreeSet<StreamId>,
+) -> Result<(u64, bool), StoreError> {
+    let mut over = sum(connection)?.saturating_sub(bytes);
+    let mut statement = connection.prepare_cached("SELECT stream, id, bytes FROM streams ORDER BY updated_ms")?;
+    let mut rows = statement.query([])?;
+    let mut victims = Vec::new();
+    while over > 0
+        && victims.len() < STEP
+        && let Some(row) = rows.next()?
+    {
+        let (stream, id, bytes): (i64, String, u64) = (row.get(0)?, row.get(1)?, row.get(2).map(unsigned)?);
+        if !StreamId::parse(&id).is_some_and(|id| running.contains(&id)) {
+            over = over.saturating_sub(bytes);
+            victims.push(stream);
+        }
+    }
+    for stream in &victims {
+        connection.prepare_cached("DELETE FROM streams WHERE stream = ?1")?.execute([stream])?;
+    }
+    Ok((victims.len() as u64, over > 0 && victims.len() == STEP))
+}
+
+/// What an erasure erased.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ErasedStreams {
+    /// How many streams.
+    pub streams: u64,
+    /// Whether the write-ahead log holds nothing of them any more.
+    pub wal_cleared: bool,
+}
+
+impl ErasedStreams {
+    pub(crate) fn note_cleared(&mut self, cleared: bool) {
+        self.wal_cleared = cleared;
+    }
+}
+
+/// Deletes the streams of an end user.
+pub(crate) fn erase_user(connection: &Connection, tenant: &str, user: &str) -> Result<ErasedStreams, StoreError> {
+    let mut statement = connection.prepare_cached("DELETE FROM streams WHERE tenant = ?1 AND end_user = ?2")?;
+    Ok(ErasedStreams { streams: statement.execute(params![tenant, user])? as u64, wal_cleared: false })
+}
+
+/// Deletes the streams that are turns of a conversation.
+pub(crate) fn erase_conversation(connection: &Connection, conversation: i64) -> Result<(), StoreError> {
+    let sql = "DELETE FROM streams WHERE (tenant, conversation) =
+                 (SELECT tenant, name FROM conversations WHERE conversation = ?1)";
+    connection.prepare_cached(sql)?.execute([conversation])?;
+    Ok(())
 }

@@ -161,7 +161,8 @@ impl TurnContent {
     }
 }
 
-fn check_bytes(what: &str, text: Option<&str>, max: usize) -> Result<(), StoreError> {
+/// Whether a text, if there is one, has 1 to `max` bytes.
+pub(crate) fn check_bytes(what: &str, text: Option<&str>, max: usize) -> Result<(), StoreError> {
     match text {
         Some(text) if text.is_empty() || text.len() > max => {
             Err(StoreError::Invalid(format!("{what} must have 1 to {max} bytes")))

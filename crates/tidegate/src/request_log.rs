@@ -69,6 +69,9 @@ fn text(line: &mut String, level: &str, record: &Record<'_>) {
     word(line, "end", record.end);
     record.code.iter().for_each(|code| word(line, "code", code));
     number(line, "attempts", record.attempts.into());
+    if record.mended > 0 {
+        number(line, "mended", record.mended.into());
+    }
     word(line, "upstream_key", record.upstream_key);
     word(line, "upstream_request_ids", record.upstream_request_ids);
     number(line, "waited_ms", record.waited_ms);
@@ -80,6 +83,9 @@ fn text(line: &mut String, level: &str, record: &Record<'_>) {
     number(line, "cache_read_tokens", record.cache_read_tokens);
     number(line, "cache_creation_tokens", record.cache_creation_tokens);
     number(line, "output_tokens", record.output_tokens);
+    if record.output_estimated {
+        line.push_str(" output_estimated=true");
+    }
     record.stop_reason.iter().for_each(|reason| word(line, "stop_reason", reason));
     if !record.detail.is_empty() {
         word(line, "detail", record.detail);
@@ -144,6 +150,7 @@ mod tests {
             end: "answered",
             code: None,
             attempts: 1,
+            mended: 0,
             upstream_key: "main/0",
             upstream_request_ids: "req_up",
             waited_ms: 0,
@@ -155,6 +162,7 @@ mod tests {
             cache_read_tokens: 0,
             cache_creation_tokens: 0,
             output_tokens: 40,
+            output_estimated: false,
             stop_reason: Some("end_turn"),
             detail: "",
         }
@@ -188,6 +196,19 @@ mod tests {
         );
         assert!(value.get("code").is_none() && value["timestamp"].as_str().is_some_and(|t| t.ends_with('Z')));
         assert_eq!(line.matches('\n').count(), 1);
+    }
+
+    #[test]
+    fn what_is_so_of_few_requests_is_said_of_those() {
+        let mended = Record { mended: 2, output_estimated: true, ..record("m") };
+        let mut line = String::new();
+        text(&mut line, "INFO", &mended);
+        assert!(line.contains(" attempts=1 mended=2 "), "{line}");
+        assert!(line.contains(" output_tokens=40 output_estimated=true "), "{line}");
+        let json = serde_json::to_value(mended).unwrap();
+        assert_eq!((&json["mended"], &json["output_estimated"]), (&2.into(), &true.into()));
+        let json = serde_json::to_value(record("m")).unwrap();
+        assert!(json.get("mended").is_none() && json.get("output_estimated").is_none());
     }
 
     #[test]

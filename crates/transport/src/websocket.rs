@@ -28,7 +28,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tidegate_base::{Moment, Prng};
 use tidegate_wire::websocket::{
-    CloseCode, Event, MessageReader, Opcode, ReadRules, Role, Violation, write_close, write_frame,
+    Beat, CloseCode, Event, Heartbeat, MessageReader, Opcode, ReadRules, Role, Violation, write_close, write_frame,
 };
 use tokio::io::AsyncWrite;
 use tokio::time::Sleep;
@@ -111,8 +111,9 @@ pub struct Socket {
     broken: Option<Violation>,
     /// Whether this poll has shown a message.
     shown: bool,
-    next_ping: Moment,
-    unanswered: u32,
+    heartbeat: Heartbeat,
+    /// After both closes, or a broken rule: until when it is tried to get the last bytes out.
+    flushed_by: Moment,
     timer: Option<Pin<Box<Sleep>>>,
     armed: Moment,
     /// The latest a ping went out after it was due.
@@ -142,8 +143,8 @@ impl Socket {
             state: State::Open,
             broken: None,
             shown: false,
-            next_ping: now + rules.ping / 1000 * part,
-            unanswered: 0,
+            heartbeat: Heartbeat::new(now + rules.ping / 1000 * part, rules.ping),
+            flushed_by: Moment::NEVER,
             timer: None,
             armed: Moment::ZERO,
             late_max: Duration::ZERO,
@@ -283,7 +284,7 @@ impl Socket {
 
     fn take_in(&mut self, mut bytes: &mut [u8], now: Moment, take: &mut dyn FnMut(Message<'_>)) {
         // Any byte is a sign of life: a pong cannot stand in the middle of a large frame.
-        self.unanswered = 0;
+        self.heartbeat.heard();
         while !bytes.is_empty() && !matches!(self.state, State::Closed { .. } | State::Failed(_)) {
             let mut reader = std::mem::replace(&mut self.reader, MessageReader::new(self.rules.read));
             let step = reader.step(bytes);
@@ -329,6 +330,7 @@ impl Socket {
                     write_close(&mut self.out, code.map(|code| (code, "")), mask);
                 }
                 self.state = State::Closed { code };
+                self.flushed_by = self.clock.now() + self.rules.close;
             }
         }
     }
@@ -339,13 +341,13 @@ impl Socket {
         }
         self.state = State::Failed(violation);
         // What is left to do is to say so; it is not waited for longer than for a close.
-        self.next_ping = now + self.rules.close;
-        self.unanswered = u32::MAX;
+        self.flushed_by = now + self.rules.close;
     }
 
     fn due(&self) -> Moment {
         match self.state {
-            State::Open | State::Failed(_) | State::Closed { .. } => self.next_ping,
+            State::Open => self.heartbeat.due(),
+            State::Failed(_) | State::Closed { .. } => self.flushed_by,
             State::Closing { since } => since + self.rules.close,
         }
     }
@@ -353,18 +355,20 @@ impl Socket {
     fn poll_clocks(&mut self, now: Moment) -> Poll<Over> {
         match self.state {
             State::Closing { since } if now >= since + self.rules.close => Poll::Ready(Over::Dead),
-            State::Open if now >= self.next_ping => {
-                if self.unanswered >= 2 {
-                    return Poll::Ready(Over::Dead);
+            State::Open => {
+                let late = now.since(self.heartbeat.due());
+                match self.heartbeat.beat(now) {
+                    Beat::Dead => return Poll::Ready(Over::Dead),
+                    Beat::Rest => {}
+                    Beat::Ping => {
+                        self.late_max = self.late_max.max(late);
+                        self.write(Opcode::Ping, b"");
+                    }
                 }
-                self.unanswered += 1;
-                self.late_max = self.late_max.max(now.since(self.next_ping));
-                self.next_ping = now + self.rules.ping;
-                self.write(Opcode::Ping, b"");
                 Poll::Pending
             }
-            State::Failed(violation) if now >= self.next_ping => Poll::Ready(Over::Violation(violation)),
-            State::Closed { code } if now >= self.next_ping => Poll::Ready(Over::Closed(code)),
+            State::Failed(violation) if now >= self.flushed_by => Poll::Ready(Over::Violation(violation)),
+            State::Closed { code } if now >= self.flushed_by => Poll::Ready(Over::Closed(code)),
             _ => Poll::Pending,
         }
     }

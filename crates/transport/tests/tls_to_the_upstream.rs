@@ -5,7 +5,6 @@
 use bytes::{Bytes, BytesMut};
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_transport::http1::ClientConn;
@@ -19,11 +18,29 @@ use tokio_rustls::TlsAcceptor;
 
 const SERVER: TaskKind = TaskKind { name: "test server", on_cancel: "ends", on_error: "ends" };
 
-/// A certificate of its own for `localhost`; the file to believe.
-fn config(name: &str) -> (rustls::ServerConfig, PathBuf) {
+/// A file of roots, gone with its value.
+struct Roots(TlsRoots);
+
+impl Roots {
+    fn new(name: &str, text: &str) -> Self {
+        let file = std::env::temp_dir().join(format!("tidegate-{}-{name}.pem", std::process::id()));
+        std::fs::write(&file, text).unwrap();
+        Roots(TlsRoots::File(file))
+    }
+}
+
+impl Drop for Roots {
+    fn drop(&mut self) {
+        if let TlsRoots::File(file) = &self.0 {
+            let _ = std::fs::remove_file(file);
+        }
+    }
+}
+
+/// A certificate of its own for `localhost`; what to believe.
+fn config(name: &str) -> (rustls::ServerConfig, Roots) {
     let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let file = std::env::temp_dir().join(format!("tidegate-{}-{name}.pem", std::process::id()));
-    std::fs::write(&file, cert.pem()).unwrap();
+    let roots = Roots::new(name, &cert.pem());
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(signing_key.serialize_der()));
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider)
@@ -32,12 +49,12 @@ fn config(name: &str) -> (rustls::ServerConfig, PathBuf) {
         .with_no_client_auth()
         .with_single_cert(vec![cert.der().clone()], key)
         .unwrap();
-    (config, file)
+    (config, roots)
 }
 
-/// A server that answers one request over HTTP/1.1; its port, and the file to believe.
-async fn server(name: &str) -> (u16, PathBuf) {
-    let (config, file) = config(name);
+/// A server that answers one request over HTTP/1.1; its port, and what to believe.
+async fn server(name: &str) -> (u16, Roots) {
+    let (config, roots) = config(name);
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -51,7 +68,7 @@ async fn server(name: &str) -> (u16, PathBuf) {
             tls.shutdown().await.unwrap();
         }
     });
-    (port, file)
+    (port, roots)
 }
 
 fn dialler(roots: &TlsRoots) -> TcpDial {
@@ -64,8 +81,8 @@ fn target(host: &str, port: u16) -> Target {
 
 #[tokio::test]
 async fn a_certificate_from_the_file_is_believed_and_the_request_goes_through() {
-    let (port, file) = server("good").await;
-    let io = dialler(&TlsRoots::File(file)).dial(&target("localhost", port)).await.unwrap().io;
+    let (port, roots) = server("good").await;
+    let io = dialler(&roots.0).dial(&target("localhost", port)).await.unwrap().io;
     let mut conn = ClientConn::new(io);
     let mut head = BytesMut::new();
     HeadWriter::request(&mut head, "GET", "/secure").header("host", b"localhost").end();
@@ -78,9 +95,9 @@ async fn a_certificate_from_the_file_is_believed_and_the_request_goes_through() 
 
 #[tokio::test]
 async fn a_stranger_or_a_wrong_name_is_refused_in_the_tls_stage() {
-    let (port, file) = server("bad").await;
-    for (roots, host) in [(TlsRoots::Machine, "localhost"), (TlsRoots::File(file), "127.0.0.1")] {
-        let e = dialler(&roots).dial(&target(host, port)).await.err().unwrap();
+    let (port, roots) = server("bad").await;
+    for (roots, host) in [(&TlsRoots::Machine, "localhost"), (&roots.0, "127.0.0.1")] {
+        let e = dialler(roots).dial(&target(host, port)).await.err().unwrap();
         assert_eq!((e.stage, e.timed_out), (DialStage::Tls, false), "{host}: {e}");
         assert!(e.message.contains("certificate"), "{e}");
     }
@@ -88,8 +105,8 @@ async fn a_stranger_or_a_wrong_name_is_refused_in_the_tls_stage() {
 
 /// A TLS server that offers `alpn`; tells for each connection what was chosen and whether it was
 /// resumed.
-async fn chooser(name: &str, alpn: &[&[u8]]) -> (u16, PathBuf, mpsc::Receiver<(Option<Vec<u8>>, bool)>) {
-    let (mut config, file) = config(name);
+async fn chooser(name: &str, alpn: &[&[u8]]) -> (u16, Roots, mpsc::Receiver<(Option<Vec<u8>>, bool)>) {
+    let (mut config, roots) = config(name);
     config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -106,7 +123,7 @@ async fn chooser(name: &str, alpn: &[&[u8]]) -> (u16, PathBuf, mpsc::Receiver<(O
             let _ = tls.read(&mut [0; 1]).await;
         }
     });
-    (port, file, heard)
+    (port, roots, heard)
 }
 
 #[tokio::test]
@@ -124,9 +141,9 @@ async fn the_server_chooses_among_what_is_offered() {
     .into_iter()
     .enumerate()
     {
-        let (port, file, _heard) = chooser(&format!("alpn{n}"), alpn).await;
+        let (port, roots, _heard) = chooser(&format!("alpn{n}"), alpn).await;
         let target = Target { http: offer, ..target("localhost", port) };
-        match (dialler(&TlsRoots::File(file)).dial(&target).await, want) {
+        match (dialler(&roots.0).dial(&target).await, want) {
             (Ok(dialled), Ok(want)) => assert_eq!(dialled.http2, want, "{offer:?} {alpn:?}"),
             (Err(e), Err(want)) => {
                 assert_eq!(e.stage, DialStage::Tls);
@@ -139,7 +156,7 @@ async fn the_server_chooses_among_what_is_offered() {
 
 #[tokio::test]
 async fn http2_is_spoken_where_it_was_chosen() {
-    let (mut config, file) = config("http2");
+    let (mut config, roots) = config("http2");
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -153,7 +170,7 @@ async fn http2_is_spoken_where_it_was_chosen() {
             out.send_data(Bytes::from("secret"), true).unwrap();
         }
     });
-    let dialled = dialler(&TlsRoots::File(file)).dial(&target).await.unwrap();
+    let dialled = dialler(&roots.0).dial(&target).await.unwrap();
     assert!(dialled.http2);
     let tasks = Tasks::new();
     let conn = Connection::open(dialled.io, Clock::real(), &tasks, |_| {}).await.unwrap();
@@ -169,8 +186,8 @@ async fn http2_is_spoken_where_it_was_chosen() {
 
 #[tokio::test]
 async fn the_second_handshake_resumes_the_first_whatever_it_offers() {
-    let (port, file, mut heard) = chooser("resumed", &[b"h2", b"http/1.1"]).await;
-    let dialler = dialler(&TlsRoots::File(file));
+    let (port, roots, mut heard) = chooser("resumed", &[b"h2", b"http/1.1"]).await;
+    let dialler = dialler(&roots.0);
     for (offer, protocol, resumed) in
         [(HttpOffer::Auto, "h2", false), (HttpOffer::Auto, "h2", true), (HttpOffer::Http1, "http/1.1", true)]
     {
@@ -183,9 +200,8 @@ async fn the_second_handshake_resumes_the_first_whatever_it_offers() {
 
 #[tokio::test]
 async fn a_file_without_certificates_is_refused_by_name() {
-    let file = std::env::temp_dir().join(format!("tidegate-{}-empty.pem", std::process::id()));
-    std::fs::write(&file, "no certificate").unwrap();
+    let roots = Roots::new("empty", "no certificate");
     let clocks = DialClocks { connect: Duration::from_secs(1), tls: Duration::from_secs(1) };
-    let e = TcpDial::new(Clock::real(), clocks, &TlsRoots::File(file.clone())).err().unwrap();
-    assert!(e.to_string().contains(file.to_str().unwrap()), "{e}");
+    let e = TcpDial::new(Clock::real(), clocks, &roots.0).err().unwrap();
+    assert!(e.to_string().contains(&format!("tidegate-{}-empty.pem", std::process::id())), "{e}");
 }

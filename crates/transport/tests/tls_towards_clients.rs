@@ -15,17 +15,28 @@ use tokio_rustls::TlsConnector;
 const SERVER: TaskKind = TaskKind { name: "test server", on_cancel: "ends", on_error: "ends" };
 const CLIENT: TaskKind = TaskKind { name: "test client", on_cancel: "ends", on_error: "ends" };
 
+/// Files that go with their value.
+struct Files(TlsFiles);
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        for file in [&self.0.certificate, &self.0.key] {
+            let _ = std::fs::remove_file(file);
+        }
+    }
+}
+
 fn file(name: &str, text: &str) -> PathBuf {
     let path = std::env::temp_dir().join(format!("tidegate-{}-{name}.pem", std::process::id()));
     std::fs::write(&path, text).unwrap();
     path
 }
 
-fn certificate(name: &str) -> (TlsFiles, CertificateDer<'static>) {
+fn certificate(name: &str) -> (Files, CertificateDer<'static>) {
     let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let certificate = file(&format!("{name}-cert"), &cert.pem());
     let key = file(&format!("{name}-key"), &signing_key.serialize_pem());
-    (TlsFiles { certificate, key }, cert.der().clone())
+    (Files(TlsFiles { certificate, key }), cert.der().clone())
 }
 
 fn connector(
@@ -51,7 +62,7 @@ fn localhost() -> ServerName<'static> {
 async fn the_version_of_http_is_agreed_on_and_a_client_comes_back_without_a_full_handshake() {
     let (files, believed) = certificate("alpn");
     // Two readings of the same files would be two processes; one reading is shared by all threads.
-    let tls = ServerTls::load(&files).unwrap();
+    let tls = ServerTls::load(&files.0).unwrap();
     let network = MemoryNetwork::new();
     let mut door = TlsListen::new(Box::new(network.listen("a:1")), tls);
     for versions in [&[&rustls::version::TLS13][..], &[&rustls::version::TLS12]] {
@@ -99,19 +110,23 @@ fn files_that_cannot_be_used_are_named_with_the_reason() {
             assert!(said.contains(part), "{said}\nlacks {part}");
         }
     };
-    check(with(&missing, &good.key), &["certificate file no/such/file.pem: cannot be read"]);
-    check(with(&good.certificate, &missing), &["key file no/such/file.pem: cannot be read"]);
-    check(with(&empty, &good.key), &["certificate file", "-none.pem: holds no certificate in PEM form"]);
-    check(with(&good.certificate, &empty), &["key file", "-none.pem: holds none in PEM form"]);
-    check(with(&good.certificate, &other.key), &["key file", "other-key.pem: is not the key of the first certificate"]);
-    check(with(&good.key, &good.key), &["certificate file", "holds no certificate in PEM form"]);
+    check(with(&missing, &good.0.key), &["certificate file no/such/file.pem: cannot be read"]);
+    check(with(&good.0.certificate, &missing), &["key file no/such/file.pem: cannot be read"]);
+    check(with(&empty, &good.0.key), &["certificate file", "-none.pem: holds no certificate in PEM form"]);
+    check(with(&good.0.certificate, &empty), &["key file", "-none.pem: holds none in PEM form"]);
+    check(
+        with(&good.0.certificate, &other.0.key),
+        &["key file", "other-key.pem: is not the key of the first certificate"],
+    );
+    check(with(&good.0.key, &good.0.key), &["certificate file", "holds no certificate in PEM form"]);
+    std::fs::remove_file(empty).unwrap();
 }
 
 #[tokio::test]
 async fn a_cleartext_opening_of_a_tls_connection_is_refused_and_garbage_ends_it() {
     let (files, _) = certificate("garbage");
     let network = MemoryNetwork::new();
-    let mut door = TlsListen::new(Box::new(network.listen("a:1")), ServerTls::load(&files).unwrap());
+    let mut door = TlsListen::new(Box::new(network.listen("a:1")), ServerTls::load(&files.0).unwrap());
     let _io = network.connect("a:1").unwrap();
     assert!(door.accept().await.unwrap().open().is_err());
     let mut io = network.connect("a:1").unwrap();
@@ -124,7 +139,7 @@ async fn a_cleartext_opening_of_a_tls_connection_is_refused_and_garbage_ends_it(
 async fn a_storm_of_handshakes_takes_turns_and_silent_clients_take_none() {
     let (files, believed) = certificate("storm");
     let network = MemoryNetwork::new();
-    let mut door = TlsListen::new(Box::new(network.listen("a:1")), ServerTls::load(&files).unwrap());
+    let mut door = TlsListen::new(Box::new(network.listen("a:1")), ServerTls::load(&files.0).unwrap());
     let tasks = Tasks::new();
     // More that say nothing than there are turns.
     let mut silent = Vec::new();

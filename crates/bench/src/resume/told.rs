@@ -34,6 +34,8 @@ pub(super) struct Told {
     text: String,
     seq: u64,
     marks: Vec<Mark>,
+    /// It came back behind the stream's end, and a socket tells that once more.
+    again: bool,
 }
 
 /// A cursor's number: the hexadecimal digits behind its last `-`.
@@ -63,6 +65,9 @@ impl Told {
             "error" => Some(End::Broken),
             _ => None,
         };
+        if std::mem::take(&mut self.again) && cursor.is_none() && end == self.end {
+            return;
+        }
         if self.end.is_some() {
             return self.wrong(format!("{kind} after the end"));
         }
@@ -96,13 +101,9 @@ impl Told {
         // One more than there are: the beginning is a place too.
         let kept = ((self.marks.len() + 1) as f64 * share) as usize;
         self.marks.truncate(kept.min(self.marks.len()));
-        // Nobody comes back for what is behind an error: a socket answers that with `stream.end`, as
-        // if the stream had ended well.
-        if self.marks.last().is_some_and(|mark| mark.end == Some(End::Broken)) {
-            self.marks.pop();
-        }
         let (seq, text, end) = self.marks.last().map_or((0, 0, None), |mark| (mark.seq, mark.text, mark.end));
         self.end = end;
+        self.again = end == Some(End::Broken);
         self.seq = seq;
         self.text.truncate(text);
         self.marks.last().map(|mark| mark.cursor.clone())
@@ -199,6 +200,28 @@ mod tests {
         );
         assert!(wrong(&|_| {}).contains("no end"));
         assert!(wrong(&|t| t.event(None, None, STOP)).contains("without a cursor"));
+    }
+
+    #[test]
+    fn whoever_comes_back_behind_an_error_is_told_it_once_more_and_nothing_else() {
+        let error = r#"{"type":"error"}"#;
+        let behind = || {
+            let mut told = told();
+            told.event(Some(18), Some(&cursor(18)), error);
+            assert_eq!(told.back(0.99), Some(cursor(18)));
+            told
+        };
+        let judged = |told: Told| told.judge(&json!({"text": "one two", "sent_content_bytes": 7}));
+        assert_eq!(judged(behind()), Ok(()), "over SSE nothing comes");
+        let mut once = behind();
+        once.event(None, None, error);
+        assert_eq!(judged(once), Ok(()));
+        let mut twice = behind();
+        (0..2).for_each(|_| twice.event(None, None, error));
+        assert!(judged(twice).unwrap_err().contains("error after the end"));
+        let mut other = behind();
+        other.event(Some(19), Some(&cursor(19)), STOP);
+        assert!(judged(other).unwrap_err().contains("message_stop after the end"));
     }
 
     #[test]

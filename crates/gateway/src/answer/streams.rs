@@ -47,6 +47,13 @@ pub(super) fn answer(trouble: StreamTrouble) -> Answer {
             "Tidegate holds as much of resumable streams as it may; try again shortly, or without tidegate-resume",
         )
         .after(Duration::from_secs(1)),
+        StreamTrouble::LogBudget => row(
+            Overloaded,
+            "streams_budget_spent",
+            "durable streams that still run take as much of the conversation log as they may; try again shortly, or \
+             with `tidegate-resume: memory`",
+        )
+        .after(Duration::from_secs(5)),
     }
 }
 

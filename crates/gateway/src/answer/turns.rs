@@ -103,7 +103,7 @@ fn log(error: &StoreError) -> Answer {
         StoreError::AtLine { .. } => row(InvalidRequest, "invalid_messages", error.to_string()),
         StoreError::DiskFull => row(Api, "conversation_log_full", error.to_string()).never_retry(),
         StoreError::ReadOnly => row(Api, "conversation_log_read_only", error.to_string()).never_retry(),
-        StoreError::Overloaded | StoreError::Busy => {
+        StoreError::Overloaded | StoreError::Busy | StoreError::StreamsFull { .. } => {
             row(Overloaded, "conversation_log_busy", error.to_string()).after(Duration::from_secs(1))
         }
         // Paths and the disk's own words are for the log, not for clients.

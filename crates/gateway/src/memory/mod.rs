@@ -35,7 +35,7 @@ mod upkeep;
 mod wish;
 
 pub(crate) use doors::{Place, import, is_import, serve};
-pub(crate) use recall::{Recalled, Replay, recall};
+pub(crate) use recall::{Recalled, Replay, end_user, recall};
 pub(crate) use summarise::{ERRANDS, run as run_errands};
 pub(crate) use turn::{Heard, Turn};
 pub(crate) use upkeep::{UPKEEP, upkeep};
@@ -51,7 +51,7 @@ use summarise::Errands;
 use tidegate_conversation::history::Divergence;
 use tidegate_conversation::valid::Broken;
 use tidegate_observe::Metrics;
-use tidegate_store::{Address, Deleted, Store, StoreError};
+use tidegate_store::{Address, Deleted, ErasedStreams, Store, StoreError};
 use tidegate_transport::Clock;
 use trimmed::Trimmed;
 
@@ -162,6 +162,18 @@ impl Memory {
         tracing::info!(target: "tidegate::memory", by, tenant = first.tenant, conversations, bytes, wal_cleared, "deleted");
         for gone in gone {
             tracing::debug!(target: "tidegate::memory", by, id = gone.name, turns = gone.turns, "deleted");
+        }
+    }
+
+    /// Notes that an end user's streams were erased; of those in the log, copies may be left until the
+    /// file is rewritten.
+    fn streams_deleted(&self, in_memory: u64, in_log: &ErasedStreams) {
+        if in_log.streams > 0 {
+            self.deleted.store(true, Ordering::Relaxed);
+        }
+        if in_memory > 0 || in_log.streams > 0 {
+            let (in_log, wal_cleared) = (in_log.streams, in_log.wal_cleared);
+            tracing::info!(target: "tidegate::memory", in_memory, in_log, wal_cleared, "streams were erased");
         }
     }
 

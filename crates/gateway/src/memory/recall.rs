@@ -194,7 +194,7 @@ pub(super) async fn hold(house: &House, reply: &mut Reply<'_>, address: Address,
     house.metrics.conversation_found(is_there);
     if !is_there {
         let store = memory.store().map_err(Trouble::from)?;
-        let loaded = reply.attend(Talk::load(store, &address, gauge)).await?;
+        let loaded = reply.attend(Talk::load(store, &address, gauge, house.settings.conversations.recall)).await?;
         let talk = loaded.map_err(|error| Trouble::from(TurnTrouble::from(error)))?;
         memory.shelf.weigh(&address, talk.bytes());
         *guard = Some(talk);
@@ -300,7 +300,8 @@ fn list(messages: &[Message]) -> Vec<u8> {
     [b"[", texts.join(&b","[..]).as_slice(), b"]"].concat()
 }
 
-fn end_user(body: &[u8]) -> Option<String> {
+/// The end user a body names.
+pub(crate) fn end_user(body: &[u8]) -> Option<String> {
     let metadata: RawObject<'_> = RawObject::read(body).ok()?.parse("metadata")?;
     metadata.parse::<String>("user_id").filter(|id| !id.is_empty() && id.len() <= END_USER_BYTES_MAX)
 }

@@ -222,7 +222,7 @@ async fn make(plane: &Arc<Plane>, errand: &Errand) -> Result<(), &'static str> {
     let slot = memory.shelf.slot(&errand.address).ok_or("no room for the conversation")?;
     let mut guard = Arc::clone(&slot).lock_owned().await;
     if guard.is_none() {
-        let talk = Talk::load(store, &errand.address, &errand.gauge).await;
+        let talk = Talk::load(store, &errand.address, &errand.gauge, false).await;
         *guard = Some(talk.map_err(|_| "the conversation cannot be read")?);
     }
     let talk = guard.as_mut().ok_or("the conversation is gone")?;

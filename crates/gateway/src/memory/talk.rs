@@ -11,15 +11,16 @@ use tidegate_conversation::history::History;
 use tidegate_conversation::message::{Message, Role, read_all};
 use tidegate_conversation::recall::{INDEX_BYTES_MAX, Index};
 use tidegate_conversation::window::{Standing, View};
-use tidegate_store::{Address, Status, Store, StoreError, Turn};
+use tidegate_store::{Address, History as Kept, Status, Store, StoreError, Turn};
 use tidegate_wire::raw::RawObject;
 
 /// How many of the last turns a retry may be one of (`docs/formats/conversations.md`).
 const RECENT_MAX: usize = 8;
 /// What a message takes in memory beside its bytes: its entry, and where its blocks are.
 const MESSAGE_BYTES: usize = 256;
-/// Turns from this size on are read one at a time between other work, bytes.
-const YIELD_BYTES: u64 = 256 << 10;
+/// Bytes from which on a conversation is indexed as soon as it is read, where its index will be wanted:
+/// it takes a few milliseconds, and more with more.
+const INDEXED_AHEAD_BYTES: usize = 256 << 10;
 /// How far the correction of estimates may go.
 const RATIO: std::ops::RangeInclusive<f64> = 0.25..=4.0;
 /// Version of a kept window's state.
@@ -72,37 +73,52 @@ impl Talk {
         Talk { view, ..Talk::default() }
     }
 
-    /// Reads a conversation from the log; an empty one if there is none.
-    pub(super) async fn load(store: &Store, address: &Address, gauge: &Gauge) -> Result<Self, StoreError> {
-        let mut talk = Talk::default();
-        let mut from = 1;
+    /// Reads a conversation from the log; an empty one if there is none. It may be as large as memory
+    /// has room for, so it is taken apart on the log's reading thread, and this one goes on with its
+    /// streams. `indexes` says that it may have to be searched.
+    pub(super) async fn load(
+        store: &Store,
+        address: &Address,
+        gauge: &Gauge,
+        indexes: bool,
+    ) -> Result<Self, StoreError> {
+        let (mut talk, mut from) = (Talk::default(), 1);
         loop {
-            let read = match store.read(address.clone(), from).await {
-                Err(StoreError::NotFound) => return Ok(talk),
-                read => read?,
-            };
-            for turn in &read.turns {
-                talk.add(turn, gauge)?;
-                // Large ones take milliseconds, and the thread has other streams.
-                if turn.content.bytes() > YIELD_BYTES {
-                    tokio::task::yield_now().await;
-                }
+            let gauge = gauge.clone();
+            let read = store.read_into(address.clone(), from, move |read| {
+                talk.take_in(&read, &gauge, indexes)?;
+                Ok((talk, read.next))
+            });
+            match read.await {
+                Ok((whole, None)) => return Ok(whole),
+                Ok((part, Some(next))) => (talk, from) = (part, next),
+                Err(StoreError::NotFound) => return Ok(Talk::default()),
+                Err(error) => return Err(error),
             }
-            if let Some(next) = read.next {
-                from = next;
-                continue;
-            }
-            if let Some(window) = read.window.filter(|w| usize::try_from(w.turns).is_ok_and(|n| n <= talk.ends.len())) {
-                talk.put_state(&window.state);
-            }
-            let summaries = read.summaries.iter().filter_map(|summary| summarise::read(&summary.body));
-            let newest =
-                summaries.filter(|(_, range)| range.end <= talk.history.len()).max_by_key(|(_, range)| range.end);
-            if let Some((summary, range)) = newest {
-                talk.put_summary(summary, range);
-            }
-            return Ok(talk);
         }
+    }
+
+    /// Adds what was read of it; after the last turns, what stands beside them.
+    fn take_in(&mut self, read: &Kept, gauge: &Gauge, indexes: bool) -> Result<(), StoreError> {
+        for turn in &read.turns {
+            self.add(turn, gauge)?;
+        }
+        if read.next.is_some() {
+            return Ok(());
+        }
+        let window = read.window.as_ref().filter(|w| usize::try_from(w.turns).is_ok_and(|n| n <= self.ends.len()));
+        if let Some(window) = window {
+            self.put_state(&window.state);
+        }
+        let summaries = read.summaries.iter().filter_map(|summary| summarise::read(&summary.body));
+        let newest = summaries.filter(|(_, range)| range.end <= self.history.len()).max_by_key(|(_, range)| range.end);
+        if let Some((summary, range)) = newest {
+            self.put_summary(summary, range);
+        }
+        if indexes && self.bytes >= INDEXED_AHEAD_BYTES {
+            self.indexed();
+        }
+        Ok(())
     }
 
     /// There is a new summary.

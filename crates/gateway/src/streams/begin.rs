@@ -1,7 +1,7 @@
 //! A request becomes a hosted stream: its owner task, and its first reader.
 
 use super::follow::follow;
-use super::hosted::{Hosted, Owner};
+use super::hosted::{About, Hosted, Owner};
 use super::inlet::Inlet;
 use super::keep::{KEEPER, keep};
 use super::reader::Reader;
@@ -13,10 +13,11 @@ use crate::decode::Body;
 use crate::door::Door;
 use crate::house::House;
 use crate::identify::Caller;
+use crate::memory;
 use crate::path;
 use crate::plane::Plane;
 use crate::reply::Reply;
-use crate::settle::End;
+use crate::settle::{Account, End};
 use std::sync::Arc;
 use tidegate_transport::{ServerStream, TaskKind, local};
 use tidegate_wire::dialect::words::Resume;
@@ -45,6 +46,9 @@ pub(crate) fn host(plane: &Arc<Plane>, hosting: Hosting) -> Result<Reader, Troub
     if hosting.class == Resume::Durable && house.memory.store().is_err() {
         return Err(not_so("`off` or `memory`: durable streams need a conversation log, and none is configured"));
     }
+    if hosting.class == Resume::Durable && house.streams.log_is_full(house.clock.now()) {
+        return Err(StreamTrouble::LogBudget.into());
+    }
     let permit = Arc::clone(&house.stream_permits).try_acquire_owned().map_err(|_| Trouble::StreamLimit)?;
     let Hosting { head, door, peer, body, owner, class } = hosting;
     let ids = plane.new_ids();
@@ -58,7 +62,8 @@ pub(crate) fn host(plane: &Arc<Plane>, hosting: Hosting) -> Result<Reader, Troub
             return Err(StreamTrouble::Budget.into());
         }
     }
-    let hosted = Arc::new(Hosted::new(ids, owner, class, bytes, budget.empty_lease()));
+    let about = if class == Resume::Off { About::default() } else { about(&head, &body) };
+    let hosted = Arc::new(Hosted::new(ids, owner, about, class, (bytes, budget.empty_lease())));
     if class != Resume::Off {
         house.streams.add(&hosted);
     }
@@ -78,6 +83,12 @@ pub(crate) fn host(plane: &Arc<Plane>, hosting: Hosting) -> Result<Reader, Troub
     Ok(reader)
 }
 
+fn about(head: &RequestHead, body: &Body) -> About {
+    // Its request is checked on the path; what cannot be a conversation's name is refused there.
+    let conversation = head.headers.text("tidegate-conversation").map(str::to_owned);
+    About { end_user: memory::end_user(&body.bytes), conversation }
+}
+
 /// The path's branch for a request that wants to be able to come back: hosts it, and gives the
 /// client that asked its answer.
 pub(crate) async fn begin(
@@ -85,10 +96,10 @@ pub(crate) async fn begin(
     reply: &mut Reply<'_>,
     asked: Asked<'_>,
     body: Body,
-    streams: bool,
+    account: &mut Account,
 ) -> Result<End, Stop> {
     let house: &House = &plane.house;
-    if !streams {
+    if !account.stream {
         let name = "tidegate-resume".to_owned();
         return Err(Trouble::Header { name, expected: "to be left out of a request without `stream: true`" }.into());
     }
@@ -96,6 +107,7 @@ pub(crate) async fn begin(
     let owner = Owner { tenant: Arc::clone(&caller.tenant.name), own: caller.own };
     let (head, peer) = (head.clone(), peer.clone());
     let reader = host(plane, Hosting { head, door, peer, body, owner, class: caller.resume })?;
+    account.hosted = true;
     follow(house, reply, reader).await
 }
 

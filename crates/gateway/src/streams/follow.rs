@@ -34,8 +34,9 @@ pub(crate) async fn serve(
     let id = id.ok_or(Trouble::from(StreamTrouble::Unknown))?;
     let owner = Owner { tenant: caller.tenant.name.clone(), own: caller.own };
     if head.method() == "DELETE" {
-        reply.attend(find(house, id, &owner)).await??.call_off();
-        let told = format!("{{\"id\":\"{id}\",\"type\":\"stream_cancelled\"}}");
+        let ran = reply.attend(find(house, id, &owner)).await??.call_off();
+        let what = if ran { "stream_cancelled" } else { "stream_ended" };
+        let told = format!("{{\"id\":\"{id}\",\"type\":\"{what}\"}}");
         reply.whole_of_ours(told.as_bytes());
         return Ok(End::Answered);
     }

@@ -3,8 +3,8 @@
 //! The lock is held for one event, or one look; owner and readers are mostly on one thread. Whoever
 //! waits leaves a waker. What must not happen while it is held is waking, since a waker may read.
 
-use super::StreamTrouble;
 use super::keep::Unkept;
+use super::{Erased, StreamTrouble};
 use crate::answer::{Trouble, answer};
 use crate::mending::read_comment;
 use bytes::{Bytes, BytesMut};
@@ -29,6 +29,15 @@ pub(crate) struct Owner {
     pub(crate) own: Option<u64>,
 }
 
+/// Whom and what a stream is about: what it goes with when that is erased.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct About {
+    /// `metadata.user_id` of its request.
+    pub(crate) end_user: Option<String>,
+    /// The conversation it was asked for in; its answer may name another, if the turn forked.
+    pub(crate) conversation: Option<String>,
+}
+
 /// One stream.
 pub(crate) struct Hosted {
     /// Ids of its request.
@@ -36,6 +45,7 @@ pub(crate) struct Hosted {
     pub(crate) stream: StreamId,
     pub(crate) owner: Owner,
     pub(crate) class: Resume,
+    about: About,
     state: Mutex<State>,
 }
 
@@ -53,6 +63,8 @@ pub(super) struct State {
     /// Since when there is none.
     left_at: Option<Moment>,
     called_off: bool,
+    /// What was kept of it is gone, and nothing more may be kept.
+    erased: bool,
     /// It could not hold what came.
     broken: bool,
     waiting: Vec<Waker>,
@@ -74,9 +86,9 @@ impl Hosted {
     pub(super) fn new(
         ids: (RequestId, StreamId),
         owner: Owner,
+        about: About,
         class: Resume,
-        journal_bytes: u64,
-        lease: ByteLease,
+        (journal_bytes, lease): (u64, ByteLease),
     ) -> Self {
         let (request, stream) = ids;
         let state = State {
@@ -89,23 +101,24 @@ impl Hosted {
             readers: 0,
             left_at: None,
             called_off: false,
+            erased: false,
             broken: false,
             waiting: Vec::new(),
             waits_for_readers: None,
             unkept: (class == Resume::Durable).then(Unkept::default),
         };
-        Hosted { request, stream, owner, class, state: Mutex::new(state) }
+        Hosted { request, stream, owner, class, about, state: Mutex::new(state) }
     }
 
     /// One that is back from the log, ended, with nothing more to be kept.
     pub(super) fn restored(
         ids: (RequestId, StreamId),
-        owner: Owner,
+        (owner, about): (Owner, About),
         head: ResponseHead,
         journal: Journal,
         (lease, ended_at): (ByteLease, Moment),
     ) -> Self {
-        let hosted = Hosted::new(ids, owner, Resume::Durable, 0, lease);
+        let hosted = Hosted::new(ids, owner, about, Resume::Durable, (0, lease));
         let mut state = hosted.state();
         (state.journal, state.head, state.ended_at, state.unkept) = (journal, Some(head), Some(ended_at), None);
         drop(state);
@@ -132,13 +145,56 @@ impl Hosted {
         state.ended_at.filter(|_| state.unkept.is_none())
     }
 
-    /// Calls it off: its owner ends it as if nobody wanted it any more.
-    pub(crate) fn call_off(&self) {
+    /// Calls it off: its owner ends it as if nobody wanted it any more. False if it had ended already.
+    pub(crate) fn call_off(&self) -> bool {
         let mut state = self.state();
+        if state.ended_at.is_some() || state.journal.end().is_some() || state.whole.is_some() {
+            return false;
+        }
         state.called_off = true;
         let owner = state.waits_for_readers.take();
         drop(state);
         owner.into_iter().for_each(Waker::wake);
+        true
+    }
+
+    /// The conversation that it is a turn of: as its answer says, or as it was asked.
+    pub(super) fn conversation(&self, state: &State) -> Option<String> {
+        let head = state.head.as_ref().or(state.whole.as_ref().map(|(head, _)| head));
+        let told = head.and_then(|head| head.headers.text("tidegate-conversation")).map(str::to_owned);
+        told.or_else(|| self.about.conversation.clone())
+    }
+
+    pub(super) fn end_user(&self) -> Option<&str> {
+        self.about.end_user.as_deref()
+    }
+
+    /// Erases it, if `of` says so: it is called off, if it still runs, and nothing more of it is kept.
+    pub(super) fn erase(&self, of: &Erased<'_>) -> bool {
+        let mut state = self.state();
+        let users = of.end_user.is_some() && self.about.end_user.as_deref() == of.end_user;
+        let goes = match self.conversation(&state) {
+            None => users,
+            // The turns of those conversations are taken: one that waits for its own comes after this.
+            Some(name) => {
+                let began = state.journal.last() > 0 || state.whole.is_some() || state.ended_at.is_some();
+                began && (users || of.conversations.contains(&*name))
+            }
+        };
+        if !goes {
+            return false;
+        }
+        state.erased = true;
+        drop(state);
+        self.call_off();
+        true
+    }
+
+    /// Does what keeps something of it, unless it was erased: what was begun before an erasure comes
+    /// before it in the log, too.
+    pub(super) fn unless_erased<T>(&self, keep: impl FnOnce() -> T) -> Option<T> {
+        let state = self.state();
+        (!state.erased).then(keep)
     }
 
     /// The last that goes sets the owner's clock going, from the next time it looks.

@@ -25,7 +25,8 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
-use tidegate_store::{StoreError, StreamCheckpoint, StreamHead};
+use tidegate_base::StreamId;
+use tidegate_store::{Store, StoreError, StreamCheckpoint, StreamHead};
 use tidegate_transport::TaskKind;
 use tidegate_wire::http::{HeadWriter, ResponseHead};
 
@@ -41,6 +42,8 @@ const EVERY_MAX: Duration = Duration::from_secs(30);
 const TAKES_MAX: Duration = Duration::from_secs(2);
 /// Steps of one run of [`forget_old`], of a few hundred streams each.
 const STEPS_MAX: usize = 1_024;
+/// For how long no new durable stream is begun after the log had no room for one that runs.
+const FULL_FOR: Duration = Duration::from_secs(5);
 
 pub(super) const KEEPER: TaskKind = TaskKind {
     name: "stream keeper",
@@ -133,8 +136,9 @@ impl Keeper {
             ended: is_end,
             now_ms: house.memory.now_ms(),
             bytes_max: house.settings.limits.journal_bytes,
+            all_bytes_max: house.settings.limits.durable_bytes,
         };
-        match write(house, checkpoint).await {
+        match write(house, checkpoint, Some(&self.hosted)).await {
             Ok(()) => (self.kept, self.every, self.failures) = (last, EVERY, 0),
             Err(error) => self.failed(&error),
         }
@@ -146,7 +150,7 @@ impl Keeper {
         let mut state = self.hosted.state();
         state.unkept.iter_mut().for_each(|unkept| unkept.bytes = 0);
         if self.head.is_none() {
-            self.head = state.head.as_ref().map(|head| Arc::new(stream_head(&self.hosted, head)));
+            self.head = state.head.as_ref().map(|head| Arc::new(stream_head(&self.hosted, &state, head)));
         }
         (state.journal.end().is_some() || state.is_over(), state.journal.checkpoint(self.kept))
     }
@@ -163,9 +167,31 @@ impl Keeper {
     }
 }
 
-/// Writes one checkpoint, in so much time, and counts it.
-pub(super) async fn write(house: &House, checkpoint: StreamCheckpoint) -> Result<(), StoreError> {
-    let written = async { Ok(house.memory.store()?.checkpoint_stream(checkpoint).await?) };
+/// Writes one checkpoint, in so much time, and counts it. Of a stream that was erased nothing is written.
+/// Where all that is kept of streams is too much, what ended longest ago makes room.
+pub(super) async fn write(
+    house: &House,
+    checkpoint: StreamCheckpoint,
+    hosted: Option<&Hosted>,
+) -> Result<(), StoreError> {
+    let (stream, again) = (checkpoint.head.stream, checkpoint.clone());
+    let ask = |store: &Store, checkpoint| match hosted {
+        Some(hosted) => hosted.unless_erased(|| store.checkpoint_stream(checkpoint)),
+        None => Some(store.checkpoint_stream(checkpoint)),
+    };
+    let written = async {
+        let store = house.memory.store()?;
+        let Some(asked) = ask(store, checkpoint) else { return Ok(()) };
+        match asked.await {
+            Err(StoreError::StreamsFull { .. }) => make_room(house, store, stream).await?,
+            written => return Ok(written?),
+        }
+        let Some(asked) = ask(store, again) else { return Ok(()) };
+        let written = asked.await;
+        let full = matches!(written, Err(StoreError::StreamsFull { .. }));
+        house.streams.note_log_full(full.then(|| house.clock.now() + FULL_FOR));
+        Ok(written?)
+    };
     let written = match house.clock.within(TAKES_MAX, written).await {
         Some(Ok(())) => Ok(()),
         Some(Err(TurnTrouble::Log(error))) => Err(error),
@@ -176,7 +202,25 @@ pub(super) async fn write(house: &House, checkpoint: StreamCheckpoint) -> Result
     written
 }
 
-fn stream_head(hosted: &Hosted, head: &ResponseHead) -> StreamHead {
+/// Deletes from the log the streams that ended longest ago, until there is room for some more.
+async fn make_room(house: &House, store: &Store, stream: StreamId) -> Result<(), StoreError> {
+    // Less than all, or the next checkpoint would have to do it again.
+    let bytes = house.settings.limits.durable_bytes / 10 * 9;
+    let mut running = house.streams.running();
+    running.insert(stream);
+    for _ in 0..STEPS_MAX {
+        let (deleted, more) = store.shed_streams(bytes, running.clone()).await?;
+        if deleted > 0 {
+            tracing::debug!(target: "tidegate::streams", deleted, "durable streams made room for others");
+        }
+        if !more {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn stream_head(hosted: &Hosted, state: &State, head: &ResponseHead) -> StreamHead {
     let mut text = BytesMut::new();
     let mut lines = HeadWriter::response(&mut text, head.status);
     for (name, value) in head.headers.iter() {
@@ -189,6 +233,8 @@ fn stream_head(hosted: &Hosted, head: &ResponseHead) -> StreamHead {
         own: hosted.owner.own,
         request_id: hosted.request.to_string(),
         head: text.to_vec(),
+        end_user: hosted.end_user().map(str::to_owned),
+        conversation: hosted.conversation(state),
     }
 }
 

@@ -37,10 +37,10 @@ mod restore;
 
 pub(crate) use begin::{Asked, Hosting, begin, host};
 pub(crate) use follow::{PREFIX, serve};
-pub(crate) use hosted::{Hosted, Owner};
+pub(crate) use hosted::{About, Hosted, Owner};
 pub(crate) use keep::forget_old;
 pub(crate) use reader::{News, Reader};
-pub(crate) use restore::find;
+pub(crate) use restore::{erasing, find};
 
 use crate::answer::Trouble;
 use restore::Restoring;
@@ -70,6 +70,8 @@ pub(crate) enum StreamTrouble {
     Lost,
     /// As much is held of streams as may.
     Budget,
+    /// As much of durable ones is in the conversation log as may, and all of them still run.
+    LogBudget,
 }
 
 impl From<StreamTrouble> for Trouble {
@@ -88,6 +90,15 @@ fn not_so(expected: &'static str) -> Trouble {
     Trouble::Header { name: "tidegate-resume".to_owned(), expected }
 }
 
+/// Whose streams are erased: a tenant's.
+pub(crate) struct Erased<'a> {
+    pub(crate) tenant: &'a str,
+    /// All that this end user asked for.
+    pub(crate) end_user: Option<&'a str>,
+    /// Those that are turns of these; their turns are taken.
+    pub(crate) conversations: BTreeSet<&'a str>,
+}
+
 /// Every stream that can be asked for again.
 pub(crate) struct Streams {
     table: Mutex<BTreeMap<StreamId, Arc<Hosted>>>,
@@ -95,6 +106,8 @@ pub(crate) struct Streams {
     pub(crate) journals: ByteBudget,
     /// How long one is kept after its end.
     kept: Duration,
+    /// Until when the log is taken to be full of streams that run.
+    log_full: Mutex<Option<Moment>>,
     restoring: Restoring,
 }
 
@@ -104,6 +117,7 @@ impl Streams {
             table: Mutex::default(),
             journals: ByteBudget::new(journals_bytes),
             kept,
+            log_full: Mutex::default(),
             restoring: Restoring::default(),
         }
     }
@@ -135,6 +149,28 @@ impl Streams {
     /// Forgets those that ended long enough ago. Who still reads one reads on.
     pub(crate) fn sweep(&self, now: Moment) {
         self.table().retain(|_, hosted| hosted.ended_at().is_none_or(|at| now < at + self.kept));
+    }
+
+    /// Forgets those that are erased, and calls off those of them that still run: how many. Who reads
+    /// one reads on to its end.
+    pub(crate) fn erase(&self, of: &Erased<'_>) -> u64 {
+        let theirs = |hosted: &Hosted| &*hosted.owner.tenant == of.tenant && hosted.owner.own.is_none();
+        let mut erased = 0;
+        self.table().retain(|_, hosted| {
+            let goes = theirs(hosted) && hosted.erase(of);
+            erased += u64::from(goes);
+            !goes
+        });
+        erased
+    }
+
+    /// The log has no room for another durable stream, as far as is known; it is asked again soon.
+    fn log_is_full(&self, now: Moment) -> bool {
+        self.log_full.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|until| now < until)
+    }
+
+    fn note_log_full(&self, until: Option<Moment>) {
+        *self.log_full.lock().unwrap_or_else(PoisonError::into_inner) = until;
     }
 
     /// Durable streams that have not ended, or not in the log.

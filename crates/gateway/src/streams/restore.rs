@@ -10,7 +10,7 @@
 
 use super::hosted::last_event;
 use super::keep::write;
-use super::{Hosted, Owner, StreamTrouble};
+use super::{About, Erased, Hosted, Owner, StreamTrouble};
 use crate::answer::Trouble;
 use crate::house::House;
 use crate::memory::TurnTrouble;
@@ -22,7 +22,7 @@ use tidegate_journal::{Journal, Lost};
 use tidegate_store::{KeptStream, StoreError, StreamCheckpoint, StreamHead};
 use tidegate_wire::event::Kind;
 use tidegate_wire::http::parse_response;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 
 /// Streams that are restored at once: enough to share a commit, and each may be as large as a journal.
 const AT_ONCE: usize = 16;
@@ -41,6 +41,17 @@ impl Restoring {
         let sum: usize = id.as_str().bytes().map(usize::from).sum();
         &self.0[sum % AT_ONCE]
     }
+}
+
+/// Forgets streams that are erased, in memory; how many. As long as what this returns is there, none
+/// comes back from the log: it is to be erased there meanwhile.
+pub(crate) async fn erasing<'h>(house: &'h House, of: &Erased<'_>) -> (u64, Vec<MutexGuard<'h, ()>>) {
+    let mut held = Vec::with_capacity(AT_ONCE);
+    // In order; and whoever restores holds one of them only.
+    for place in &house.streams.restoring.0 {
+        held.push(place.lock().await);
+    }
+    (house.streams.erase(of), held)
 }
 
 /// `owner`'s stream `id`. Nobody learns whether another tenant has one.
@@ -67,6 +78,7 @@ pub(crate) async fn find(house: &House, id: StreamId, owner: &Owner) -> Result<A
 async fn restore(house: &House, kept: KeptStream, owner: &Owner) -> Result<Hosted, Trouble> {
     let KeptStream { head, updated_ms, segments, .. } = kept;
     let id = head.stream;
+    let about = About { end_user: head.end_user.clone(), conversation: head.conversation.clone() };
     let mut age = Duration::from_millis(house.memory.now_ms().saturating_sub(updated_ms));
     let limit = usize::try_from(house.settings.limits.journal_bytes).unwrap_or(usize::MAX);
     let bytes: usize = segments.iter().map(Vec::len).sum();
@@ -100,7 +112,7 @@ async fn restore(house: &House, kept: KeptStream, owner: &Owner) -> Result<Hoste
         }
     }
     let ended_at = house.clock.now() - age;
-    Ok(Hosted::restored((request, id), owner.clone(), answer, journal, (lease, ended_at)))
+    Ok(Hosted::restored((request, id), (owner.clone(), about), answer, journal, (lease, ended_at)))
 }
 
 /// Ends a reply whose process is gone: first the claim, then the error under the claimed epoch.
@@ -111,14 +123,18 @@ async fn end(
     claim: Vec<u8>,
     request: RequestId,
 ) -> Result<(), StoreError> {
-    let (now_ms, bytes_max) = (house.memory.now_ms(), house.settings.limits.journal_bytes);
-    let of = |segment, ended| StreamCheckpoint { head: Arc::clone(&head), segment, ended, now_ms, bytes_max };
-    write(house, of(claim, false)).await?;
+    let (now_ms, limits) = (house.memory.now_ms(), &house.settings.limits);
+    let (bytes_max, all_bytes_max) = (limits.journal_bytes, limits.durable_bytes);
+    let of = |segment, ended| {
+        let head = Arc::clone(&head);
+        StreamCheckpoint { head, segment, ended, now_ms, bytes_max, all_bytes_max }
+    };
+    write(house, of(claim, false), None).await?;
     let before = journal.last();
     let told = journal.append(journal.epoch(), Kind::Error, &last_event(StreamTrouble::Lost, request));
     debug_assert!(told.is_ok(), "an error event fits always: {told:?}");
     match journal.checkpoint(before) {
-        Some((_, segment)) => write(house, of(segment, true)).await,
+        Some((_, segment)) => write(house, of(segment, true), None).await,
         None => Ok(()),
     }
 }

@@ -3,7 +3,7 @@
 use crate::story::{self, address};
 use crate::{Folder, open};
 use rusqlite::Connection;
-use tidegate_store::StoreError;
+use tidegate_store::{Settings, Store, StoreError};
 
 /// More than wait for the writer, with some in the group under way.
 const MANY: u32 = 5_000;
@@ -37,6 +37,30 @@ fn a_lock_that_is_not_given_back_is_told_and_the_store_goes_on_when_it_is() {
     assert_eq!(store.append(story::turn(1, 1)).wait(), Err(StoreError::Busy));
     other.execute_batch("ROLLBACK").unwrap();
     assert_eq!(store.append(story::turn(1, 1)).wait().unwrap().number, 1);
+}
+
+#[test]
+fn a_log_without_a_name_keeps_everything_and_leaves_nothing() {
+    let folder = Folder::new();
+    let left = || std::fs::read_dir(&folder.0).unwrap().map(|file| file.unwrap().file_name()).collect::<Vec<_>>();
+    let settings = Settings { readers: 4, ..Settings::default() };
+    let store = Store::open_unnamed(&folder.0, settings).unwrap();
+    assert_eq!(left(), [""; 0]);
+    // So much that the write-ahead log is copied, and every reader has been asked.
+    for conversation in 0..200 {
+        story::tell(&store, conversation, 10);
+        drop(store.read(address(conversation), 1));
+    }
+    assert!(store.delete(address(199)).wait().unwrap().wal_cleared);
+    store.compact().wait().unwrap();
+    story::tell(&store, 200, 1);
+    assert!(store.stats().wait().unwrap().file_bytes > 4 << 20, "more than the log is copied at");
+    assert_eq!(store.check().wait().unwrap(), [""; 0]);
+    let told = story::verify(&store, 201);
+    assert_eq!((told.iter().sum::<u32>(), told[199]), (1_991, 0));
+    assert_eq!(left(), [""; 0], "nothing was made anew");
+    drop(store);
+    assert_eq!(left(), [""; 0]);
 }
 
 #[test]

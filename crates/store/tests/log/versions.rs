@@ -7,11 +7,12 @@ use crate::story::{self, TENANT};
 use crate::streams::checkpoint;
 use crate::{Folder, open};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tidegate_base::{IdSource, Prng, StreamId};
-use tidegate_store::{Address, Settings, Store, StoreError, Summary};
+use tidegate_store::{Address, Settings, Store, StoreError, StreamCheckpoint, Summary};
 
 /// The newest version.
-const NEWEST: u32 = 2;
+const NEWEST: u32 = 3;
 
 fn fixture(version: u32) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/version-{version}.db"))
@@ -36,6 +37,17 @@ fn write_the_fixture() {
     store.fork(story::address(5), 2, "fork", 99).wait().unwrap();
     store.checkpoint_stream(checkpoint(stream(), b"one", 7)).wait().unwrap();
     store.checkpoint_stream(checkpoint(stream(), b"two", 8)).wait().unwrap();
+    store.checkpoint_stream(of_a_user(b"three")).wait().unwrap();
+}
+
+/// A checkpoint of another stream, of an end user's.
+fn of_a_user(segment: &[u8]) -> StreamCheckpoint {
+    let mut ids = IdSource::new(Prng::new(77), 0);
+    let _ = ids.stream();
+    let mut checkpoint = checkpoint(ids.stream(), segment, 9);
+    let head = Arc::get_mut(&mut checkpoint.head).unwrap();
+    (head.end_user, head.conversation) = (Some("user-5".to_owned()), Some("c-0005".to_owned()));
+    checkpoint
 }
 
 #[test]
@@ -58,7 +70,20 @@ fn a_file_of_version_2_is_read_whole_and_goes_on() {
     let kept = store.stream(TENANT, None, stream()).wait().unwrap();
     assert_eq!((kept.created_ms, kept.updated_ms, kept.ended), (7, 8, false));
     assert_eq!(kept.segments, [b"one", b"two"]);
+    // What came with version 3 says nothing of it.
+    assert_eq!(store.erase_streams(TENANT, "user-5").wait().unwrap().streams, 0);
     assert_eq!(kept.head, *checkpoint(stream(), b"", 0).head);
+}
+
+#[test]
+fn a_file_of_version_3_is_read_whole_and_goes_on() {
+    let folder = Folder::new();
+    std::fs::copy(fixture(3), folder.log()).unwrap();
+    let store = reads_whole(&folder);
+    let want = of_a_user(b"");
+    assert_eq!(store.stream(TENANT, None, want.head.stream).wait().unwrap().head, *want.head);
+    assert_eq!(store.stream(TENANT, None, stream()).wait().unwrap().head, *checkpoint(stream(), b"", 0).head);
+    assert_eq!(store.erase_streams(TENANT, "user-5").wait().unwrap().streams, 1);
 }
 
 /// What the fixtures of all versions have.

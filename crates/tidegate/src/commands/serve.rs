@@ -202,9 +202,10 @@ fn greet(gateway: &str, admin: SocketAddr, simulator: Option<&Running>, open: bo
         say(format_args!("simulator  http://{}", simulator.api));
         say(format_args!("truth      http://{}", simulator.truth));
     }
-    if let Some(path) = &log.path {
-        let gone = if log.scratch.is_some() { ", gone when this ends" } else { "" };
-        say(format_args!("memory     {}{gone}", path.display()));
+    match &log.path {
+        Some(path) => say(format_args!("memory     {}", path.display())),
+        None if simulator.is_some() => say("memory     a scratch file, gone when this ends"),
+        None => {}
     }
     say(format_args!(
         "room       {} open files: {} streams to an upstream of HTTP/1.1, {} of HTTP/2 (ulimit -n)",

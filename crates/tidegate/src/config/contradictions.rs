@@ -15,7 +15,7 @@ const SPARES_MAX: usize = 64;
 pub(super) fn contradictions(places: &Places<'_>, config: &Config) -> Result<(), ConfigError> {
     let (limits, clocks) = (&config.settings.limits, &config.settings.clocks);
     let weights = config.settings.schedule.band_weights;
-    let rules: [(bool, &str, &str, &str); 16] = [
+    let rules: [(bool, &str, &str, &str); 17] = [
         (limits.body_bytes == 0, "limits", "body_bytes", "is zero: no request could be taken"),
         (limits.connections == 0, "limits", "connections", "is zero: no client could connect"),
         (limits.streams == 0, "limits", "streams", "is zero: no stream of HTTP/2 or a WebSocket could begin"),
@@ -43,6 +43,12 @@ pub(super) fn contradictions(places: &Places<'_>, config: &Config) -> Result<(),
             "limits",
             "journal_bytes",
             "is over journals_bytes; raise journals_bytes",
+        ),
+        (
+            limits.journal_bytes > limits.durable_bytes,
+            "limits",
+            "durable_bytes",
+            "is under journal_bytes: a durable stream could not be kept",
         ),
         (
             config.settings.sockets.model.is_empty(),

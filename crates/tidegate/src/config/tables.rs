@@ -47,6 +47,7 @@ table!(LimitsTable sets Limits {
     backlogs_bytes: Size,
     journal_bytes: Size,
     journals_bytes: Size,
+    durable_bytes: Size,
     answer_bytes: Size,
     connections: usize,
     streams: usize,

@@ -119,6 +119,7 @@ fn every_error_names_file_line_key_and_remedy() {
         ("[clocks]\nprobe = \"0 s\"\n", "t.toml:2: clocks.probe: is zero"),
         ("[clocks]\nsocket_ping = \"0 s\"\n", "t.toml:2: clocks.socket_ping: is zero"),
         ("[limits]\njournal_bytes = \"1 GiB\"\n", "t.toml:2: limits.journal_bytes: is over journals_bytes"),
+        ("[limits]\ndurable_bytes = \"1 MiB\"\n", "t.toml:2: limits.durable_bytes: is under journal_bytes"),
         ("[sockets]\norigins = [\"app.example\"]\n", "t.toml:2: sockets.origins: `app.example` is no origin"),
         ("[sockets]\necho = true\nmodel = \"\"\n", "t.toml:3: sockets.model: is empty"),
         ("[queue]\nageing = \"5 s\"\nweight_normal = 0\n", "t.toml:3: queue.weight_normal: is zero"),

@@ -189,7 +189,7 @@ fn after_a_restart_too_a_stream_is_its_tenants_only_and_one_in_memory_is_gone() 
     }
     assert_eq!(again(&tidegate, &in_memory, "", &one).code(), "unknown_stream");
     let deleted = tidegate.ask(bare("DELETE", &format!("/v1/streams/{id}"), &one));
-    assert_eq!((deleted.status, &deleted.json()["type"]), (200, &json!("stream_cancelled")));
+    assert_eq!((deleted.status, &deleted.json()["type"]), (200, &json!("stream_ended")));
     assert_eq!(text_of(&events(&again(&tidegate, &id, "", &one).text())), told(5), "it had ended");
 }
 
@@ -304,4 +304,45 @@ fn a_refusal_is_kept_by_nobody_and_what_is_too_old_is_not_found() {
     std::thread::sleep(SECOND);
     let tidegate = teller.gateway(&config);
     assert_eq!(again(&tidegate, &id, "", &[]).code(), "unknown_stream");
+}
+
+#[test]
+fn durable_streams_that_take_all_of_the_log_they_may_make_room_or_are_refused() {
+    let teller = Teller::by(|_, asked| {
+        let words = asked["max_tokens"].as_u64().unwrap() as usize;
+        (words, if words > 1_000 { Duration::from_millis(1) } else { Duration::ZERO })
+    });
+    let folder = Folder::new();
+    let config = log_in(&folder) + "[limits]\njournal_bytes = \"64 KiB\"\ndurable_bytes = \"128 KiB\"\n";
+    let tidegate = teller.gateway(&config);
+    let ask = |words: u32| post(&[DURABLE], message(true, words, "x"));
+    // Some 20 KB each: those that ended first go, the last ones stay.
+    let ended: Vec<_> = (0..12).map(|_| tidegate.ask(ask(200)).header("tidegate-stream").unwrap().to_owned()).collect();
+    assert_eq!(tidegate.metric("tidegate_stream_checkpoints_total{outcome=\"failed\"}"), 0.0);
+    // Two that run for long take all there is.
+    let mut running = Vec::new();
+    let refused = eventually("no more are taken", SECOND * 30, || {
+        let mut wire = tidegate.client();
+        wire.send(ask(20_000));
+        let head = wire.head().unwrap();
+        if head.status != 200 {
+            return Some(wire.body_of(head));
+        }
+        assert!(running.len() < 20, "there is no end of it");
+        running.push(wire);
+        std::thread::sleep(SECOND);
+        None
+    });
+    assert_eq!((refused.status, &*refused.code()), (529, "streams_budget_spent"), "{}", refused.text());
+    assert_eq!(refused.header("retry-after"), Some("5"));
+    assert!(refused.text().contains("tidegate-resume: memory") && running.len() >= 2, "{}", running.len());
+    // In memory there is room, and those that run go on.
+    let memory = tidegate.ask(post(&[("tidegate-resume", "memory")], message(true, 20, "x")));
+    assert!(memory.text().contains("message_stop"), "{}", memory.text());
+    running.iter_mut().for_each(|wire| drop(wire.until("word2000\"").unwrap()));
+    drop(running);
+    killed(tidegate);
+    let tidegate = teller.gateway(&config);
+    let there: Vec<_> = ended.iter().filter(|id| again(&tidegate, id, "", &[]).status != 404).collect();
+    assert!(there.is_empty(), "what had ended made room for what ran: {there:?}");
 }

@@ -3,6 +3,7 @@
 
 use crate::process::{Folder, Tidegate, command, eventually};
 use crate::wire::{Answer, Wire, get, message, post, post_to};
+use rcgen::{CertifiedKey, generate_simple_self_signed};
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -220,4 +221,30 @@ fn a_lane_of_prompts_says_what_it_can_and_refuses_the_rest_before_anything_is_se
     assert_eq!(chain.edge.ask(get("/v1/models", &[])).code(), "not_a_prompt");
     assert_eq!(chain.simulator.truth("/truth")["requests"], 4);
     chain.comes_to_rest();
+}
+
+#[test]
+fn over_tls_too() {
+    let folder = Folder::new();
+    let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let (cert, key) = (folder.write("cert.pem", &cert.pem()), folder.write("key.pem", &signing_key.serialize_pem()));
+    let central = Tidegate::simulated_with("", &["--tls-cert", &cert, "--tls-key", &key]);
+    let url = format!("wss://{}", central.gateway);
+    let believed = format!("[tls]\nca_file = \"{cert}\"\n");
+    let edge = Tidegate::configured(&(organisation("tidegate", &url, "any") + &believed));
+    let asked: Vec<Wire> = (0..20).map(|n| asking(edge.gateway, &message(true, 100, &format!("number {n}")))).collect();
+    for mut wire in asked {
+        let answer = wire.answer();
+        assert_eq!((answer.status, answer.whole), (200, true), "{}", answer.text());
+        let truth = central.truth(&format!("/truth/requests/{}", answer.header("request-id").unwrap()));
+        let events = answer.events();
+        let text: String = events.iter().filter_map(|(_, data)| data["delta"]["text"].as_str()).collect();
+        assert_eq!((events.last().unwrap().0.as_str(), Value::from(text)), ("message_stop", truth["text"].clone()));
+    }
+    assert!(central.metric("tidegate_sockets") >= 1.0, "they came over sockets");
+    // Who does not believe the certificate sends nothing.
+    let stranger = Tidegate::configured(&(organisation("tidegate", &url, "any") + "[retry]\nattempts_max = 1\n"));
+    let refused = asking(stranger.gateway, &message(true, 100, "x")).answer();
+    assert_eq!((refused.status, &*refused.code()), (502, "upstream_unreachable"), "{}", refused.text());
+    edge.comes_to_rest();
 }

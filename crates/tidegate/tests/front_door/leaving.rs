@@ -2,6 +2,7 @@
 //! nothing stays behind.
 
 use crate::process::{Folder, Tidegate, eventually};
+use crate::teller::{Teller, told};
 use crate::wire::{Wire, message, post};
 use std::time::Duration;
 
@@ -87,4 +88,30 @@ fn whoever_leaves_in_mid_upload_costs_no_lease_and_no_request() {
     }
     tidegate.comes_to_rest();
     assert_eq!(tidegate.truth("/truth")["requests"], 0);
+}
+
+#[test]
+fn what_was_produced_of_an_answer_that_nobody_counted_is_estimated() {
+    let teller = Teller::by(|nth, _| (2_000, Duration::from_millis(if nth == 0 { 0 } else { 5 })));
+    let tidegate = teller.gateway("");
+    let whole = tidegate.ask(post(&[], message(true, 4_000, "x")));
+    assert_eq!(whole.events().last().unwrap().0, "message_stop");
+    let mut wire = tidegate.client();
+    wire.send(post(&[], message(true, 4_000, "x")));
+    wire.until("word200\"").unwrap();
+    drop(wire);
+    let log = tidegate.says("end=\"client_left\"");
+    let line = |end: &str| log.lines().find(|line| line.contains(end)).unwrap().to_owned();
+    let output = |line: &str| -> u64 {
+        let (_, rest) = line.split_once(" output_tokens=").unwrap();
+        rest.split(' ').next().unwrap().parse().unwrap()
+    };
+    let (counted, left) = (line("end=\"answered\""), line("end=\"client_left\""));
+    // The upstream's word is taken where there is one, however little it is.
+    assert!(output(&counted) == 2 && !counted.contains("output_estimated"), "{counted}");
+    let seen = told(200).len() as u64 / 4;
+    assert!(left.contains(" output_estimated=true") && (seen..seen * 2).contains(&output(&left)), "{seen}: {left}");
+    let tokens = tidegate.admin("/metrics").text();
+    let tokens = tokens.lines().find(|l| l.starts_with("tidegate_tokens_total{") && l.contains("\"output\"")).unwrap();
+    assert_eq!(tokens.rsplit(' ').next().unwrap().parse::<u64>().unwrap(), 2 + output(&left), "{tokens}");
 }

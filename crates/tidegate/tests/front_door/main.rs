@@ -21,6 +21,7 @@ mod limits;
 mod mended;
 mod offered;
 mod operators;
+mod over_http2;
 mod owners;
 mod peers;
 mod phases;

@@ -100,6 +100,13 @@ impl Socket {
         self.socket.write_all(&out).unwrap();
     }
 
+    /// Sends the beginning of a message that goes on.
+    pub(crate) fn send_part(&mut self, payload: &[u8]) {
+        let mut out = BytesMut::new();
+        write_frame(&mut out, Opcode::Text, false, MASK, payload);
+        self.socket.write_all(&out).unwrap();
+    }
+
     /// Sends messages of text, all at once.
     pub(crate) fn send_all(&mut self, messages: &[String]) {
         let mut out = BytesMut::new();

@@ -493,6 +493,28 @@ fn what_breaks_the_rules_closes_with_a_code_that_says_so() {
 }
 
 #[test]
+fn a_socket_whose_message_there_is_no_room_for_is_told_to_come_later() {
+    let tidegate = teller().gateway("[limits]\nbody_bytes = \"256 KiB\"\nbodies_bytes = \"256 KiB\"\n");
+    // Half of a large message takes most of what there is for all.
+    let mut first = tidegate.socket();
+    first.send_part(&vec![b'x'; 190 << 10]);
+    eventually("it is held", SECOND * 5, || {
+        (tidegate.metric("tidegate_budget_bytes{budget=\"bodies\"}") >= f64::from(190 << 10)).then_some(())
+    });
+    let mut second = tidegate.socket();
+    second.send_part(&vec![b'x'; 190 << 10]);
+    let Heard::Close(code, why) = second.next() else { panic!("no close") };
+    assert_eq!((code, why.contains("as many request bytes as it may")), (Some(1013), true), "{why}");
+    drop((first, second));
+    eventually("what was held is given back", SECOND * 5, || {
+        (tidegate.metric("tidegate_budget_bytes{budget=\"bodies\"}") == 0.0).then_some(())
+    });
+    let mut third = tidegate.socket();
+    third.create("a", &json!({"request": asking(3)}));
+    assert_eq!(text_of(&third.whole("a")), told(3));
+}
+
+#[test]
 fn a_thousand_sockets_leave_nothing_behind() {
     let teller = Teller::by(|nth, _| if nth % 3 == 0 { (1_000, Duration::from_millis(30)) } else { (5, PAUSE) });
     let tidegate = teller.gateway("[clocks]\ndetach_grace = \"100 ms\"\nstream_kept = \"1 s\"\n");

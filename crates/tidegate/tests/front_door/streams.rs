@@ -188,6 +188,23 @@ fn whoever_deletes_it_ends_it_for_all() {
     assert!(String::from_utf8(rest).unwrap().contains("stream_cancelled"));
     eventually("the upstream is let go", SECOND * 5, || (teller.left() == 1).then_some(()));
     assert_eq!(code_of(&again(&tidegate, &id, "", &[]).last_error()), "stream_cancelled");
+    let once_more = tidegate.ask(bare("DELETE", &format!("/v1/streams/{id}"), &[]));
+    assert_eq!((once_more.status, &once_more.json()["type"]), (200, &Value::from("stream_ended")));
+}
+
+#[test]
+fn a_resumable_request_is_one_request() {
+    let teller = Teller::of(20, Duration::ZERO);
+    let tidegate = teller.gateway("");
+    let request = ask(&tidegate, &[]).header("tidegate-request-id").unwrap().to_owned();
+    let refused = tidegate.ask(post(&[KEPT], message(false, 4000, "x")));
+    assert_eq!(refused.code(), "invalid_header");
+    assert_eq!(tidegate.logged("door=\"messages\""), 2);
+    assert_eq!(tidegate.logged(&format!("request=\"{request}\"")), 1);
+    let page = tidegate.admin("/metrics").text();
+    let counted = page.lines().filter(|line| line.starts_with("tidegate_requests_total{door=\"messages\""));
+    let counted: f64 = counted.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum();
+    assert_eq!(counted, 2.0, "the answer and the refusal, once each");
 }
 
 #[test]
@@ -200,6 +217,52 @@ fn past_its_limit_the_oldest_is_gone_and_its_cursors_with_it() {
     let end = again(&tidegate, id, "", &[]);
     assert_eq!((end.status, &*end.code()), (410, "cursor_gone"));
     assert_eq!(end.header("x-should-retry"), Some("false"));
+}
+
+#[test]
+fn an_event_larger_than_all_that_is_kept_of_a_stream_ends_it() {
+    let upstream = Upstream::playing(|_, _, socket| {
+        let large = delta(&"x".repeat(20 << 10));
+        drop(socket.write_all((stream_head("") + &chunk(BEGIN) + &chunk(&large)).as_bytes()));
+        // The end does not come by itself.
+        std::thread::sleep(SECOND * 5);
+    });
+    let config = "[retry]\nattempts_max = 1\n[limits]\njournal_bytes = \"8 KiB\"\n";
+    let tidegate = Tidegate::before(upstream.at, "k", config);
+    let answer = ask(&tidegate, &[]);
+    let id = answer.header("tidegate-stream").unwrap();
+    assert_eq!((answer.status, &*code_of(&answer.last_error())), (200, "stream_too_large"));
+    assert!(answer.text().contains("\"Hi\"") && !answer.text().contains("xxx"), "what fits is told");
+    assert_eq!(code_of(&again(&tidegate, id, "", &[]).last_error()), "stream_too_large");
+    eventually("its upstream is let go", SECOND * 5, || tidegate.streams().is_empty().then_some(()));
+}
+
+#[test]
+fn when_streams_that_run_take_all_there_is_no_more_are_begun() {
+    let teller = Teller::of(100_000, Duration::ZERO);
+    let config = "[limits]\njournal_bytes = \"64 KiB\"\njournals_bytes = \"128 KiB\"\n";
+    let tidegate = teller.gateway(config);
+    let mut running = Vec::new();
+    let refused = eventually("no more are taken", SECOND * 20, || {
+        let mut wire = tidegate.client();
+        wire.send(post(&[KEPT], message(true, 4000, "x")));
+        let head = wire.head().unwrap();
+        if head.status != 200 {
+            return Some(wire.body_of(head));
+        }
+        assert!(running.len() < 20, "there is no end of it");
+        running.push(wire);
+        std::thread::sleep(Duration::from_millis(300));
+        None
+    });
+    assert_eq!((refused.status, &*refused.code()), (529, "streams_budget_spent"));
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    // Whoever wants no more than an answer gets one, and so does everybody when those have gone.
+    assert!(running.len() >= 2, "{}", running.len());
+    let mut plain = tidegate.client();
+    plain.send(post(&[], message(true, 4000, "x")));
+    assert_eq!(plain.head().unwrap().status, 200);
+    drop((running, plain));
 }
 
 #[test]

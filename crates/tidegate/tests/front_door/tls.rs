@@ -23,7 +23,7 @@ fn secured(folder: &Folder, config: &str) -> (Tidegate, String) {
 }
 
 /// Whether there is a curl with HTTP/2 here.
-fn curl_is_here() -> bool {
+pub(crate) fn curl_is_here() -> bool {
     let version = Command::new("curl").arg("--version").output();
     let here = version.is_ok_and(|v| String::from_utf8_lossy(&v.stdout).contains("HTTP2"));
     if !here {

@@ -2,9 +2,11 @@
 
 use crate::process::{Folder, Tidegate, eventually};
 use crate::upstream::{BEGIN, END, Seen, Upstream, chunk, plain, stream_head};
-use crate::wire::{Answer, QUICK, Wire, post, post_to};
+use crate::wire::{Answer, QUICK, Wire, bare, get, post, post_to};
 use serde_json::{Value, json};
 use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// The rest of a small stream.
@@ -374,14 +376,22 @@ fn a_client_that_leaves_in_mid_stream_leaves_what_it_was_given() {
 
 /// Answers turns in a word, and whoever asks for a summary with one; `believable` is in what was said.
 fn summarising() -> Upstream {
-    Upstream::playing(|nth, seen: &Seen, socket| {
+    summarising_when(|| {})
+}
+
+/// The same; a summary comes when `ready` has returned.
+fn summarising_when(ready: impl Fn() + Send + Sync + 'static) -> Upstream {
+    Upstream::playing(move |nth, seen: &Seen, socket| {
         let asked: Value = serde_json::from_slice(&seen.body).unwrap();
         let last = asked["messages"].as_array().unwrap().last().unwrap().to_string();
         let summary = json!({"goals": [], "decisions": [], "facts": [
             {"text": "The order is 7741-X.", "messages": [0]}, {"text": "The price is 99321.", "messages": [0]}
         ], "open_items": [], "artefacts": []});
-        let text =
-            if last.contains("Summarise this conversation") { summary.to_string() } else { format!("fine {nth}") };
+        let is_errand = last.contains("Summarise this conversation");
+        if is_errand {
+            ready();
+        }
+        let text = if is_errand { summary.to_string() } else { format!("fine {nth}") };
         let tokens = seen.body.len() / 4;
         let data = |value: Value| format!("event: {}\ndata: {value}\n\n", value["type"].as_str().unwrap());
         let start = json!({"type": "message_start", "message": {"id": "msg", "type": "message", "role": "assistant", "model": "m", "content": [], "stop_reason": null, "stop_sequence": null, "usage": {"input_tokens": tokens, "output_tokens": 1}}});
@@ -434,4 +444,41 @@ fn a_summary_is_made_ahead_of_the_cut_believed_as_far_as_it_is_true_and_outlives
         .find(|b| b.contains("<conversation-summary"))
         .expect("the cut has it");
     assert!(cut.contains("7741-X") && !cut.contains("99321"), "{cut}");
+}
+
+#[test]
+fn a_summary_that_comes_when_its_conversation_was_begun_anew_is_none_of_that_one() {
+    let (asked, let_go) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (told, wait) = (Arc::clone(&asked), Arc::clone(&let_go));
+    let upstream = summarising_when(move || {
+        told.store(true, Ordering::SeqCst);
+        eventually("it is let go", Duration::from_secs(60), || wait.load(Ordering::SeqCst).then_some(()));
+    });
+    let folder = Folder::new();
+    let config = format!("[conversations]\nfile = \"{}\"\nwindow = 200000\nrecall = false\n", folder.path("c.db"));
+    let tidegate = Tidegate::before(upstream.at, "k", &config);
+    let long = "All work and no play makes a dull day. ".repeat(200);
+    let mut nth = 0;
+    while !asked.load(Ordering::SeqCst) {
+        assert!(nth < 100, "no summary is asked for");
+        let words = if nth == 0 { "My order is 7741-X.".to_owned() } else { format!("{nth}: {long}") };
+        assert_eq!(turn(&tidegate, &[], &body(true, &[user(&words)])).status, 200);
+        nth += 1;
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let deleted = tidegate.ask(bare("DELETE", "/v1/conversations/c", &[]));
+    assert_eq!((deleted.status, deleted.json()["turns"].as_u64()), (200, Some(nth)));
+    // As many messages as before, and the order is among them: only what they are tells them apart.
+    let messages: Vec<Value> =
+        (0..nth).flat_map(|n| [user(&format!("other words {n}, order 7741-X")), said("fine")]).collect();
+    let anew = post_to("/v1/conversations/c/turns", &[], json!({"messages": messages}).to_string());
+    assert_eq!(tidegate.ask(anew).status, 200);
+    let_go.store(true, Ordering::SeqCst);
+    eventually("the errand is over", Duration::from_secs(10), || {
+        (tidegate.metric("tidegate_summaries_total{end=\"failed\"}") == 1.0).then_some(())
+    });
+    assert_eq!(tidegate.metric("tidegate_summaries_total{end=\"made\"}"), 0.0);
+    let lines = tidegate.ask(get("/v1/conversations/c?format=jsonl", &[])).text();
+    assert!(lines.contains("other words 0") && !lines.contains("\"type\":\"summary\""), "{lines}");
+    tidegate.comes_to_rest();
 }

@@ -29,14 +29,20 @@ pub(crate) async fn head(io: &mut BoxIo) -> (RequestHead, BytesMut) {
     }
 }
 
-/// Opens a socket on `io` as a server does.
-pub(crate) async fn opened(mut io: BoxIo, clock: Clock) -> Socket {
+/// Answers the handshake on `io` as a server does; what came behind it.
+pub(crate) async fn shaken(mut io: BoxIo) -> (BoxIo, BytesMut) {
     let (head, early) = head(&mut io).await;
     let accepted = accept(&head, &ServerRules { subprotocols: &[SUBPROTOCOL], origins: Origins::Any }).unwrap();
     assert_eq!(head.headers.text("x-api-key"), Some("k"), "the lane's key opens the socket");
     let mut out = BytesMut::new();
     answer(&mut out, &accepted).end();
     io.write_all(&out).await.unwrap();
+    (io, early)
+}
+
+/// Opens a socket on `io` as a server does.
+pub(crate) async fn opened(io: BoxIo, clock: Clock) -> Socket {
+    let (io, early) = shaken(io).await;
     let read = ReadRules { role: Role::Server, frame_bytes_max: 1 << 25, message_bytes_max: 1 << 25 };
     let rules = SocketRules { read, ping: Duration::from_secs(15), close: Duration::from_secs(5) };
     Socket::new(io, early, rules, clock, Prng::new(1))

@@ -11,10 +11,12 @@ use crate::answer::Trouble;
 use crate::attempt::Stop;
 use crate::memory::TurnTrouble;
 use crate::reply::{Reply, TurnLines};
+use crate::streams::{self, Erased};
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 use tidegate_conversation::message::read_all;
 use tidegate_store::{NewTurn, Status, StoreError, Turn, TurnContent};
 use tidegate_wire::request::NotARequest;
@@ -128,8 +130,12 @@ pub(super) async fn delete(asked: &Asked<'_>, reply: &mut Reply<'_>, id: &str) -
     let mut taken = take(house, reply, &address).await?;
     *taken = None;
     house.memory.shelf.weigh(&address, 0);
+    let conversations = BTreeSet::from([address.name()]);
+    // Those in the log go with the conversation.
+    let erased = Erased { tenant: address.tenant(), end_user: None, conversations };
+    let (_, held) = streams::erasing(house, &erased).await;
     let deleted = store.delete(address.clone()).await;
-    drop(taken);
+    drop((held, taken));
     house.memory.shelf.remove(&address);
     let deleted = deleted.map_err(failed)?;
     house.memory.deleted(&house.metrics, "door", &deleted);

@@ -3,7 +3,8 @@
 //! 1. Who is meant is picked from the log, and from memory: a first turn under way is in no log yet.
 //! 2. Their turns are taken, so those under way end first. Then it is picked again, until the turns
 //!    of all who are picked are taken.
-//! 3. They are forgotten and deleted, up to 1,024 a call; `more` says to call again.
+//! 3. They are forgotten and deleted, up to 1,024 a call; `more` says to call again. With them go the
+//!    streams that can be come back to: of those conversations, and of the end user outside of any.
 
 use super::turns::{forget_all, take_all};
 use super::{Asked, Told, ask, shape};
@@ -11,6 +12,7 @@ use crate::answer::Trouble;
 use crate::attempt::Stop;
 use crate::memory::TurnTrouble;
 use crate::reply::Reply;
+use crate::streams::{self, Erased};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use tidegate_store::{Address, Deleted, Scope};
@@ -48,11 +50,18 @@ pub(super) async fn erase(asked: &Asked<'_>, reply: &mut Reply<'_>) -> Result<To
         is_taken
     });
     forget_all(&house.memory, &mut taken);
+    let conversations = taken.keys().map(Address::name).collect();
+    let of = Erased { tenant, end_user: Some(user), conversations };
+    let (in_memory, held) = streams::erasing(house, &of).await;
+    let in_log = store.erase_streams(tenant, user).await;
     let deleted = store.delete_picked(picked).await;
+    drop(held);
     let addresses: Vec<Address> = taken.into_keys().collect();
     addresses.iter().for_each(|address| house.memory.shelf.remove(address));
     let deleted = deleted.map_err(|error| Trouble::from(TurnTrouble::from(error)))?;
     house.memory.deleted(&house.metrics, "erasure", &deleted);
+    let in_log = in_log.map_err(|error| Trouble::from(TurnTrouble::from(error)))?;
+    house.memory.streams_deleted(in_memory, &in_log);
     Ok(Told::Json(answer(&deleted, spared)))
 }
 

@@ -3,8 +3,9 @@
 //! ```text
 //! log ──8 MiB──▶ here ──256 KiB──▶ connection ──as the client reads──▶ client
 //! ```
-//! So a slow client holds one chunk, and one that leaves or stands still ends it. A tenant has at most
-//! half of all places: its slow clients do not keep the others from theirs. An export that fails
+//! So a slow client holds one chunk, and one that leaves or stands still ends it; so does one that takes
+//! less than a piece in the time that standing still is given, or it would hold its place for as long as
+//! it likes. A tenant has at most half of all places: its slow clients do not keep the others from theirs. An export that fails
 //! on its way ends with an error in a line of its own and a body that is broken off: half a backup
 //! must not look like a whole one.
 
@@ -23,7 +24,8 @@ const AT_ONCE_MAX: usize = 8;
 /// Of one tenant: whoever reads slowly stands in nobody's way but its own.
 const OF_TENANT_MAX: usize = 4;
 
-/// Bytes that are given to the connection at once: other streams of the thread get their turn between.
+/// Bytes that are given to the connection at once, and are taken in `clocks.client_write_stall` (30 s)
+/// at the latest: other streams of the thread get their turn between.
 const SLICE_BYTES: usize = 256 << 10;
 
 /// The places of exports under way: how many each tenant has.

@@ -17,10 +17,9 @@ use crate::reply::{Interrupt, Reply};
 use crate::settle::End;
 use bytes::BytesMut;
 use serde_json::json;
-use std::collections::BTreeSet;
 use std::future::poll_fn;
 use tidegate_base::ByteLease;
-use tidegate_store::{Address, IMPORT_BYTES_MAX, Imported, StoreError};
+use tidegate_store::{IMPORT_BYTES_MAX, Imported, StoreError};
 use tidegate_transport::http1::HeadEnd;
 use tidegate_wire::http::RequestHead;
 
@@ -131,10 +130,29 @@ impl Coming {
         Ok(true)
     }
 
-    /// Writes the whole lines that are there, with the turns of those conversations taken that memory
-    /// has something of.
+    /// Writes the whole lines that are there.
     async fn write(&mut self, house: &House, reply: &mut Reply<'_>, caller: &Caller) -> Result<(), Stop> {
-        let batch = self.bytes.split_to(std::mem::take(&mut self.whole));
+        loop {
+            self.write_some(house, reply, caller).await?;
+            if self.whole == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// How much of the whole lines is written at once: of a body that was packed, all are there.
+    fn batch(&self) -> usize {
+        let lines = &self.bytes[..self.whole];
+        let last = lines.get(..BATCH_BYTES).and_then(|some| memchr::memrchr(b'\n', some));
+        let end = last.or_else(|| memchr::memchr(b'\n', lines.get(BATCH_BYTES..)?).map(|at| BATCH_BYTES + at));
+        end.map_or(self.whole, |at| at + 1)
+    }
+
+    /// Writes a batch, with the turns of all its conversations taken: a turn that begins meanwhile waits,
+    /// and finds what was written.
+    async fn write_some(&mut self, house: &House, reply: &mut Reply<'_>, caller: &Caller) -> Result<(), Stop> {
+        let batch = self.bytes.split_to(self.batch());
+        self.whole -= batch.len();
         let count = memchr::memchr_iter(b'\n', &batch).count() as u64;
         let store = house.memory.store().map_err(Trouble::from)?;
         let reading = store.read_lines(&caller.tenant.name, batch.to_vec());
@@ -142,8 +160,7 @@ impl Coming {
         reply.renew_deadline();
         let lines = reply.attend(reading).await?.map_err(|error| self.refused(error, 0))?;
         let about = lines.conversations();
-        let known: BTreeSet<Address> = house.memory.shelf.known(&about);
-        let mut taken = take_all(house, reply, known).await?;
+        let mut taken = take_all(house, reply, about.clone()).await?;
         forget_all(&house.memory, &mut taken);
         // Not attended: what was asked of the log is done.
         let written = store.import_lines(lines).await;

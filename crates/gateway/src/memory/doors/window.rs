@@ -68,7 +68,7 @@ pub(super) async fn window(asked: &Asked<'_>, reply: &mut Reply<'_>, id: &str) -
     let mut caller = asked.caller.clone();
     caller.wish.budget = most;
     let frame = Frame::bare(&model, max_tokens, window_of(house, &caller), &gauge);
-    let loaded = reply.attend(Talk::load(store, &address, &gauge)).await?;
+    let loaded = reply.attend(Talk::load(store, &address, &gauge, house.settings.conversations.recall)).await?;
     let mut talk = loaded.map_err(|error| Trouble::from(TurnTrouble::from(error)))?;
     let budget = budget(house.settings.conversations.rules, &frame, address.name());
     let (mut out, body) = if talk.history.is_empty() {

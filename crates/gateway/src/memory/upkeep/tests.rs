@@ -134,11 +134,14 @@ async fn durable_streams_go_when_their_time_is_over() {
             own: None,
             request_id: ids.request().to_string(),
             head: b"HTTP/1.1 200 OK\r\n\r\n".to_vec(),
+            end_user: None,
+            conversation: None,
         };
         let ago = if n < 600 { kept * 2 } else { kept / 2 }.as_millis() as u64;
         let (segment, ended) = (vec![1; 10], n % 2 == 0);
         let head = Arc::new(head);
-        let checkpoint = StreamCheckpoint { head, segment, ended, now_ms: now_ms - ago, bytes_max: 100 };
+        let (now_ms, bytes_max, all_bytes_max) = (now_ms - ago, 100, 1 << 20);
+        let checkpoint = StreamCheckpoint { head, segment, ended, now_ms, bytes_max, all_bytes_max };
         store.checkpoint_stream(checkpoint).await.unwrap();
     }
     streams::forget_old(&house).await.unwrap();

@@ -2,7 +2,7 @@
 //! at its default: `chat --simulate` is `serve --simulate` and a chat in one. Conversations are kept
 //! in a scratch file that goes with the process, or in a file that does not.
 
-use crate::commands::scratch::{ConversationLog, Folder};
+use crate::commands::scratch::ConversationLog;
 use crate::commands::simulate::Running;
 use crate::commands::{Failed, key, listen, serve};
 use crate::config::Config;
@@ -22,8 +22,6 @@ pub(super) struct Embedded {
     simulator: Running,
     /// The gateway's base URL.
     pub(super) url: String,
-    /// The scratch file's, until it is stopped.
-    _scratch: Option<Folder>,
 }
 
 impl Embedded {
@@ -42,7 +40,7 @@ impl Embedded {
         let (dial, records) = (Arc::new(dial), Arc::new(NoRecords));
         let gateway = Gateway::remembering(config.settings, clock, dial, records, log.store.take());
         gateway.serve_on_threads(Box::new(door), THREADS).map_err(Failed::because)?;
-        Ok(Embedded { gateway, simulator, url, _scratch: log.scratch })
+        Ok(Embedded { gateway, simulator, url })
     }
 
     /// Ends both, once the gateway has written down what there is to write.

@@ -1,13 +1,16 @@
 //! Export and import: byte for byte, in pieces, whoever reads slowly or leaves.
 
-use super::{ALL, KEY_A, KEY_B, LINES, export, import, import_request, path, read, refused, say, two_tenants, write};
-use crate::process::{Tidegate, eventually};
+use super::{
+    ALL, HEADER, KEY_A, KEY_B, LINES, export, import, import_request, path, read, refused, say, two_tenants, write,
+};
+use crate::process::{Folder, Tidegate, eventually};
 use crate::wire::{QUICK, Wire, bare, get, message, post, post_to};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use std::io::Write;
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 /// The lines of a conversation of `turns` turns with `bytes` each.
 fn lines_of(id: &str, turns: usize, bytes: usize) -> Vec<u8> {
@@ -22,8 +25,6 @@ fn lines_of(id: &str, turns: usize, bytes: usize) -> Vec<u8> {
     }
     lines
 }
-
-const HEADER: &[u8] = b"{\"tidegate\":\"conversations\",\"version\":1}\n";
 
 #[test]
 fn what_is_exported_and_imported_is_the_same_byte_for_byte() {
@@ -147,9 +148,39 @@ fn what_memory_has_is_read_again_after_an_import() {
     tidegate.comes_to_rest();
 }
 
+#[test]
+fn a_turn_that_begins_while_its_conversation_is_imported_comes_after_that() {
+    let folder = Folder::new();
+    let file = folder.path("c.db");
+    let tidegate = Tidegate::simulated_with("", &["--conversations", &file]);
+    // Somebody else's lock holds the import up where it is written.
+    let other = rusqlite::Connection::open(&file).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let lines = [HEADER, &lines_of("c", 2, 100)].concat();
+    std::thread::scope(|scope| {
+        let importing = scope.spawn(|| import(&tidegate, &[], &lines));
+        eventually("it is being written", Duration::from_secs(5), || {
+            std::thread::sleep(Duration::from_millis(200));
+            (tidegate.streams().len() == 1).then_some(())
+        });
+        let after = scope.spawn(|| write(&tidegate, "c", "three"));
+        eventually("the turn has come", Duration::from_secs(5), || (tidegate.streams().len() == 2).then_some(()));
+        std::thread::sleep(Duration::from_millis(300));
+        other.execute_batch("ROLLBACK").unwrap();
+        assert_eq!(importing.join().unwrap().json()["added"], json!(3));
+        let after = after.join().unwrap();
+        assert_eq!((after.status, &after.json()["number"]), (200, &json!(3)), "{}", after.text());
+    });
+    tidegate.comes_to_rest();
+}
+
 /// A log of a hundred megabytes, brought by one import.
 fn large() -> Tidegate {
-    let tidegate = Tidegate::simulated();
+    large_with("")
+}
+
+fn large_with(config: &str) -> Tidegate {
+    let tidegate = Tidegate::simulated_with(config, &[]);
     let before = tidegate.memory();
     for part in 0..4 {
         let bodies: Vec<Vec<u8>> = (0..25).map(|nth| lines_of(&format!("c{part}-{nth:02}"), 4, 256 << 10)).collect();
@@ -226,6 +257,48 @@ fn exports_at_once_are_bounded_and_end_with_their_clients() {
         export(&tidegate, &format!("{}?format=jsonl", path("c0-01")), &[]).iter().filter(|b| **b == b'\n').count(),
         6
     );
+    tidegate.comes_to_rest();
+}
+
+/// Takes an export over HTTP/2, whose client says how much it takes: `bytes` at a time, as often as this;
+/// how much it had when it was cut, or when it had taken it for so long.
+async fn trickle(at: SocketAddr, bytes: usize, pause: Duration, most: Duration) -> (usize, bool) {
+    let io = tokio::net::TcpStream::connect(at).await.unwrap();
+    let shaking = h2::client::Builder::new().initial_window_size(64 << 10).handshake::<_, bytes::Bytes>(io);
+    let (mut client, connection) = shaking.await.unwrap();
+    tokio::spawn(connection);
+    let asked = http::Request::get(format!("http://tidegate{ALL}?format=jsonl")).body(()).unwrap();
+    let (answer, _) = client.send_request(asked, true).unwrap();
+    let mut body = answer.await.unwrap().into_body();
+    let (mut taken, began) = (0, Instant::now());
+    while began.elapsed() < most {
+        tokio::time::sleep(pause).await;
+        // What was sent is looked at, and room for a little more is given.
+        while let Ok(some) = tokio::time::timeout(Duration::from_millis(1), body.data()).await {
+            match some {
+                Some(Ok(some)) => taken += some.len(),
+                _ => return (taken, true),
+            }
+        }
+        let flow = body.flow_control();
+        let some = bytes.min(flow.used_capacity());
+        flow.release_capacity(some).unwrap();
+    }
+    (taken, false)
+}
+
+#[test]
+fn an_export_of_which_a_little_is_taken_now_and_then_does_not_keep_its_place() {
+    let tidegate = large_with("[clocks]\nclient_write_stall = \"2 s\"\n");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    // 20 KiB a second, and never nothing for as long as two: it would take more than an hour.
+    let slow = trickle(tidegate.gateway, 8 << 10, Duration::from_millis(400), Duration::from_secs(12));
+    let (taken, was_cut) = runtime.block_on(slow);
+    // Its connection goes with it.
+    drop(runtime);
+    assert!(was_cut && taken > 0, "{taken} {was_cut}");
+    assert_eq!(tidegate.metric("tidegate_clock_expired_total{clock=\"client_write_stall\"}"), 1.0);
+    assert_eq!(tidegate.logged("end=\"slow_reader\""), 1);
     tidegate.comes_to_rest();
 }
 

@@ -1,8 +1,8 @@
 //! Everything of an end user, for good.
 
 use super::{ALL, KEY_A, KEY_B, delete, export, ids, path, read, refused, say, two_tenants, write};
-use crate::process::{Tidegate, eventually};
-use crate::wire::{QUICK, bare, message, post, post_to};
+use crate::process::{Folder, Tidegate, eventually};
+use crate::wire::{QUICK, bare, get, message, post, post_to};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -124,4 +124,86 @@ fn nobody_erases_anothers_nor_everything_by_leaving_the_user_out() {
     assert_eq!(erased(&gone), [("c".to_owned(), 1)]);
     let left = tidegate.ask(crate::wire::get(ALL, &[KEY_B])).json();
     assert_eq!(ids(&left), ["c"]);
+}
+
+/// A resumable stream of an end user, in a conversation or not, read to its end: its id.
+fn streamed(tidegate: &Tidegate, class: &str, user: &str, conversation: Option<&str>) -> String {
+    let mut body: Value = serde_json::from_str(&message(true, 100, "x")).unwrap();
+    body["metadata"] = json!({"user_id": user});
+    let within = conversation.map(|id| ("tidegate-conversation", id));
+    let lines: Vec<_> = [QUICK, ("tidegate-resume", class)].into_iter().chain(within).collect();
+    let answer = tidegate.ask(post(&lines, body.to_string()));
+    assert_eq!(answer.events().last().unwrap().0, "message_stop", "{}", answer.text());
+    answer.header("tidegate-stream").unwrap().to_owned()
+}
+
+fn is_there(tidegate: &Tidegate, stream: &str) -> bool {
+    let answer = tidegate.ask(get(&format!("/v1/streams/{stream}"), &[]));
+    let gone = answer.status == 404 && answer.code() == "unknown_stream";
+    assert!(gone || answer.text().contains("message_stop"), "{}", answer.text());
+    !gone
+}
+
+#[test]
+fn streams_that_can_be_come_back_to_go_with_their_end_user_and_their_conversation() {
+    let folder = Folder::new();
+    let file = folder.path("c.db");
+    let start = || Tidegate::simulated_with("", &["--conversations", &file]);
+    // What a process has in memory, and what the next one finds in the log.
+    for restarts in [false, true] {
+        let mut tidegate = start();
+        let classes: &[&str] = if restarts { &["durable"] } else { &["memory", "durable"] };
+        let of = |class: &str, user: &str, conversation| streamed(&tidegate, class, user, conversation);
+        let theirs: Vec<_> = classes.iter().flat_map(|c| [of(c, "u-1", None), of(c, "u-1", Some("theirs"))]).collect();
+        let others: Vec<_> = classes.iter().flat_map(|c| [of(c, "u-2", None), of(c, "u-2", Some("others"))]).collect();
+        assert!(theirs.iter().chain(&others).all(|id| is_there(&tidegate, id)));
+        if restarts {
+            tidegate.signal("KILL");
+            tidegate.exit(Duration::from_secs(10));
+            tidegate = start();
+        }
+        let gone = delete(&tidegate, &format!("{ALL}?user_id=u-1"));
+        assert_eq!(erased(&gone.json()).len(), 1);
+        assert!(theirs.iter().all(|id| !is_there(&tidegate, id)), "restarts: {restarts}");
+        assert!(others.iter().all(|id| is_there(&tidegate, id)), "restarts: {restarts}");
+        assert_eq!(delete(&tidegate, &path("others")).status, 200);
+        for (n, id) in others.iter().enumerate() {
+            assert_eq!(is_there(&tidegate, id), n % 2 == 0, "restarts: {restarts}, {n}");
+        }
+        // Nor does the next process find them.
+        tidegate.signal("KILL");
+        tidegate.exit(Duration::from_secs(10));
+        let tidegate = start();
+        assert!(theirs.iter().all(|id| !is_there(&tidegate, id)));
+        assert!(!is_there(&tidegate, others.last().unwrap()));
+        tidegate.comes_to_rest();
+    }
+}
+
+#[test]
+fn an_end_users_stream_that_still_runs_is_called_off_and_kept_by_nobody() {
+    let folder = Folder::new();
+    let file = folder.path("c.db");
+    let mut tidegate = Tidegate::simulated_with("", &["--conversations", &file]);
+    let slow = ("simulate", "output_tokens=2000-2000, head_ms=0, first_ms=0, event_ms=20");
+    let mut body: Value = serde_json::from_str(&message(true, 4_000, "x")).unwrap();
+    body["metadata"] = json!({"user_id": "u-1"});
+    let mut client = tidegate.client();
+    client.send(post(&[slow, ("tidegate-resume", "durable")], body.to_string()));
+    let id = client.head().unwrap().header("tidegate-stream").unwrap().to_owned();
+    client.until("content_block_delta").unwrap();
+    eventually("a checkpoint of it is kept", Duration::from_secs(5), || {
+        (tidegate.metric("tidegate_stream_checkpoints_total{outcome=\"kept\"}") >= 2.0).then_some(())
+    });
+    assert_eq!(delete(&tidegate, &format!("{ALL}?user_id=u-1")).status, 200);
+    let told = String::from_utf8(client.until("0\r\n\r\n").unwrap()).unwrap();
+    assert!(told.contains("stream_cancelled") && !told.contains("message_stop"), "{told}");
+    assert!(!is_there(&tidegate, &id));
+    drop(client);
+    tidegate.comes_to_rest();
+    tidegate.signal("KILL");
+    tidegate.exit(Duration::from_secs(10));
+    let log = rusqlite::Connection::open(&file).unwrap();
+    let kept: u32 = log.query_row("SELECT count(*) FROM streams", [], |row| row.get(0)).unwrap();
+    assert_eq!(kept, 0, "nor was anything kept of it afterwards");
 }

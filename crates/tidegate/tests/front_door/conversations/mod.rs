@@ -17,6 +17,9 @@ const ALL: &str = "/v1/conversations";
 /// The lines of an import.
 const LINES: (&str, &str) = ("content-type", "application/x-ndjson");
 
+/// The first line of an export.
+const HEADER: &[u8] = b"{\"tidegate\":\"conversations\",\"version\":1}\n";
+
 /// Every byte that is not plain as an escape.
 fn encoded(id: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);

@@ -1,7 +1,7 @@
 //! Listing, one conversation, its turns, its window.
 
-use super::{ALL, KEY_A, KEY_B, ids, path, read, refused, say, two_tenants, write};
-use crate::process::{Tidegate, eventually};
+use super::{ALL, HEADER, KEY_A, KEY_B, ids, import, path, read, refused, say, two_tenants, write};
+use crate::process::{Folder, Tidegate, eventually};
 use crate::wire::{get, message, post, post_to};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -200,4 +200,42 @@ fn the_window_is_told_at_once_while_a_turn_is_under_way_and_while_tools_are_run(
     assert_eq!(tidegate.ask(post_to(&format!("{}/turns", path("tools")), &[], calls.to_string())).status, 200);
     let window = read(&tidegate, &format!("{}/window?messages=true", path("tools")));
     assert_eq!(window["messages"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn while_a_long_history_is_read_its_thread_goes_on_with_others() {
+    let folder = Folder::new();
+    let config = format!("[listen]\nthreads = 1\n[conversations]\nfile = \"{}\"\n", folder.path("c.db"));
+    let tidegate = Tidegate::simulated_with(&config, &[]);
+    let head = json!({"type": "conversation", "conversation": "c", "created_ms": 1, "updated_ms": 1, "turns": 400});
+    let turn = |number: u32| {
+        let text: String = (0..4_000).map(|n| format!("order {} ", number * 10_000 + n)).collect();
+        json!({"type": "turn", "conversation": "c", "number": number, "status": "complete", "created_ms": 1,
+            "request": [{"role": "user", "content": text}],
+            "answer": {"role": "assistant", "content": [{"type": "text", "text": "noted"}]}})
+    };
+    let lines: String = std::iter::once(head).chain((1..=400).map(turn)).map(|line| format!("{line}\n")).collect();
+    assert_eq!(import(&tidegate, &[], &[HEADER, lines.as_bytes()].concat()).json()["added"], json!(401));
+    drop(tidegate);
+    let tidegate = Tidegate::simulated_with(&config, &[]);
+    let (mut worst, mut others) = (Duration::ZERO, tidegate.client());
+    let took = std::thread::scope(|scope| {
+        let reading = scope.spawn(|| {
+            let began = Instant::now();
+            say(&tidegate, "c", "which order was it?", None);
+            began.elapsed()
+        });
+        while !reading.is_finished() {
+            let asked = Instant::now();
+            others.send(get("/", &[]));
+            assert_eq!(others.answer().status, 200);
+            worst = worst.max(asked.elapsed());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        reading.join().unwrap()
+    });
+    println!("{} MiB were read in {took:?}; nobody else waited longer than {worst:?}", lines.len() >> 20);
+    assert!(worst < took / 3, "{worst:?} of {took:?}");
+    drop(others);
+    tidegate.comes_to_rest();
 }
