@@ -268,3 +268,37 @@ fn what_threads_share_can_be_shared() {
     sent::<restore::StreamRestorer>();
     sent::<Vault>();
 }
+
+#[test]
+fn looking_through_finds_what_masking_replaces_at_its_place() {
+    let filter = filter(|rules| {
+        rules.policies[Kind::Email.index()] = Policy::Report;
+        rules.policies[Kind::Ip.index()] = Policy::Block;
+        rules.style = Style::Tag;
+    });
+    let text = "call 138 0013 8000 or a@example.org, from 8.8.8.8; again 138 0013 8000";
+    let looked = filter.look_through_text(text, None, &mut Scratch::default()).expect("looked");
+    let told: Vec<_> =
+        looked.sightings.iter().map(|s| (&text[s.span.clone()], s.kind, s.policy, s.instead.as_deref())).collect();
+    let phone = ("138 0013 8000", Kind::Phone, Policy::Mask, Some("[PHONE]"));
+    let mail = ("a@example.org", Kind::Email, Policy::Report, None);
+    assert_eq!(told, [phone, mail, ("8.8.8.8", Kind::Ip, Policy::Block, None), phone]);
+    let body = r#"{"messages":[{"role":"user","content":[{"type":"image","source":{"type":"url","url":"https://x.y/z"}},{"type":"tool_result","tool_use_id":"t","content":"13800138000"}]}],"metadata":{"phone":13800138000}}"#;
+    let looked = filter.look_through_request(body, None, &mut Scratch::default()).expect("looked");
+    let told: Vec<_> = looked.sightings.iter().map(|s| (&body[s.span.clone()], s.instead.as_deref())).collect();
+    assert_eq!(told, [("13800138000", Some("[PHONE]")), ("13800138000", Some("\"[PHONE]\""))]);
+    assert_eq!(looked.unscannable, 1);
+}
+
+#[test]
+fn looking_through_with_tokens_gives_the_tokens_of_masking() {
+    let (filter, mut vault) = (filter(|_| {}), vault(None));
+    let text = "mail a@example.org";
+    let looked = filter
+        .look_through_text(text, Some(&mut Scopes { own: &mut vault, shared: None }), &mut Scratch::default())
+        .expect("looked");
+    let token = vault.known("a@example.org").expect("a token");
+    assert_eq!(looked.sightings[0].instead.as_deref(), Some(token.as_str()));
+    let without = filter.look_through_text(text, None, &mut Scratch::default());
+    assert_eq!(without.unwrap_err(), Refusal::NoVault);
+}

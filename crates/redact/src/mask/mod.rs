@@ -11,8 +11,10 @@
 
 mod known;
 mod scopes;
+mod sighting;
 
 pub use scopes::Scopes;
+pub use sighting::{Looked, Sighting};
 
 use crate::detect::{Detector, Finding, LookingError, Scratch};
 use crate::json::{self, Broken, Seen, Sort};
@@ -129,6 +131,8 @@ struct Pass<'f, 's, 'v> {
     report: Report,
     blocked: Vec<(Kind, String)>,
     closed: Vec<String>,
+    /// Everything that is found, for whoever only looks.
+    sightings: Option<Vec<Sighting>>,
 }
 
 impl Filter {
@@ -178,22 +182,20 @@ impl Filter {
         if self.rules.is_off() {
             return Ok(Masked { bytes: None, report: Report::default() });
         }
-        let place = |span: &Range<usize>| format!("byte {}", span.start);
-        let form = Form { json: false, thinking: false, shared: false, number: false };
         self.until_all_is_known(scopes, scratch, |mut pass| {
             let mut edits = Vec::new();
-            pass.text(text, 0, form, &place, &mut edits)?;
+            pass.text(text, 0, Form::PLAIN, &byte_of, &mut edits)?;
             pass.finish(text, edits)
         })
     }
 
     /// Tags need no vault: which values got one is remembered for this request only.
-    fn until_all_is_known(
+    fn until_all_is_known<T>(
         &self,
         scopes: Option<&mut Scopes<'_>>,
         scratch: &mut Scratch,
-        run: impl Fn(Pass<'_, '_, '_>) -> Result<Masked, Refusal>,
-    ) -> Result<Masked, Refusal> {
+        run: impl Fn(Pass<'_, '_, '_>) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
         if self.rules.style == Style::Token {
             return self.passes(scopes, scratch, run);
         }
@@ -203,12 +205,12 @@ impl Filter {
 
     /// Masks once more while values were new: what a word told here stands elsewhere without one, and
     /// would be masked there only with the next turn, which would send other bytes than this one.
-    fn passes(
+    fn passes<T>(
         &self,
         mut scopes: Option<&mut Scopes<'_>>,
         scratch: &mut Scratch,
-        run: impl Fn(Pass<'_, '_, '_>) -> Result<Masked, Refusal>,
-    ) -> Result<Masked, Refusal> {
+        run: impl Fn(Pass<'_, '_, '_>) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
         let count = |scopes: &Option<&mut Scopes<'_>>| scopes.as_ref().map_or(0, |scopes| scopes.len());
         let mut known = count(&scopes);
         let mut masked = run(Pass::new(self, scopes.as_deref_mut(), scratch)?)?;
@@ -233,6 +235,16 @@ struct Form {
     number: bool,
 }
 
+impl Form {
+    /// A text that is no JSON.
+    const PLAIN: Form = Form { json: false, thinking: false, shared: false, number: false };
+}
+
+/// Where something stands in a text that is no JSON.
+fn byte_of(span: &Range<usize>) -> String {
+    format!("byte {}", span.start)
+}
+
 /// A span of the whole, and what stands there instead.
 struct Edit {
     span: Range<usize>,
@@ -245,6 +257,15 @@ enum Instead {
     Tag(&'static str),
 }
 
+impl Instead {
+    fn text(&self) -> &str {
+        match self {
+            Instead::Token(token) => token.as_str(),
+            Instead::Tag(tag) => tag,
+        }
+    }
+}
+
 impl<'f, 's, 'v> Pass<'f, 's, 'v> {
     fn new(filter: &'f Filter, scopes: Option<&'s mut Scopes<'v>>, scratch: &'f mut Scratch) -> Result<Self, Refusal> {
         let tokens = filter.rules.style == Style::Token && filter.rules.policies.contains(&Policy::Mask);
@@ -253,7 +274,7 @@ impl<'f, 's, 'v> Pass<'f, 's, 'v> {
         }
         let known = Known::of(scopes.as_deref())?;
         let (report, blocked, closed) = (Report::default(), Vec::new(), Vec::new());
-        Ok(Pass { filter, scopes, known, scratch, report, blocked, closed })
+        Ok(Pass { filter, scopes, known, scratch, report, blocked, closed, sightings: None })
     }
 
     fn string(&mut self, body: &str, seen: &Seen<'_, Place>, edits: &mut Vec<Edit>) -> Result<(), Refusal> {
@@ -358,6 +379,7 @@ impl<'f, 's, 'v> Pass<'f, 's, 'v> {
         }
         match policy {
             Policy::Block if !form.thinking => {
+                self.saw(base, finding, policy, None);
                 if self.blocked.len() < PLACES_MAX {
                     self.blocked.push((finding.kind, place(&finding.span)));
                 }
@@ -366,7 +388,10 @@ impl<'f, 's, 'v> Pass<'f, 's, 'v> {
             Policy::Mask => {}
             // A value that has a token keeps it, whatever the policy became.
             _ if finding.rule == KNOWN => {}
-            _ => return Ok(()),
+            _ => {
+                self.saw(base, finding, policy, None);
+                return Ok(());
+            }
         }
         // A part of a number cannot stand for itself.
         let (span, raw) = if form.number {
@@ -393,7 +418,9 @@ impl<'f, 's, 'v> Pass<'f, 's, 'v> {
             Style::Tag => Instead::Tag(finding.kind.tag()),
         };
         self.report.masked[index] += 1;
-        edits.push(Edit { span, instead, quoted: form.number });
+        let edit = Edit { span, instead, quoted: form.number };
+        self.saw(base, finding, Policy::Mask, Some(&edit));
+        edits.push(edit);
         Ok(())
     }
 
@@ -409,12 +436,8 @@ impl<'f, 's, 'v> Pass<'f, 's, 'v> {
         let mut at = 0;
         for Edit { span, instead, quoted } in &edits {
             bytes.extend_from_slice(text.get(at..span.start).ok_or(Refusal::Failed)?.as_bytes());
-            let text = match instead {
-                Instead::Token(token) => token.as_str(),
-                Instead::Tag(tag) => tag,
-            };
             let quote = if *quoted { "\"" } else { "" };
-            [quote, text, quote].iter().for_each(|part| bytes.extend_from_slice(part.as_bytes()));
+            [quote, instead.text(), quote].iter().for_each(|part| bytes.extend_from_slice(part.as_bytes()));
             at = span.end;
         }
         if edits.is_empty() {
