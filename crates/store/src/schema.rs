@@ -12,7 +12,7 @@ use std::path::Path;
 const APPLICATION_ID: i64 = 0x5449_4447;
 
 /// The steps. `STEPS.len()` is the newest version.
-pub(crate) const STEPS: [&str; 2] = [VERSION_1, VERSION_2];
+pub(crate) const STEPS: [&str; 3] = [VERSION_1, VERSION_2, VERSION_3];
 
 const VERSION_1: &str = "
 CREATE TABLE conversations (
@@ -117,6 +117,24 @@ CREATE TABLE segments (
   content BLOB NOT NULL
 ) STRICT;
 CREATE INDEX segments_by_stream ON segments (stream);
+";
+
+const VERSION_3: &str = "
+CREATE TABLE vaults (
+  conversation INTEGER PRIMARY KEY REFERENCES conversations ON DELETE CASCADE,
+  scope TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE vault_records (
+  vault_record INTEGER PRIMARY KEY,
+  conversation INTEGER NOT NULL REFERENCES vaults ON DELETE CASCADE,
+  turn INTEGER NOT NULL CHECK (turn >= 1),
+  shared INTEGER NOT NULL CHECK (shared IN (0, 1)),
+  content BLOB NOT NULL
+) STRICT;
+CREATE INDEX vault_records_by_turn ON vault_records (conversation, turn);
+
+ALTER TABLE streams ADD COLUMN vault BLOB;
 ";
 
 /// Brings the database of `connection` to the newest of `steps`; refuses what is not ours or newer.

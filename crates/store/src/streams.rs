@@ -32,6 +32,8 @@ pub struct StreamHead {
     pub request_id: String,
     /// The answer's status and header lines, as HTTP/1.1 spells them.
     pub head: Vec<u8>,
+    /// What stands behind the tokens in it, sealed and opaque here; `None` if there are none.
+    pub vault: Option<Vec<u8>>,
 }
 
 /// One checkpoint of a stream.
@@ -57,6 +59,7 @@ impl StreamCheckpoint {
             if size > max { Err(StoreError::TooLarge { what, size, max }) } else { Ok(()) }
         };
         too_large("bytes of a stream's head", self.head.head.len(), HEAD_BYTES_MAX)?;
+        too_large("bytes of a stream's vault", self.head.vault.as_ref().map_or(0, Vec::len), SEGMENT_BYTES_MAX)?;
         too_large("bytes of a stream's segment", self.segment.len(), SEGMENT_BYTES_MAX)
     }
 }
@@ -80,14 +83,14 @@ pub struct KeptStream {
 pub(crate) fn put(connection: &Connection, checkpoint: &StreamCheckpoint) -> Result<(), StoreError> {
     let StreamCheckpoint { head, segment, ended, now_ms, bytes_max } = checkpoint;
     let (size, now) = (segment.len() as u64, signed(*now_ms));
-    let sql = "INSERT INTO streams (id, tenant, own, request_id, head, created_ms, updated_ms, ended, bytes)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7, ?8)
+    let sql = "INSERT INTO streams (id, tenant, own, request_id, head, created_ms, updated_ms, ended, bytes, vault)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7, ?8, ?9)
                ON CONFLICT (id) DO UPDATE SET updated_ms = max(updated_ms, excluded.updated_ms),
                  ended = max(ended, excluded.ended), bytes = bytes + excluded.bytes
                WHERE tenant = excluded.tenant
                RETURNING stream, bytes";
     let of = (&head.tenant, head.own.map(u64::cast_signed), &head.request_id, &head.head);
-    let values = params![head.stream.as_str(), of.0, of.1, of.2, of.3, now, ended, signed(size)];
+    let values = params![head.stream.as_str(), of.0, of.1, of.2, of.3, now, ended, signed(size), head.vault];
     let mut statement = connection.prepare_cached(sql)?;
     let row = statement.query_row(values, |row| Ok((row.get::<_, i64>(0)?, row.get(1).map(unsigned)?)));
     let (stream, mut bytes) = row.optional()?.ok_or(StoreError::Exists)?;
@@ -113,12 +116,12 @@ pub(crate) fn read(
     own: Option<u64>,
     id: StreamId,
 ) -> Result<KeptStream, StoreError> {
-    let sql = "SELECT stream, request_id, head, created_ms, updated_ms, ended FROM streams
+    let sql = "SELECT stream, request_id, head, created_ms, updated_ms, ended, vault FROM streams
                WHERE id = ?1 AND tenant = ?2 AND own IS ?3";
     let mut statement = connection.prepare_cached(sql)?;
     let found = statement.query_row(params![id.as_str(), tenant, own.map(u64::cast_signed)], |row| {
         let (request_id, head) = (row.get(1)?, row.get(2)?);
-        let head = StreamHead { stream: id, tenant: tenant.to_owned(), own, request_id, head };
+        let head = StreamHead { stream: id, tenant: tenant.to_owned(), own, request_id, head, vault: row.get(6)? };
         let (created_ms, updated_ms) = (unsigned(row.get(3)?), unsigned(row.get(4)?));
         let kept = KeptStream { head, created_ms, updated_ms, ended: row.get(5)?, segments: Vec::new() };
         Ok((row.get::<_, i64>(0)?, kept))

@@ -184,6 +184,7 @@ impl PreparedLine {
                     now_ms: turn.created_ms,
                     content: turn.content.clone(),
                     window: None,
+                    vault: None,
                 })?;
                 PreparedLine::Turn { address, turn: Box::new(turn), prepared: Box::new(prepared.imported()) }
             }

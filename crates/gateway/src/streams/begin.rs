@@ -66,14 +66,14 @@ pub(crate) fn host(plane: &Arc<Plane>, hosting: Hosting) -> Result<Reader, Troub
     if class == Resume::Durable {
         plane.tasks.spawn(&KEEPER, keep(Arc::clone(plane), Arc::clone(&hosted)));
     }
-    let inlet = Inlet::new(hosted, house.clock, house.settings.clocks.detach_grace);
+    let inlet = Inlet::new(Arc::clone(&hosted), house.clock, house.settings.clocks.detach_grace);
     let load = plane.count_stream();
     let on = Arc::clone(plane);
     plane.tasks.spawn(&OWNER, async move {
         let (_load, _permit) = (load, permit);
         let stream = local::ServerStream::new(body.bytes, body.lease, Box::new(inlet));
         let mut conn = ServerStream::Local(Box::new(stream));
-        path::serve(&on, &mut conn, &head, door, &peer, ids).await;
+        path::serve(&on, &mut conn, &head, door, &peer, path::Named { ids, hosted: Some(hosted) }).await;
     });
     Ok(reader)
 }

@@ -5,7 +5,9 @@
 //! the detector finds, every value that the vault already holds is masked wherever it stands: what was
 //! restored for a reader and comes back in the next turn becomes the same token again, also where no
 //! word around it says what it is. Open thinking is signed by the API, so in it only such values are
-//! replaced, and only as they were written.
+//! replaced, and only as they were written, and of values that are new with this request only those
+//! that a rule found before it: what the model had not been told as a token, it wrote itself, and a
+//! signature is over that.
 //!
 //! An error is never a pass: what could not be looked through is refused.
 
@@ -25,6 +27,7 @@ use crate::token::Token;
 use crate::vault::{ScopeKey, Vault, VaultError};
 use crate::zone::{Part, Place};
 use known::{KNOWN, Known, join};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 
@@ -133,7 +136,12 @@ struct Pass<'f, 's, 'v> {
     closed: Vec<String>,
     /// Everything that is found, for whoever only looks.
     sightings: Option<Vec<Sighting>>,
+    told: &'f mut Told,
 }
+
+/// Where the rules first found the values that are new with a request; 0 for what stands before all
+/// messages, wherever it is in the body.
+type Told = BTreeMap<Token, usize>;
 
 impl Filter {
     /// The filter of these rules.
@@ -213,13 +221,14 @@ impl Filter {
     ) -> Result<T, Refusal> {
         let count = |scopes: &Option<&mut Scopes<'_>>| scopes.as_ref().map_or(0, |scopes| scopes.len());
         let mut known = count(&scopes);
-        let mut masked = run(Pass::new(self, scopes.as_deref_mut(), scratch)?)?;
+        let mut told = Told::new();
+        let mut masked = run(Pass::new(self, scopes.as_deref_mut(), scratch, &mut told)?)?;
         for _ in 1..PASSES_MAX {
             let now = count(&scopes);
             if std::mem::replace(&mut known, now) == now {
                 break;
             }
-            masked = run(Pass::new(self, scopes.as_deref_mut(), scratch)?)?;
+            masked = run(Pass::new(self, scopes.as_deref_mut(), scratch, &mut told)?)?;
         }
         Ok(masked)
     }
@@ -267,14 +276,19 @@ impl Instead {
 }
 
 impl<'f, 's, 'v> Pass<'f, 's, 'v> {
-    fn new(filter: &'f Filter, scopes: Option<&'s mut Scopes<'v>>, scratch: &'f mut Scratch) -> Result<Self, Refusal> {
+    fn new(
+        filter: &'f Filter,
+        scopes: Option<&'s mut Scopes<'v>>,
+        scratch: &'f mut Scratch,
+        told: &'f mut Told,
+    ) -> Result<Self, Refusal> {
         let tokens = filter.rules.style == Style::Token && filter.rules.policies.contains(&Policy::Mask);
         if tokens && scopes.is_none() {
             return Err(Refusal::NoVault);
         }
         let known = Known::of(scopes.as_deref())?;
         let (report, blocked, closed) = (Report::default(), Vec::new(), Vec::new());
-        Ok(Pass { filter, scopes, known, scratch, report, blocked, closed, sightings: None })
+        Ok(Pass { filter, scopes, known, scratch, report, blocked, closed, sightings: None, told })
     }
 
     fn string(&mut self, body: &str, seen: &Seen<'_, Place>, edits: &mut Vec<Edit>) -> Result<(), Refusal> {
@@ -407,11 +421,16 @@ impl<'f, 's, 'v> Pass<'f, 's, 'v> {
         let token = if form.thinking {
             // Signed: only what was put there by us is taken back, byte for byte.
             match scopes.known(&value, form.shared) {
-                Some(token) => token,
-                None => return Ok(()),
+                Some(token) if self.told.get(&token).is_none_or(|at| *at < base) => token,
+                _ => return Ok(()),
             }
         } else {
-            scopes.token(finding.kind, &plain(finding.kind, raw), &value, form.shared)?
+            let before = scopes.len();
+            let token = scopes.token(finding.kind, &plain(finding.kind, raw), &value, form.shared)?;
+            if scopes.len() > before {
+                self.told.insert(token, if place(&finding.span).starts_with("messages") { span.start } else { 0 });
+            }
+            token
         };
         let instead = match self.filter.rules.style {
             Style::Token => Instead::Token(token),

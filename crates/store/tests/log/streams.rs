@@ -10,7 +10,8 @@ use tidegate_store::{StoreError, StreamCheckpoint, StreamHead};
 /// A checkpoint of `stream` at `now_ms`.
 pub(crate) fn checkpoint(stream: StreamId, segment: &[u8], now_ms: u64) -> StreamCheckpoint {
     let head = b"HTTP/1.1 200 OK\r\nrequest-id: r\r\n\r\n".to_vec();
-    let head = StreamHead { stream, tenant: TENANT.to_owned(), own: None, request_id: "req_1".to_owned(), head };
+    let (tenant, request_id) = (TENANT.to_owned(), "req_1".to_owned());
+    let head = StreamHead { stream, tenant, own: None, request_id, head, vault: None };
     StreamCheckpoint { head: Arc::new(head), segment: segment.to_vec(), ended: false, now_ms, bytes_max: 1 << 20 }
 }
 

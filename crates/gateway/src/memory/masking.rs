@@ -1,0 +1,141 @@
+//! A conversation's turn, masked: what is new in it, against what the conversation told before.
+//!
+//! ```text
+//!   messages as they came   m1 m2 m3 │ m4            history   M1 M2 M3 (masked)
+//!   shown to the client     =  =  =  │ new                     │
+//!   taken for the turn      M1 M2 M3 │ masked m4  ◀────────────┘
+//! ```
+//! A client that sends the history again sends what it was shown. Messages that are that are taken from
+//! the log and not masked anew: so they are the same bytes as before, with the signatures that are over
+//! them, and what the model said of itself, which nobody has masked, stays what it is.
+
+use super::TurnTrouble;
+use super::talk::Talk;
+use crate::answer::Trouble;
+use crate::attempt::Stop;
+use crate::house::House;
+use crate::redaction::{filtered, shown};
+use crate::reply::Reply;
+use bytes::Bytes;
+use std::borrow::Cow;
+use std::sync::Arc;
+use tidegate_conversation::message::{Message, read_all};
+use tidegate_conversation::same::difference;
+use tidegate_redact::mask::Filter;
+use tidegate_redact::restore::Live;
+use tidegate_store::{Address, VaultRecords};
+use tidegate_wire::request::MessagesRequest;
+
+/// A body that was masked, with the history it repeats in the place of what was sent of that.
+pub(super) struct Masked {
+    pub(super) body: Bytes,
+    pub(super) request: MessagesRequest,
+    pub(super) messages: Vec<Message>,
+}
+
+/// Reads a conversation's vaults, where there are keys for them.
+pub(super) async fn load(house: &House, address: &Address, talk: &mut Talk) -> Result<(), TurnTrouble> {
+    let Some(keys) = house.settings.redaction.keys() else { return Ok(()) };
+    let vaults = match house.memory.store()?.vault(address.clone()).await? {
+        Some(kept) => keys.open(address.tenant(), &kept).map_err(TurnTrouble::Vault)?,
+        None => keys.vaults(address.tenant(), address.name()),
+    };
+    talk.vaults = Some(Box::new(vaults));
+    Ok(())
+}
+
+/// Masks a body for the conversation `talk`, which is held.
+pub(super) async fn mask(
+    house: &House,
+    reply: &mut Reply<'_>,
+    tenant: &str,
+    filter: Option<&Arc<Filter>>,
+    talk: &mut Talk,
+    (body, request): (&Bytes, &MessagesRequest),
+    messages: &[Message],
+) -> Result<Masked, Stop> {
+    let live = talk.live();
+    let plain = || Masked { body: body.clone(), request: request.clone(), messages: messages.to_vec() };
+    if filter.is_none() && live.is_empty() {
+        return Ok(plain());
+    }
+    let known = repeated(talk, &live, messages);
+    let Some(filter) = filter else {
+        let stored = talk.history.entries()[..known].iter().map(|entry| entry.message.clone());
+        let messages = stored.chain(messages[known..].iter().cloned()).collect();
+        return Ok(Masked { messages, ..plain() });
+    };
+    let new = list(&messages[known..]);
+    let bare = request.with_messages(body, &new).unwrap_or_else(|| body.clone());
+    let mut vaults = talk.vaults.take();
+    vaults.iter_mut().for_each(|vaults| vaults.forget_fresh());
+    let (masked, vaults) = filtered(house, reply, (tenant, filter), bare.clone(), vaults).await?;
+    talk.vaults = vaults;
+    let (body, request) = house.settings.redaction.told(filter, masked.unwrap_or(bare))?;
+    let wrong = |why: String| Trouble::from(TurnTrouble::Messages(why));
+    let at = request.parts.messages.clone().ok_or_else(|| wrong("messages: Field required".to_owned()))?;
+    let new = read_all(&body.slice(at)).map_err(|error| wrong(error.to_string()))?;
+    let stored = talk.history.entries()[..known].iter().map(|entry| entry.message.clone());
+    let messages = stored.chain(new).collect();
+    Ok(Masked { body, request, messages })
+}
+
+/// Masks a list of messages that is only to be kept.
+pub(super) async fn messages(
+    house: &House,
+    reply: &mut Reply<'_>,
+    (tenant, filter): (&str, Option<&Arc<Filter>>),
+    talk: &mut Talk,
+    list: Bytes,
+) -> Result<Bytes, Stop> {
+    const OPEN: &[u8] = b"{\"messages\":";
+    let Some(filter) = filter else { return Ok(list) };
+    let mut vaults = talk.vaults.take();
+    vaults.iter_mut().for_each(|vaults| vaults.forget_fresh());
+    let body = Bytes::from([OPEN, &list, b"}"].concat());
+    let (masked, vaults) = filtered(house, reply, (tenant, filter), body, vaults).await?;
+    talk.vaults = vaults;
+    // The same outside of its strings.
+    Ok(masked.map_or(list, |body| body.slice(OPEN.len()..body.len() - 1)))
+}
+
+/// Records of what the turn under way told first.
+pub(super) fn fresh(house: &House, talk: &mut Talk) -> Result<Option<VaultRecords>, TurnTrouble> {
+    match (house.settings.redaction.keys(), &mut talk.vaults) {
+        (Some(keys), Some(vaults)) => vaults.fresh(keys).map_err(TurnTrouble::Vault),
+        _ => Ok(None),
+    }
+}
+
+/// How many of `messages` are what the client was shown of the history, from its beginning on.
+fn repeated(talk: &Talk, live: &Live, messages: &[Message]) -> usize {
+    let is_shown = |stored: &Message, sent: &Message| match shown(live, stored.raw()) {
+        Cow::Borrowed(_) => difference(stored, sent).is_none(),
+        Cow::Owned(raw) => Message::read(raw.into()).is_ok_and(|shown| difference(&shown, sent).is_none()),
+    };
+    let pairs = talk.history.entries().iter().zip(messages);
+    pairs.take_while(|(entry, sent)| is_shown(&entry.message, sent)).count()
+}
+
+/// Messages as a list.
+pub(super) fn list(messages: &[Message]) -> Vec<u8> {
+    let texts: Vec<&[u8]> = messages.iter().map(|message| &message.raw()[..]).collect();
+    [b"[", texts.join(&b","[..]).as_slice(), b"]"].concat()
+}
+
+/// What a request is known by again. Of what was not masked, no plain hash is kept.
+pub(super) fn hash(house: &House, tenant: &str, masks: bool, came: &[u8], masked: &[u8]) -> [u8; 32] {
+    use sha2::{Digest, Sha256};
+    match house.settings.redaction.keys() {
+        Some(keys) if masks => keys.digest(tenant, came),
+        _ => Sha256::digest(if masks { masked } else { came }).into(),
+    }
+}
+
+/// What the readers of a conversation that is not in use get for its tokens.
+pub(super) async fn live_of(house: &House, address: &Address) -> Result<Live, TurnTrouble> {
+    let Some(keys) = house.settings.redaction.keys() else { return Ok(Live::default()) };
+    let kept = house.memory.store()?.vault(address.clone()).await?;
+    let open = |kept| keys.open(address.tenant(), kept).map_err(TurnTrouble::Vault);
+    Ok(kept.as_ref().map(open).transpose()?.map_or_else(Live::default, |vaults| vaults.live()))
+}
