@@ -3,7 +3,7 @@
 
 mod redact;
 
-pub use redact::{Redact, RedactPolicy, RedactStyle, RedactUnscannable};
+pub use redact::{Redact, RedactPolicy, RedactStyle, RedactUnscannable, Reseal};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
@@ -59,6 +59,9 @@ pub enum Key {
         /// The file; it must not be there.
         file: PathBuf,
     },
+    /// Seal what conversations keep for redaction anew, under the first of vault_keys; no gateway may
+    /// have the file open. After it the other keys are needed no more.
+    Reseal(Reseal),
 }
 
 /// How log lines look.

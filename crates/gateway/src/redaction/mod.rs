@@ -17,6 +17,7 @@
 
 mod explain;
 mod filtering;
+mod reseal;
 mod shown;
 mod vaults;
 

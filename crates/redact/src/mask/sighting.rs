@@ -10,6 +10,8 @@ use crate::json::{self, Seen};
 use crate::kind::Kind;
 use crate::rules::Policy;
 use crate::zone::Place;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// Something that was found.
@@ -71,10 +73,17 @@ impl Filter {
         if self.rules.is_off() {
             return Ok(Looked::default());
         }
+        // What a rule found is known when it is looked at again; the rule is what is told.
+        let rules: RefCell<BTreeMap<(usize, usize), (&'static str, Option<u16>)>> = RefCell::default();
         self.until_all_is_known(scopes, scratch, |mut pass| {
             pass.sightings = Some(Vec::new());
             walk(&mut pass)?;
-            let (sightings, unscannable) = (pass.sightings.unwrap_or_default(), pass.report.unscannable);
+            let (mut sightings, unscannable) = (pass.sightings.unwrap_or_default(), pass.report.unscannable);
+            for sighting in &mut sightings {
+                let found = (sighting.rule, sighting.pattern);
+                let key = (sighting.span.start, sighting.span.end);
+                (sighting.rule, sighting.pattern) = *rules.borrow_mut().entry(key).or_insert(found);
+            }
             Ok(Looked { sightings, unscannable })
         })
     }

@@ -35,7 +35,7 @@ impl Echo {
     }
 }
 
-/// A way to garble a code: what becomes of its `at`th letter of so many.
+/// A way to garble a code.
 type Dress = fn(code: &str) -> String;
 
 /// Puts `sign` into the middle.
@@ -54,7 +54,7 @@ const DRESSES: [Dress; 14] = [
     |code| broken(code, "\\"),
     |code| broken(code, "\u{200b}"),
     |code| broken(code, "\u{2011}"),
-    |code| format!("**{}**", broken(code, "** **")),
+    |code| format!("**{}", broken(code, "** ")),
     |code| format!("**{code}**"),
     |code| format!("`{code}`"),
     |code| format!("_{code}_'s"),

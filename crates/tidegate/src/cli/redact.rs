@@ -110,3 +110,14 @@ pub struct Redact {
     #[arg(long, requires = "config", value_name = "NAME")]
     pub tenant: Option<String>,
 }
+
+/// `tidegate key reseal`
+#[derive(Args, Debug)]
+pub struct Reseal {
+    /// The configuration with the keys: the new one first, and those that sealed until now.
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// The conversations, in place of the configuration's.
+    #[arg(long, value_name = "FILE")]
+    pub conversations: Option<PathBuf>,
+}

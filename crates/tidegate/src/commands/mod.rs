@@ -11,6 +11,7 @@ mod peers;
 mod proc;
 mod quota;
 mod redact;
+mod reseal;
 mod resume;
 mod scratch;
 mod serve;
@@ -89,6 +90,7 @@ pub fn run(cli: Cli) -> Result<ExitCode, Failed> {
         }
         Command::Key { command: Key::New { tenant } } => key::new(&tenant),
         Command::Key { command: Key::Vault { file } } => key::vault(&file),
+        Command::Key { command: Key::Reseal(flags) } => reseal::run(&flags),
     };
     done.map(|()| ExitCode::SUCCESS)
 }

@@ -204,6 +204,13 @@ impl Config {
         file.redact.over(&places, tenants, with_keys.then_some(env))
     }
 
+    /// The file of conversations that the configuration at `path` names, without any of its secrets.
+    pub fn conversations_in(path: &Path) -> Result<Option<PathBuf>, ConfigError> {
+        let text = read(path)?;
+        let file: File = toml::from_str(&text).map_err(|e| Places { path, text: &text }.unreadable(&e))?;
+        Ok(file.conversations.file)
+    }
+
     /// An organisation made of flags or the environment, in place of the file's.
     pub fn use_upstream(&mut self, url: &str, key: &str) -> Result<(), ConfigError> {
         let lane =

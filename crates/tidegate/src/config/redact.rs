@@ -350,7 +350,8 @@ impl Redact {
         self.keys.as_ref().and_then(|keys| bytes(&keys.scope))
     }
 
-    fn vault_keys(&self) -> Result<Option<VaultKeys>, ConfigError> {
+    /// Both sorts of keys, if there are any.
+    pub(crate) fn vault_keys(&self) -> Result<Option<VaultKeys>, ConfigError> {
         let Some(keys) = &self.keys else { return Ok(None) };
         let unusable = || ConfigError("redact: the keys cannot be used".to_owned());
         let master = bytes(&keys.scope).ok_or_else(unusable)?;

@@ -219,7 +219,8 @@ impl Work<'_> {
                 Err(values::Unreadable::TooLong) => {
                     return Err(wrong(place, format!("a value is longer than {} bytes", values::VALUE_BYTES_MAX)));
                 }
-                Err(values::Unreadable::Broken) => {
+                Err(values::Unreadable::Broken(space)) => {
+                    place.over(values.space(space));
                     return Err(wrong(place, "from here on there is no whole JSON object".to_owned()));
                 }
             };

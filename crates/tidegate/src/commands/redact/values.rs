@@ -16,8 +16,8 @@ pub(super) enum Unreadable {
     Read(io::Error),
     /// It is longer than [`VALUE_BYTES_MAX`].
     TooLong,
-    /// It is no object, or ends in the middle.
-    Broken,
+    /// It is no object, or ends in the middle; it begins behind so much white space.
+    Broken(usize),
 }
 
 /// How far the reader of a value has come.
@@ -67,7 +67,7 @@ impl<R: Read> Values<R> {
             return Ok((space > 0).then(|| Spaced { space: &self.bytes[..space], value: &[] }));
         }
         if self.bytes[space] != b'{' {
-            return Err(Unreadable::Broken);
+            return Err(Unreadable::Broken(space));
         }
         let (mut at, mut state) = (space, State::default());
         let end = loop {
@@ -78,12 +78,17 @@ impl<R: Read> Values<R> {
                 return Err(Unreadable::TooLong);
             }
             if self.ended {
-                return Err(Unreadable::Broken);
+                return Err(Unreadable::Broken(space));
             }
             self.read()?;
         };
         self.given = end;
         Ok(Some(Spaced { space: &self.bytes[..space], value: &self.bytes[space..end] }))
+    }
+
+    /// White space that stands before what could not be read.
+    pub(super) fn space(&self, bytes: usize) -> &str {
+        self.bytes.get(..bytes).and_then(|space| std::str::from_utf8(space).ok()).unwrap_or_default()
     }
 
     fn read(&mut self) -> Result<(), Unreadable> {
@@ -144,7 +149,7 @@ mod tests {
     #[test]
     fn what_is_no_object_or_has_no_end_is_an_error() {
         for text in ["x", "[{}]", "\"a\"", "{\"a\":1", "{} 1"] {
-            assert!(matches!(check(text), Err(Unreadable::Broken)), "{text}");
+            assert!(matches!(check(text), Err(Unreadable::Broken(_))), "{text}");
         }
         let endless = format!("{{\"a\":\"{}", "x".repeat(VALUE_BYTES_MAX + (1 << 20)));
         assert!(matches!(check(&endless), Err(Unreadable::TooLong)));

@@ -100,7 +100,7 @@ fn json_is_masked_in_its_texts_and_stays_json() {
     let want = format!("{}\n\n  {}\n", body("[PHONE]"), body("x\\ny [EMAIL]"));
     assert_eq!(redact(&["--json"], &lines), (0, want, String::new()));
     let (_, out, _) = redact(&["--json", "--report"], &lines);
-    assert!(out.contains("stdin:1:53: phone") && out.contains("stdin:3:61: email"), "{out}");
+    assert!(out.contains("stdin:1:52: phone (cn_mobile)") && out.contains("stdin:3:59: email"), "{out}");
     let (_, out, _) = redact(&["--json"], "{\"phone\": 13800138000}");
     assert_eq!(out, "{\"phone\": \"[PHONE]\"}");
 

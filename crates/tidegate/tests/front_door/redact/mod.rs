@@ -2,6 +2,8 @@
 
 mod command;
 mod pieces;
+mod proof;
+mod rotation;
 mod start;
 #[path = "../../../../redact/tests/corpus/values.rs"]
 pub(crate) mod values;

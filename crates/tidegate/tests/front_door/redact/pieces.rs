@@ -73,7 +73,8 @@ fn pieces_of_a_text_with_values_everywhere_are_masked_like_the_whole() {
         .collect();
     let mut text = String::new();
     while text.len() < 5 * PIECE_BYTES / 2 {
-        let (word, value) = values::of(&mut dice, *dice.clone().pick(&kinds).unwrap());
+        let kind = *dice.pick(&kinds).unwrap();
+        let (word, value) = values::of(&mut dice, kind);
         text.push_str(&filler(&mut dice, 60, "\n"));
         text.push_str(&format!("{word}: {value}"));
         text.push_str(if dice.chance(0.5) { "\n" } else { "; " });
@@ -112,7 +113,7 @@ fn memory_does_not_grow_with_the_text() {
         after.push(peak());
     }
     drop(stdin);
-    assert!(reader.join().unwrap() > 40_000_000);
+    assert!(reader.join().unwrap() > 30_000_000);
     assert!(child.wait().unwrap().success());
     assert!(after[2] < 64 << 20 && after[2] - after[0] < 16 << 20, "{after:?}");
 }
