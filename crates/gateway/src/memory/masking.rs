@@ -90,13 +90,25 @@ pub(super) async fn messages(
 ) -> Result<Bytes, Stop> {
     const OPEN: &[u8] = b"{\"messages\":";
     let Some(filter) = filter else { return Ok(list) };
-    let mut vaults = talk.vaults.take();
-    vaults.iter_mut().for_each(|vaults| vaults.forget_fresh());
-    let body = Bytes::from([OPEN, &list, b"}"].concat());
-    let (masked, vaults) = filtered(house, reply, (tenant, filter), body, vaults).await?;
-    talk.vaults = vaults;
+    talk.vaults.iter_mut().for_each(|vaults| vaults.forget_fresh());
+    let list = Bytes::from([OPEN, &list, b"}"].concat());
+    let masked = body(house, reply, (tenant, filter), talk, list).await?;
     // The same outside of its strings.
-    Ok(masked.map_or(list, |body| body.slice(OPEN.len()..body.len() - 1)))
+    Ok(masked.slice(OPEN.len()..masked.len() - 1))
+}
+
+/// Masks a body with what the conversation knows, and goes on from what it told before.
+pub(super) async fn body(
+    house: &House,
+    reply: &mut Reply<'_>,
+    (tenant, filter): (&str, &Arc<Filter>),
+    talk: &mut Talk,
+    body: Bytes,
+) -> Result<Bytes, Stop> {
+    let vaults = talk.vaults.take();
+    let (masked, vaults) = filtered(house, reply, (tenant, filter), body.clone(), vaults).await?;
+    talk.vaults = vaults;
+    Ok(masked.unwrap_or(body))
 }
 
 /// Records of what the turn under way told first.

@@ -1,0 +1,55 @@
+//! What is kept and what a death takes: a turn in the log has what restores it, and a request that came
+//! to nothing leaves nothing.
+
+use crate::scene::{EMAIL, Folder, PHONE, SAID, Scene, asks, life, masking, plain};
+use crate::talks::assert_holds_nothing;
+use std::time::Duration;
+use tidegate_store::Address;
+
+#[test]
+fn a_turn_that_broke_off_is_kept_with_its_vault() {
+    let folder = Folder::new();
+    life(async {
+        let scene = Scene::with_log(masking(), &folder);
+        let answer = scene.post(&asks(true, &format!("CUT {SAID}")), &[("tidegate-conversation", "c")]).await;
+        assert_eq!(answer.events().last().unwrap().1, "error");
+    });
+    assert_holds_nothing(&folder);
+    let turns = life(async { Scene::with_log(masking(), &folder).get("/v1/conversations/c/turns").await.json() });
+    assert_eq!(turns["data"][0]["status"], "interrupted");
+    assert_eq!(turns["data"][0]["answer"]["content"][0]["text"], format!("CUT {SAID}"));
+}
+
+#[test]
+fn a_request_that_was_refused_leaves_nothing() {
+    let folder = Folder::new();
+    life(async {
+        let scene = Scene::with_log(masking(), &folder);
+        let lines = [("tidegate-conversation", "c")];
+        let refused = scene.post(&asks(true, &format!("REFUSE {PHONE}")), &lines).await;
+        assert_eq!(refused.status, 400);
+        scene.post(&asks(true, &format!("only {EMAIL}")), &lines).await;
+    });
+    let vault = folder.store().vault(Address::new("default", "c").unwrap()).wait().unwrap().unwrap();
+    assert_eq!(vault.records.len(), 1, "that of the turn that is there");
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_takes_back_what_it_told() {
+    let folder = Folder::new();
+    let scene = Scene::of(masking(), Some(folder.store()), Duration::from_millis(5), |_| {});
+    let body = asks(true, SAID).to_string();
+    let lines = [("tidegate-conversation", "c")];
+    let client = scene.client(&crate::scene::request("POST", "/v1/messages", &body, &lines)).await;
+    while scene.seen.lock().unwrap().is_empty() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    drop(client);
+    // The next turn is the first one, and has the tokens that it would have had.
+    let answer = scene.post(&asks(true, SAID), &lines).await;
+    assert_eq!(answer.said("text"), SAID);
+    assert!(matches!(answer.header("tidegate-turn"), Some("1" | "2")), "{}", answer.head);
+    let bodies = scene.bodies();
+    let last = |n: usize| plain(bodies[n]["messages"].as_array().unwrap().last().unwrap());
+    assert_eq!(last(0), last(1));
+}
