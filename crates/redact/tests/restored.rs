@@ -131,6 +131,28 @@ fn values_are_escaped_for_where_they_stand() {
     assert_eq!(input["a"], value(2));
 }
 
+#[test]
+fn in_a_tools_input_the_inner_escapes_are_seen_through_however_they_are_cut() {
+    let (vault, tokens) = vault("a");
+    let live = Live::of([&vault]);
+    let t = tokens[0].as_str();
+    let letters = |escape: &str| -> String { t.chars().map(|c| format!("{escape}{:04x}", c as u32)).collect() };
+    // A line's end and a backslash inside the inner string, and each letter an escape of it.
+    let broken = |sign: &str| [&t[..5], sign, &t[5..]].concat();
+    for dressed in [broken(r"\\n"), broken(r"\\\\"), letters(r"\\u")] {
+        let text = format!(r#"{{\"a\":\"x {dressed}, y\"}}"#);
+        let want = format!(r#"{{\"a\":\"x {}, y\"}}"#, value(0));
+        assert_eq!(run(&live, Escape::Nested, Ladder::Normalised, &[&text]).0, want);
+        let units = units(&text, Escape::Nested);
+        for cut in 0..units.len() {
+            let (head, tail) = (units[..cut].concat(), units[cut..].concat());
+            assert_eq!(run(&live, Escape::Nested, Ladder::Normalised, &[&head, &tail]).0, want, "{cut}");
+        }
+        let (out, held) = run(&live, Escape::Nested, Ladder::Normalised, &units);
+        assert!(out == want && held <= HELD_BYTES_MAX, "{held}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
