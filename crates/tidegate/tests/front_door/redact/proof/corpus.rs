@@ -20,9 +20,10 @@ const SENTENCES: [&str; 9] = [
     "客户资料\nW @\n备注：无",
     "we got (W) @ from them yesterday, didn't we?",
 ];
-/// Words of a stretch with nothing in it; two of them begin like a token.
+/// Words of a stretch with nothing in it, and without the letter that every token begins with: a piece
+/// that ends in one is rightly held.
 const WORDS: [&str; 12] =
-    ["tide", "Zürich", "gate", "ZQ", "harbour", "zqueue", "请核对", "谢谢", "river", "und dann", "C:\\temp\\", "😀"];
+    ["tide", "Köln", "gate", "QX", "harbour", "queue", "请核对，", "谢谢", "river", "und dann", "C:\\temp\\", "😀"];
 
 /// A text, and a word that stands nowhere else.
 pub(super) struct Prompt {

@@ -13,7 +13,7 @@ mod corpus;
 mod doors;
 mod tap;
 
-use crate::process::{Folder, Tidegate};
+use crate::process::{Folder, Tidegate, eventually};
 use corpus::{Corpus, Prompt, bare, tokens_in};
 use std::time::Duration;
 use tap::Tap;
@@ -118,7 +118,10 @@ impl Site {
     /// Ends the gateway as an operator does, and keeps what it said.
     fn stop(&mut self) {
         let mut tidegate = self.tidegate.take().unwrap();
-        tidegate.comes_to_rest();
+        // What streams have kept for readers who come back stays for minutes.
+        eventually("nothing is under way", Duration::from_secs(10), || {
+            (tidegate.metric("tidegate_streams_open") == 0.0).then_some(())
+        });
         for page in ["/metrics", "/streams", "/snapshot", "/domains"] {
             self.written.extend_from_slice(&tidegate.admin(page).body);
         }
