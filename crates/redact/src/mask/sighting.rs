@@ -74,7 +74,7 @@ impl Filter {
             return Ok(Looked::default());
         }
         // What a rule found is known when it is looked at again; the rule is what is told.
-        let rules: RefCell<BTreeMap<(usize, usize), (&'static str, Option<u16>)>> = RefCell::default();
+        let rules: RefCell<BTreeMap<_, (&'static str, _)>> = RefCell::default();
         self.until_all_is_known(scopes, scratch, |mut pass| {
             pass.sightings = Some(Vec::new());
             walk(&mut pass)?;

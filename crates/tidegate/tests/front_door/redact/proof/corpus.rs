@@ -129,7 +129,7 @@ impl Corpus {
         for value in &self.values {
             forms.insert(value.clone().into_bytes());
             let json = serde_json::to_string(value).unwrap();
-            forms.insert(json[1..json.len() - 1].as_bytes().to_vec());
+            forms.insert(json.as_bytes()[1..json.len() - 1].to_vec());
             let digits: Vec<u8> = value.bytes().filter(u8::is_ascii_digit).collect();
             let numeric = value.chars().all(|c| c.is_ascii_digit() || matches!(c, ' ' | '-' | '.' | '(' | ')' | '+'));
             if numeric && digits.len() >= 9 {
