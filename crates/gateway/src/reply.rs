@@ -371,12 +371,13 @@ impl<'c> Reply<'c> {
     pub(crate) fn push_event(&mut self, event: &[u8], now: Moment) {
         self.events += 1;
         self.last_sent = now;
-        match self.restoring.take() {
-            None => self.push_bytes(event),
-            Some(mut restoring) => {
-                self.push_bytes(restoring.event(event));
-                self.restoring = Some(restoring);
-            }
+        if self.restoring.is_none() { self.push_bytes(event) } else { self.push_restored(event) }
+    }
+
+    fn push_restored(&mut self, event: &[u8]) {
+        if let Some(mut restoring) = self.restoring.take() {
+            self.push_bytes(restoring.event(event));
+            self.restoring = Some(restoring);
         }
     }
 
@@ -392,6 +393,7 @@ impl<'c> Reply<'c> {
         }
     }
 
+    #[inline]
     fn push_bytes(&mut self, event: &[u8]) {
         if self.blocked || !self.backlog.is_empty() {
             self.backlog.extend_from_slice(event);

@@ -302,3 +302,30 @@ fn looking_through_with_tokens_gives_the_tokens_of_masking() {
     let without = filter.look_through_text(text, None, &mut Scratch::default());
     assert_eq!(without.unwrap_err(), Refusal::NoVault);
 }
+
+#[test]
+fn in_thinking_only_what_was_told_before_it_is_replaced() {
+    let thinking = |text: &str| {
+        format!(
+            r#"{{"role":"assistant","content":[{{"type":"thinking","thinking":"{text}","signature":"s"}},{{"type":"text","text":"13800138000"}}]}}"#
+        )
+    };
+    let user = |text: &str| format!(r#"{{"role":"user","content":"{text}"}}"#);
+    let body = |messages: &[String], more: &str| format!(r#"{{"messages":[{}]{more}}}"#, messages.join(","));
+    let first = |body: &str| {
+        let out = masked(&filter(|_| {}), &mut vault(Some("a")), body);
+        let at = out.find("\"thinking\":\"").expect("thinking") + 12;
+        out[at..at + 3].to_owned()
+    };
+    // The model wrote it itself, and only then said it.
+    assert_eq!(first(&body(&[user("who?"), thinking("13800138000")], "")), "138");
+    assert_eq!(first(&body(&[user("who?"), thinking("13800138000"), user("13800138000")], "")), "138");
+    assert_eq!(first(&body(&[user("13800138000?"), thinking("13800138000")], "")), "ZQP");
+    // System prompt and metadata stand before all messages, wherever they are in the body.
+    assert_eq!(first(&body(&[user("who?"), thinking("13800138000")], r#","system":"13800138000""#)), "ZQP");
+    // What the conversation knew before this request was a token when the model thought.
+    let (filter, mut known) = (filter(|_| {}), vault(Some("a")));
+    masked(&filter, &mut known, &ask("13800138000"));
+    let out = masked(&filter, &mut known, &body(&[user("who?"), thinking("13800138000")], ""));
+    assert!(!out.contains("13800138000"), "{out}");
+}

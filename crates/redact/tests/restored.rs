@@ -11,7 +11,7 @@ use tidegate_redact::mask::{Filter, Scopes};
 use tidegate_redact::restore::{self, Escape, HELD_BYTES_MAX, Ladder, Live, StreamRestorer, TextRestorer};
 use tidegate_redact::rules::{Policy, Rules};
 use tidegate_redact::token::{TOKEN_BYTES, Token};
-use tidegate_redact::vault::{ScopeKey, Vault};
+use tidegate_redact::vault::{KeyRing, ScopeKey, Vault};
 use tidegate_wire::sse::{self, Splitter};
 
 /// Values with everything that needs an escape; the last one is a pattern of the operator's.
@@ -322,4 +322,52 @@ fn a_whole_answer_is_restored_and_its_signatures_are_not() {
     let restored = restore::message(&Live::of([&vault]), body(t, t).as_bytes()).expect("JSON");
     assert_eq!(String::from_utf8(restored).expect("text"), body(&value(0), t));
     assert_eq!(restore::message(&Live::of([&vault]), b"{"), None);
+}
+
+#[test]
+fn a_reader_that_comes_back_where_nothing_is_held_gets_what_the_others_got() {
+    let (vault, tokens) = vault("a");
+    let (live, token) = (Arc::new(Live::of([&vault])), tokens[0].as_str());
+    let small = token.to_ascii_lowercase();
+    // Inside a word no token in another dress begins: who comes back there has to know that.
+    let text = format!("x{small} a_{small}.n{small} {token} Zz{token}Z\\\\n{small}\\n{small} {}", &token[..4]);
+    let pieces = units(&text, Escape::Json).into_iter().map(|unit| delta(0, "text_delta", "text", unit));
+    let events: Vec<String> = pieces.chain([stop(0)]).collect();
+    let run = |from: usize, before: &[String]| {
+        let mut restorer = StreamRestorer::new(Arc::clone(&live));
+        before.iter().for_each(|event| restorer.comes_after(event.as_bytes()));
+        let mut outs = Vec::new();
+        for event in &events[from..] {
+            let mut out = Vec::new();
+            restorer.event(event.as_bytes(), &mut out);
+            outs.push((String::from_utf8(out).expect("text"), restorer.held()));
+        }
+        outs
+    };
+    let whole = run(0, &[]);
+    let places = (1..events.len()).filter(|at| whole[at - 1].1 == 0);
+    assert!(places.clone().count() > 20);
+    for at in places {
+        assert_eq!(run(at, &events[at.saturating_sub(2)..at]), whole[at..], "after event {at}");
+    }
+}
+
+#[test]
+fn what_may_be_restored_can_be_kept_by_itself() {
+    let (vault, tokens) = vault("a");
+    let ring = KeyRing::new([(1, [1; 32])]).expect("a ring");
+    let key = |stream: &str| ScopeKey::derive(&[1; 32], "acme", Some(stream));
+    let sealed = Live::of([&vault]).seal(key("str_1"), &ring).expect("sealed");
+    assert!(!sealed.windows(5).any(|window| window == b"13800"));
+    let again = Live::open(key("str_1"), &ring, &sealed).expect("opened");
+    for (number, token) in tokens.iter().enumerate() {
+        assert_eq!(again.value(*token), Some(&*value(number)));
+    }
+    assert!(Live::open(key("str_2"), &ring, &sealed).is_err(), "another stream's");
+    for end in 1..sealed.len() {
+        assert!(Live::open(key("str_1"), &ring, &sealed[..end]).map_or(true, |live| live.value(tokens[3]).is_none()
+            || live.value(tokens[0]).is_none()
+            || live.value(tokens[1]).is_none()
+            || live.value(tokens[2]).is_none()));
+    }
 }

@@ -26,7 +26,7 @@ use tidegate_redact::restore::Live;
 use tidegate_store::{Address, VaultRecords};
 use tidegate_wire::request::MessagesRequest;
 
-/// A body that was masked, with the history it repeats in the place of what was sent of that.
+/// A body that was masked, and its messages, with the history in the place of what was sent again of it.
 pub(super) struct Masked {
     pub(super) body: Bytes,
     pub(super) request: MessagesRequest,
@@ -44,7 +44,7 @@ pub(super) async fn load(house: &House, address: &Address, talk: &mut Talk) -> R
     Ok(())
 }
 
-/// Masks a body for the conversation `talk`, which is held.
+/// Masks a body for the conversation `talk`, which is held; `None` where it is taken as it came.
 pub(super) async fn mask(
     house: &House,
     reply: &mut Reply<'_>,
@@ -53,17 +53,18 @@ pub(super) async fn mask(
     talk: &mut Talk,
     (body, request): (&Bytes, &MessagesRequest),
     messages: &[Message],
-) -> Result<Masked, Stop> {
+) -> Result<Option<Masked>, Stop> {
     let live = talk.live();
-    let plain = || Masked { body: body.clone(), request: request.clone(), messages: messages.to_vec() };
     if filter.is_none() && live.is_empty() {
-        return Ok(plain());
+        return Ok(None);
     }
-    let known = repeated(talk, &live, messages);
+    let pairs = talk.history.entries().iter().zip(messages);
+    let known = pairs.take_while(|(entry, sent)| is_shown(&live, &entry.message, sent)).count();
+    let stored = |talk: &Talk| talk.history.entries()[..known].iter().map(|entry| entry.message.clone()).collect();
     let Some(filter) = filter else {
-        let stored = talk.history.entries()[..known].iter().map(|entry| entry.message.clone());
-        let messages = stored.chain(messages[known..].iter().cloned()).collect();
-        return Ok(Masked { messages, ..plain() });
+        let mut all: Vec<Message> = stored(talk);
+        all.extend_from_slice(&messages[known..]);
+        return Ok(Some(Masked { body: body.clone(), request: request.clone(), messages: all }));
     };
     let new = list(&messages[known..]);
     let bare = request.with_messages(body, &new).unwrap_or_else(|| body.clone());
@@ -75,9 +76,13 @@ pub(super) async fn mask(
     let wrong = |why: String| Trouble::from(TurnTrouble::Messages(why));
     let at = request.parts.messages.clone().ok_or_else(|| wrong("messages: Field required".to_owned()))?;
     let new = read_all(&body.slice(at)).map_err(|error| wrong(error.to_string()))?;
-    let stored = talk.history.entries()[..known].iter().map(|entry| entry.message.clone());
-    let messages = stored.chain(new).collect();
-    Ok(Masked { body, request, messages })
+    let mut all: Vec<Message> = stored(talk);
+    for (message, came) in new.into_iter().zip(&messages[known..]) {
+        // Behind one that is told apart, too: what the model said of its own is in no vault.
+        let entry = talk.history.entries().get(all.len()).filter(|entry| is_shown(&live, &entry.message, came));
+        all.push(entry.map_or(message, |entry| entry.message.clone()));
+    }
+    Ok(Some(Masked { body, request, messages: all }))
 }
 
 /// Masks a list of messages that is only to be kept.
@@ -119,14 +124,12 @@ pub(super) fn fresh(house: &House, talk: &mut Talk) -> Result<Option<VaultRecord
     }
 }
 
-/// How many of `messages` are what the client was shown of the history, from its beginning on.
-fn repeated(talk: &Talk, live: &Live, messages: &[Message]) -> usize {
-    let is_shown = |stored: &Message, sent: &Message| match shown(live, stored.raw()) {
+/// Whether a message is what a client was shown of a stored one.
+fn is_shown(live: &Live, stored: &Message, sent: &Message) -> bool {
+    match shown(live, stored.raw()) {
         Cow::Borrowed(_) => difference(stored, sent).is_none(),
         Cow::Owned(raw) => Message::read(raw.into()).is_ok_and(|shown| difference(&shown, sent).is_none()),
-    };
-    let pairs = talk.history.entries().iter().zip(messages);
-    pairs.take_while(|(entry, sent)| is_shown(&entry.message, sent)).count()
+    }
 }
 
 /// Messages as a list.

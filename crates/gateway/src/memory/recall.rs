@@ -98,8 +98,8 @@ pub(crate) async fn recall(
     let (masked, hash, from) = loop {
         let talk = held.guard.as_mut().ok_or_else(|| Trouble::from(TurnTrouble::Unknown))?;
         let masked = masking::mask(house, reply, tenant, filter, talk, (&body.bytes, request), &came).await?;
-        let hash = masking::hash(house, tenant, filter.is_some(), &body.bytes, &masked.body);
-        let messages = &masked.messages;
+        let (messages, bytes) = masked.as_ref().map_or((&came, &body.bytes), |m| (&m.messages, &m.body));
+        let hash = masking::hash(house, tenant, filter.is_some(), &body.bytes, bytes);
         if let Some(turn) = repeated(held.talk()?, wish, head, &hash) {
             reply.restores(held.talk()?.live());
             return Ok(Recalled::Replay(Box::new(again(house, reply, held, turn).await?)));
@@ -121,10 +121,16 @@ pub(crate) async fn recall(
         return Err(Trouble::from(TurnTrouble::Number { expected, next: number }).into());
     }
     let end_user = end_user(&body.bytes).map(|id| house.settings.redaction.end_user(tenant, &id).unwrap_or(id));
-    redaction::put(body, masked.body)?;
-    let request = &masked.request;
+    let (messages, read) = match masked {
+        None => (came, None),
+        Some(masked) => {
+            redaction::put(body, masked.body)?;
+            (masked.messages, Some(masked.request))
+        }
+    };
+    let request = read.as_ref().unwrap_or(request);
     let frame = Frame::of(&body.bytes, request, window_of(house, caller), &gauge);
-    let new: Vec<Message> = masked.messages.into_iter().skip(from).collect();
+    let new: Vec<Message> = messages.into_iter().skip(from).collect();
     let mut turn = Turn {
         number,
         address: held.address,

@@ -159,7 +159,7 @@ impl Reader {
             Next::Item(item) => {
                 if !std::mem::replace(&mut self.asked, true) {
                     let live = self.hosted.live();
-                    self.unmasking = live.map(|live| Box::new(Unmasking::new(live, before(state, place).as_ref())));
+                    self.unmasking = live.map(|live| Box::new(Unmasking::new(live, before(state, place))));
                 }
                 self.place = item.seq;
                 match &mut self.unmasking {
@@ -193,12 +193,12 @@ impl Drop for Reader {
     }
 }
 
-/// The event before a place.
-fn before(state: &State, place: u64) -> Option<Item<'_>> {
-    match state.journal.next(place.checked_sub(1)?, Shape::AsItCame) {
+/// The two events before a place, as far as they are there.
+fn before(state: &State, place: u64) -> impl Iterator<Item = Item<'_>> {
+    (place.saturating_sub(2)..place).filter_map(|seq| match state.journal.next(seq, Shape::AsItCame) {
         Ok(Next::Item(item)) => Some(item),
         _ => None,
-    }
+    })
 }
 
 fn missed(missed: Missed) -> StreamTrouble {

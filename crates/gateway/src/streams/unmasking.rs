@@ -73,10 +73,11 @@ pub(super) struct Unmasking {
 }
 
 impl Unmasking {
-    /// For a reader that begins after the event `before`, or at the log's beginning.
-    pub(super) fn new(live: &Arc<Live>, before: Option<&Item<'_>>) -> Self {
+    /// For a reader that begins after the events `before`, the last two that it has, or at the log's
+    /// beginning.
+    pub(super) fn new<'j>(live: &Arc<Live>, before: impl Iterator<Item = Item<'j>>) -> Self {
         let mut stream = StreamRestorer::new(Arc::clone(live));
-        if let Some(item) = before {
+        for item in before {
             let mut event = Vec::with_capacity(item.event_bytes());
             item.write_event(&mut event);
             stream.comes_after(&event);

@@ -186,3 +186,18 @@ async fn a_large_body_is_masked_beside_the_streams() {
     scene.assert_masked(1);
     assert_eq!(scene.gateway.held(), (0, 0, 0, 0));
 }
+
+#[tokio::test]
+async fn a_token_that_broke_off_with_its_answer_is_put_back_when_that_is_taken_up_again() {
+    for how in ["restart", "continue"] {
+        for resume in ["off", "memory"] {
+            let scene = Scene::new(masking());
+            let said = format!("HALF of {PHONE} and {EMAIL}");
+            let lines = [("tidegate-recover", how), ("tidegate-resume", resume)];
+            let answer = scene.post(&asks(true, &said), &lines).await;
+            assert!(answer.body.contains(": tidegate-recovered how="), "{how} {resume}: {}", answer.body);
+            assert_eq!(answer.said("text"), said, "{how} {resume}");
+            scene.assert_masked(2);
+        }
+    }
+}

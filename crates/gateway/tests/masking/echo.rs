@@ -1,9 +1,14 @@
 //! An upstream that says what it was told, in the smallest pieces there are.
 //!
 //! Asked with `thinking`, it thinks the same first, and signs it; thinking in what it is sent must be
-//! what it signed. Asked with `tools`, it calls the first one with the text. A text with `CUT` in it ends
-//! before it was said whole, one with `REFUSE` is refused with itself in the message, and to one with
-//! `TELL` the model tells a number of its own.
+//! what it signed. Asked with `tools`, it calls the first one with the text. Words in a text do more:
+//!
+//! | word | what comes of it |
+//! |---|---|
+//! | `CUT` | the connection ends before the text's block does |
+//! | `HALF` | it ends inside the first token, the first time |
+//! | `REFUSE` | a refusal with the text in its message |
+//! | `TELL` | the model says a number of its own |
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -34,8 +39,9 @@ pub(crate) fn serve(network: &MemoryNetwork, pace: Duration) -> Seen {
                     let mut body = bytes::BytesMut::new();
                     while conn.read_body(&mut body).await.is_ok_and(|n| n > 0) {}
                     bodies.lock().unwrap().push(String::from_utf8(body.to_vec()).unwrap());
+                    let is_first = bodies.lock().unwrap().len() == 1;
                     let body: Value = serde_json::from_slice(&body).unwrap();
-                    if answer(&mut conn, head.path(), &body, pace).await.is_none() {
+                    if answer(&mut conn, head.path(), &body, (pace, is_first)).await.is_none() {
                         return;
                     }
                     conn.end();
@@ -50,8 +56,8 @@ pub(crate) fn serve(network: &MemoryNetwork, pace: Duration) -> Seen {
 }
 
 /// `None` breaks the connection off.
-async fn answer(conn: &mut ServerConn, path: &str, body: &Value, pace: Duration) -> Option<()> {
-    let said = last_text(body);
+async fn answer(conn: &mut ServerConn, path: &str, body: &Value, (pace, is_first): (Duration, bool)) -> Option<()> {
+    let said = if is_asked_to_go_on(body) { rest(body) } else { last_text(body) };
     let text = if said.contains("TELL") { format!("Try {OWN_NUMBER}.") } else { said };
     let refusal = match wrongly_signed(body) {
         true => Some("messages: thinking was not signed by this model".to_owned()),
@@ -78,7 +84,13 @@ async fn answer(conn: &mut ServerConn, path: &str, body: &Value, pace: Duration)
     conn.respond(200, None, false, |head| {
         head.header("content-type", b"text/event-stream");
     });
-    for event in events(&blocks) {
+    // Between the letters of the first token.
+    let half = text.find("ZQ").filter(|_| text.contains("HALF") && is_first).map(|at| at + 5);
+    for (nth, event) in events(&blocks).into_iter().enumerate() {
+        if half.is_some_and(|half| nth == 2 + half) {
+            let _ = conn.flush().await;
+            return None;
+        }
         if text.contains("CUT") && event.contains("content_block_stop") {
             let _ = conn.flush().await;
             return None;
@@ -100,9 +112,24 @@ fn whole(conn: &mut ServerConn, status: u16, body: &Value) {
     conn.push(body.as_bytes());
 }
 
+/// Whether an answer of its own that broke off is to be gone on with.
+fn is_asked_to_go_on(body: &Value) -> bool {
+    last_text(body).starts_with("Your previous response was interrupted")
+}
+
+/// What is left of the text that it was to say again.
+fn rest(body: &Value) -> String {
+    let messages = body["messages"].as_array().unwrap();
+    let text = |at: usize| text_of(&messages[messages.len() - at]["content"]);
+    text(3).strip_prefix(&text(2)).unwrap().to_owned()
+}
+
 /// The text of the last message.
 fn last_text(body: &Value) -> String {
-    let content = &body["messages"].as_array().unwrap().last().unwrap()["content"];
+    text_of(&body["messages"].as_array().unwrap().last().unwrap()["content"])
+}
+
+fn text_of(content: &Value) -> String {
     let blocks = content.as_array().cloned().unwrap_or_else(|| vec![json!({"text": content})]);
     blocks.iter().filter_map(|block| block["text"].as_str().or(block["content"].as_str())).collect()
 }

@@ -53,3 +53,25 @@ async fn a_client_that_leaves_takes_back_what_it_told() {
     let last = |n: usize| plain(bodies[n]["messages"].as_array().unwrap().last().unwrap());
     assert_eq!(last(0), last(1));
 }
+
+#[tokio::test]
+async fn a_client_that_leaves_while_its_body_is_masked_loses_nothing_of_its_conversation() {
+    let folder = Folder::new();
+    let scene = Scene::with_log(masking(), &folder);
+    let lines = [("tidegate-conversation", "c")];
+    scene.post(&asks(true, SAID), &lines).await;
+    // Some megabytes of the slowest text take longer than the client waits.
+    let long = asks(true, &"4 7 1 9 2 ".repeat(300_000)).to_string();
+    let client = scene.client(&crate::scene::request("POST", "/v1/messages", &long, &lines)).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    drop(client);
+    let asked = format!("Was it {PHONE}?");
+    let answer = scene.post(&asks(true, &asked), &lines).await;
+    assert_eq!((answer.said("text"), answer.header("tidegate-turn")), (asked, Some("2")));
+    scene.assert_masked(2);
+    let bodies = scene.bodies();
+    assert_eq!(plain(&bodies[0]["messages"][0]), plain(&bodies[1]["messages"][0]));
+    while scene.gateway.held() != (0, 0, 0, 0) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

@@ -2,9 +2,10 @@
 //! owner gets it back at every door.
 
 use crate::echo::OWN_NUMBER;
-use crate::scene::{Answer, EMAIL, Folder, PHONE, SAID, Scene, asks, life, masking, plain, request};
+use crate::scene::{Answer, EMAIL, Folder, PHONE, SAID, Scene, asks, life, masking, plain, request, rules};
 use serde_json::{Value, json};
 use tidegate_gateway::redaction::Redaction;
+use tidegate_redact::rules::{Policy, Rules, Style};
 
 const RETRY: (&str, &str) = ("x-stainless-retry-count", "1");
 
@@ -258,4 +259,20 @@ async fn turns_at_once_wait_for_each_other_and_share_what_they_told() {
     let last = scene.bodies().into_iter().max_by_key(|body| body["messages"].as_array().unwrap().len()).unwrap();
     let tokens: std::collections::BTreeSet<String> = (0..15).step_by(2).map(|at| token(&last, at)).collect();
     assert_eq!(tokens.len(), 1, "{last}");
+}
+
+#[tokio::test]
+async fn with_tags_a_client_goes_on_with_what_it_said_and_what_the_model_did() {
+    let folder = Folder::new();
+    let tags = Rules { style: Style::Tag, ..Rules::all(Policy::Mask) };
+    let scene = Scene::with_log(rules(tags), &folder);
+    let mut body = asks(false, &format!("TELL me, I am {PHONE}"));
+    for turn in ["1", "2", "3"] {
+        let answer = say(&scene, "c", &body).await;
+        assert_eq!(answer.header("tidegate-turn"), Some(turn), "{}", answer.head);
+        let messages = body["messages"].as_array_mut().unwrap();
+        messages.push(json!({"role": "assistant", "content": answer.json()["content"]}));
+        messages.push(json!({"role": "user", "content": format!("And I am {EMAIL}, so TELL me")}));
+    }
+    scene.assert_masked(3);
 }

@@ -427,8 +427,11 @@ impl<'f, 's, 'v> Pass<'f, 's, 'v> {
         } else {
             let before = scopes.len();
             let token = scopes.token(finding.kind, &plain(finding.kind, raw), &value, form.shared)?;
-            if scopes.len() > before {
-                self.told.insert(token, if place(&finding.span).starts_with("messages") { span.start } else { 0 });
+            let is_new = scopes.len() > before || self.told.contains_key(&token);
+            if is_new && finding.rule != KNOWN {
+                let at = if place(&finding.span).starts_with("messages") { span.start } else { 0 };
+                let told = self.told.entry(token).or_insert(at);
+                *told = at.min(*told);
             }
             token
         };

@@ -57,14 +57,16 @@ impl StreamRestorer {
         self.blocks.iter().map(|block| block.restorer.held()).sum()
     }
 
-    /// The last event before a place where nothing was held back, for a reader that comes back there: a
-    /// word that it ends in goes on.
+    /// An event before a place where nothing was held back, for a reader that comes back there: a word
+    /// that it ends in goes on. Two of them, in order, are enough: two bytes count.
     pub fn comes_after(&mut self, event: &[u8]) {
-        let Some(delta) = plain_delta(event) else { return };
-        if let Some((_, escape, ladder)) = field(kind_of(&delta)) {
-            let restorer = TextRestorer::after(escape, ladder, delta.text);
-            self.blocks = vec![Block { index: index_of(&delta), restorer, head: Vec::new(), tail: Vec::new() }];
+        let Some(delta) = plain_delta(event) else { return self.blocks.clear() };
+        let (index, Some((_, escape, ladder))) = (index_of(&delta), field(kind_of(&delta))) else { return };
+        if !self.blocks.iter().any(|block| block.index == index) {
+            let restorer = TextRestorer::new(escape, ladder);
+            self.blocks = vec![Block { index, restorer, head: Vec::new(), tail: Vec::new() }];
         }
+        self.blocks.iter_mut().for_each(|block| block.restorer.goes_on_after(delta.text));
     }
 
     /// Takes one whole event and writes what of it is certain.

@@ -86,13 +86,6 @@ impl TextRestorer {
         self.held.len()
     }
 
-    /// A restorer of a text that goes on after `before`, of which nothing is held back.
-    pub fn after(escape: Escape, ladder: Ladder, before: &[u8]) -> TextRestorer {
-        let mut restorer = TextRestorer::new(escape, ladder);
-        restorer.note(before);
-        restorer
-    }
-
     /// Takes the next piece and writes what is certain. A piece of JSON never ends inside an escape.
     pub fn feed(&mut self, live: &Live, piece: &[u8], out: &mut Vec<u8>) {
         if live.is_empty() && self.held.is_empty() {
@@ -147,10 +140,11 @@ impl TextRestorer {
 
     fn let_go(&mut self, text: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(text);
-        self.note(text);
+        self.goes_on_after(text);
     }
 
-    fn note(&mut self, text: &[u8]) {
+    /// What was given out already, of which the last two bytes count.
+    pub(super) fn goes_on_after(&mut self, text: &[u8]) {
         for b in text.iter().skip(text.len().saturating_sub(2)) {
             self.last = [self.last[1], *b];
         }
