@@ -5,6 +5,7 @@
 //! says is decided in `settle`; what an upstream said goes to the client only if it is the API's
 //! own envelope. `docs/errors.md` has an entry for each code.
 
+mod redacted;
 mod streams;
 mod turns;
 
@@ -14,6 +15,7 @@ use crate::streams::StreamTrouble;
 use std::borrow::Cow;
 use std::time::Duration;
 use tidegate_base::ByteSize;
+use tidegate_redact::mask as redact;
 use tidegate_schedule::{Cause, Refusal, TenantLimit, Throttle};
 use tidegate_wire::dialect::simple::Unsayable;
 use tidegate_wire::error::{ErrorBody, ErrorType};
@@ -54,6 +56,8 @@ pub(crate) enum Trouble {
     BodyBudget,
     /// The body is not a request.
     Body(NotARequest),
+    /// The filter for personal data does not let it out, or failed.
+    Redacted(redact::Refusal),
     /// The upstream speaks the simple dialect, and has no words for this.
     Unsayable(Unsayable),
     /// The scheduler said no.
@@ -126,6 +130,9 @@ pub fn public_codes() -> &'static [&'static str] {
         "request_body_encoding_invalid",
         "body_budget_spent",
         "invalid_body",
+        "personal_data",
+        "unscannable",
+        "redaction_failed",
         "not_a_prompt",
         "references_apart",
         "input_too_large",
@@ -185,6 +192,7 @@ pub fn public_codes() -> &'static [&'static str] {
         "conversation_log_read_only",
         "conversation_log_busy",
         "conversation_log_failed",
+        "vault_unreadable",
     ]
 }
 
@@ -300,6 +308,7 @@ pub(crate) fn answer(trouble: &Trouble) -> Answer {
             ),
         ),
         Trouble::Body(e) => row(InvalidRequest, "invalid_body", e.0.clone()),
+        Trouble::Redacted(refusal) => redacted::answer(refusal),
         Trouble::Refused(Refusal::NoKey) => row(
             Api,
             "no_upstream_key",

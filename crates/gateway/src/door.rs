@@ -212,7 +212,10 @@ pub(crate) async fn one(plane: &Arc<Plane>, conn: &mut ServerStream, peer: &Peer
         Ok(door) if door.ours == Some(Ours::Socket) => Box::pin(open(plane, conn, &head, peer)).await,
         Ok(door) if *door == ROOT => root(plane, conn, &head).await,
         // Boxed: an idle connection should not hold the room a request needs.
-        Ok(door) => Box::pin(path::serve(plane, conn, &head, door, peer, plane.new_ids())).await,
+        Ok(door) => {
+            Box::pin(path::serve(plane, conn, &head, door, peer, path::Named { ids: plane.new_ids(), hosted: None }))
+                .await
+        }
         Err(trouble) => refuse(plane, conn, &trouble, head.method() == "HEAD").await,
     }
 }

@@ -9,6 +9,7 @@
 //! | `identify`, `decode`, `admit`, `exchange`, `relay`, `answer`, `settle` | a phase each |
 //! | `plan`, `attempt` | what is going to be done; `exchange` and `relay`, once |
 //! | `memory` | conversations: recalled before it, kept after it |
+//! | `redaction` | personal data: out before it is sent, back for whoever reads |
 //! | `mending` | an answer that broke off is taken up again |
 //! | `streams` | streams that are not tied to the connection they were asked for on |
 //! | `socket` | the WebSocket door: many streams over one connection |
@@ -50,6 +51,7 @@ mod plan;
 mod plane;
 mod progress;
 mod query;
+pub mod redaction;
 mod references;
 mod relay;
 mod reply;

@@ -6,7 +6,7 @@
 //! | 2 | identify | `identify` | credential to tenant; priority; deadline |
 //! | 3 | decode | `decode` | counted bytes to a request |
 //! | 4 | attach | (to come) | documents to blocks |
-//! | 5 | mask | (to come) | personal data out |
+//! | 5 | mask | `redaction` | personal data out; of a conversation's turn, in `recall` |
 //! | 6 | recall | `memory` | a conversation's window |
 //! | 7 | admit | `admit` | a lease on a quota domain |
 //! | 8 | exchange | `exchange` | a connection, the request, the answer's head |
@@ -29,14 +29,15 @@ use crate::door::{After, Door, Ours};
 use crate::failure::Failure;
 use crate::house::House;
 use crate::identify::identify;
-use crate::memory::{self, Heard, Recalled, Replay, Turn, TurnTrouble, recall};
+use crate::memory::{self, Asking, Heard, Recalled, Replay, Turn, TurnTrouble, recall};
 use crate::oversize::Oversize;
 use crate::plan::Plan;
 use crate::plane::Plane;
+use crate::redaction;
 use crate::reply::{Interrupt, Reply, TurnLines};
 use crate::settle::{Account, End, Life, settle};
 use crate::socket;
-use crate::streams;
+use crate::streams::{self, Hosted};
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,6 +56,12 @@ use tidegate_wire::request::MessagesRequest;
 /// has left if that is less.
 const MARGIN: Duration = Duration::from_millis(250);
 
+/// What a request is called, and the stream that its answer becomes, if that is hosted.
+pub(crate) struct Named {
+    pub(crate) ids: (RequestId, StreamId),
+    pub(crate) hosted: Option<Arc<Hosted>>,
+}
+
 /// Takes one request from its head to its settling; says what becomes of the connection.
 pub(crate) async fn serve(
     plane: &Arc<Plane>,
@@ -62,14 +69,15 @@ pub(crate) async fn serve(
     head: &RequestHead,
     door: &'static Door,
     peer: &Peer,
-    ids: (RequestId, StreamId),
+    named: Named,
 ) -> After {
     let house = &*plane.house;
-    let (request, stream) = ids;
+    let Named { ids: (request, stream), hosted } = named;
     let life = Life::begin(house, LiveRequest::new(request, stream, door.name, house.clock.now()));
     let close = !head.keeps_alive() || house.is_draining();
     let deadline = Deadline::by_default(life.live.since + house.settings.clocks.whole);
     let mut reply = Reply::new(conn, house, life.live.clone(), deadline, close);
+    reply.goes_to(hosted);
     let mut account = Account::default();
 
     let mut turn = None;
@@ -167,11 +175,18 @@ async fn walk(
         return streams::begin(plane, reply, asked, body, account).await;
     }
 
+    let filter = redaction::filter_of(house, &caller, peer);
+    if caller.wish.conversation.is_none()
+        && let (Some(filter), Some(asked)) = (filter, &mut request)
+    {
+        redaction::mask(house, reply, &caller, filter, &mut body, asked).await?;
+    }
     if !caller.wish.is_plain()
         && let Some(asked) = &request
     {
         reply.live().enter(Phase::Recall);
-        match recall(house, reply, head, &caller, &mut body, asked, !door.can_stream).await? {
+        let asking = Asking { head, caller: &caller, request: asked, filter, counts: !door.can_stream };
+        match recall(house, reply, &asking, &mut body).await? {
             Recalled::Nothing => {}
             Recalled::Turn(new) => {
                 reply.turn = Some(TurnLines::new(new.conversation(), new.number));
@@ -202,7 +217,7 @@ fn replayed(house: &House, reply: &mut Reply<'_>, replay: &Replay) -> Result<End
     let corrupt = || StoreError::Corrupt("a stored answer is no message".to_owned());
     let events = wire::replay::events(&replay.message).ok_or_else(|| Trouble::from(TurnTrouble::Log(corrupt())))?;
     reply.begin_stream(None);
-    reply.push_event(&events, house.clock.now());
+    reply.push_events(&events, house.clock.now());
     Ok(End::Answered)
 }
 

@@ -13,7 +13,10 @@
 
 use crate::answer::{Trouble, answer};
 use crate::house::House;
+use crate::redaction::Restoring;
+use crate::streams::Hosted;
 use bytes::BytesMut;
+use std::borrow::Cow;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,6 +24,7 @@ use std::task::{Context, Poll};
 use std::time::UNIX_EPOCH;
 use tidegate_base::{ByteLease, Deadline, Moment, RequestId, StreamId, rfc3339};
 use tidegate_observe::LiveRequest;
+use tidegate_redact::restore::Live;
 use tidegate_schedule::{TenantId, TenantLevel};
 use tidegate_transport::ServerStream;
 use tidegate_wire::http::{HeadWriter, ResponseHead, is_hop_by_hop};
@@ -88,6 +92,10 @@ pub(crate) struct Reply<'c> {
     /// Whether it took less than it was given when that was last tried.
     blocked: bool,
     lease: ByteLease,
+    /// Puts back what was masked, where it goes straight to its client.
+    restoring: Option<Box<Restoring>>,
+    /// Where it goes instead: a log, whose readers put it back.
+    hosted: Option<Arc<Hosted>>,
     merged_to: usize,
     overrun: bool,
     last_sent: Moment,
@@ -113,6 +121,8 @@ impl<'c> Reply<'c> {
             lease: house.backlogs.empty_lease(),
             backlog: BytesMut::new(),
             blocked: false,
+            restoring: None,
+            hosted: None,
             limits_of: None,
             turn: None,
             streams: false,
@@ -146,6 +156,26 @@ impl<'c> Reply<'c> {
     /// Whether the client has seen a status, and which one can no longer be told otherwise.
     pub(crate) fn head_sent(&self) -> bool {
         self.head_sent
+    }
+
+    /// It goes into the log of `hosted`.
+    pub(crate) fn goes_to(&mut self, hosted: Option<Arc<Hosted>>) {
+        self.hosted = hosted;
+    }
+
+    /// Its reader gets these values for their tokens.
+    pub(crate) fn restores(&mut self, live: Live) {
+        let live = Arc::new(live);
+        match &self.hosted {
+            Some(hosted) => hosted.restores(live),
+            None if live.is_empty() => self.restoring = None,
+            None => self.restoring = Some(Box::new(Restoring::new(live))),
+        }
+    }
+
+    /// A body as its reader is to see it.
+    fn shown<'b>(&self, body: &'b [u8]) -> Cow<'b, [u8]> {
+        self.restoring.as_ref().map_or(Cow::Borrowed(body), |restoring| restoring.whole(body))
     }
 
     /// The connection, while the request's body is being read.
@@ -341,6 +371,30 @@ impl<'c> Reply<'c> {
     pub(crate) fn push_event(&mut self, event: &[u8], now: Moment) {
         self.events += 1;
         self.last_sent = now;
+        if self.restoring.is_none() { self.push_bytes(event) } else { self.push_restored(event) }
+    }
+
+    fn push_restored(&mut self, event: &[u8]) {
+        if let Some(mut restoring) = self.restoring.take() {
+            self.push_bytes(restoring.event(event));
+            self.restoring = Some(restoring);
+        }
+    }
+
+    /// Passes whole events on that were made at once.
+    pub(crate) fn push_events(&mut self, events: &[u8], now: Moment) {
+        if self.restoring.is_none() {
+            return self.push_event(events, now);
+        }
+        let mut splitter = sse::Splitter::new();
+        if splitter.feed(events, |event| self.push_event(event, now)).is_err() {
+            // One that is larger than any the upstream may send: as it is, but not left out.
+            self.push_bytes(events);
+        }
+    }
+
+    #[inline]
+    fn push_bytes(&mut self, event: &[u8]) {
         if self.blocked || !self.backlog.is_empty() {
             self.backlog.extend_from_slice(event);
         } else {
@@ -396,6 +450,8 @@ impl<'c> Reply<'c> {
         self.status = upstream.status;
         let (request, _) = self.names;
         let limits = self.limits_of.map(|tenant| limit_lines(self.house, tenant));
+        let shown = self.restoring.take();
+        let body = shown.as_ref().map_or(Cow::Borrowed(body), |restoring| restoring.whole(body));
         let turn = self.turn.as_ref();
         self.conn.respond(upstream.status, Some(body.len() as u64), self.close, |head| {
             pass_lines(head, upstream, without, limits.is_some());
@@ -406,7 +462,7 @@ impl<'c> Reply<'c> {
             own_lines(head, request, Some(upstream));
             write_turn(head, turn);
         });
-        self.conn.push(body);
+        self.conn.push(&body);
     }
 
     /// Gives a whole answer of our own, in JSON.
@@ -415,6 +471,8 @@ impl<'c> Reply<'c> {
         self.status = 200;
         let (request, _) = self.names;
         let limits = self.limits_of.map(|tenant| limit_lines(self.house, tenant));
+        let shown = self.restoring.take();
+        let body = shown.as_ref().map_or(Cow::Borrowed(body), |restoring| restoring.whole(body));
         let turn = self.turn.as_ref();
         self.conn.respond(200, Some(body.len() as u64), self.close, |head| {
             head.header("content-type", b"application/json");
@@ -422,7 +480,7 @@ impl<'c> Reply<'c> {
             own_lines(head, request, None);
             write_turn(head, turn);
         });
-        self.conn.push(body);
+        self.conn.push(&body);
     }
 
     /// Holds `lease` until the client has the answer.
@@ -476,7 +534,17 @@ impl<'c> Reply<'c> {
     pub(crate) fn push_error(&mut self, envelope: &[u8]) {
         // An event's data is one line; the API's envelopes are, others may not be.
         let line: Vec<u8> = envelope.iter().copied().filter(|b| !matches!(b, b'\n' | b'\r')).collect();
+        self.push_rest();
+        let line = self.shown(&line).into_owned();
         sse::write(&mut self.backlog, "error", &line);
+    }
+
+    /// What is held back of a stream that breaks off is no token any more.
+    fn push_rest(&mut self) {
+        if let Some(mut restoring) = self.restoring.take() {
+            self.push_bytes(restoring.rest());
+            self.restoring = Some(restoring);
+        }
     }
 
     /// Tells the client what went wrong: with its true status if the head was withheld, as an
@@ -485,11 +553,13 @@ impl<'c> Reply<'c> {
         let row = answer(trouble);
         let (request, _) = self.names;
         let body = row.body.envelope(Some(request.as_str()));
+        let body = self.shown(&body).into_owned();
         if self.in_lines {
             // What came before may have ended inside a line.
             self.backlog.extend_from_slice(&[b"\n", body.as_slice(), b"\n"].concat());
             self.broken_off = true;
         } else if self.head_sent {
+            self.push_rest();
             sse::write(&mut self.backlog, "error", &body);
         } else {
             self.head_sent = true;

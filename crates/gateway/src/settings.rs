@@ -2,6 +2,7 @@
 //! `tidegate.example.toml` list the same ones for operators.
 
 use crate::key::KeyHash;
+use crate::redaction::Redaction;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +34,8 @@ pub struct Settings {
     pub sockets: Sockets,
     /// Conversations, where there is a log for them.
     pub conversations: Conversations,
+    /// What is done with personal data.
+    pub redaction: Redaction,
     /// Seed of ids and jitter; World gives its own.
     pub seed: u64,
 }

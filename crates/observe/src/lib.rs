@@ -8,6 +8,7 @@ mod live;
 mod memory;
 mod metrics;
 mod record;
+mod redaction;
 mod sockets;
 
 pub use live::{Live, LiveRequest, LiveView, Phase};

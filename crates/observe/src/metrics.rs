@@ -5,6 +5,7 @@
 //! in the stream ([`GapCounts`]) and added here once it ends.
 
 use crate::memory::Conversations;
+use crate::redaction::Redaction;
 use crate::sockets::Sockets;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
@@ -53,7 +54,7 @@ pub enum CacheKind {
 
 /// A label that is shared text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Text(Arc<str>);
+pub(crate) struct Text(pub(crate) Arc<str>);
 
 impl EncodeLabelValue for Text {
     fn encode(&self, e: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
@@ -230,6 +231,7 @@ pub struct Metrics {
     drained: Gauge,
     pub(crate) conversations: Conversations,
     pub(crate) sockets: Sockets,
+    pub(crate) redaction: Redaction,
 }
 
 /// A label that clients choose: its own while there are few, then `other`.
@@ -299,6 +301,7 @@ impl Metrics {
             drained: Gauge::default(),
             conversations: Conversations::default(),
             sockets: Sockets::default(),
+            redaction: Redaction::default(),
         };
         r.register("requests", "Requests that ended, by door, tenant, status and how they ended", m.requests.clone());
         r.register("streams_open", "Answers being produced now", m.streams_open.clone());
@@ -369,6 +372,7 @@ impl Metrics {
         r.register("draining", "1 while the process drains", m.drained.clone());
         m.conversations.register(&mut r);
         m.sockets.register(&mut r);
+        m.redaction.register(&mut r);
         r.register_collector(Box::new(m.gaps.clone()));
         Metrics { registry: Arc::new(r), ..m }
     }

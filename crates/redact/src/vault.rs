@@ -31,6 +31,9 @@ pub const VAULT_BYTES_MAX: usize = 32 << 20;
 /// Most keys of a ring: old ones go when their records are sealed anew.
 pub const RING_KEYS_MAX: usize = 16;
 
+/// What an entry takes in memory beside its value: two places in maps, two tokens, a hash.
+const ENTRY_BYTES: usize = 160;
+
 /// The first byte of every record.
 const RECORD_VERSION: u8 = 1;
 const NONCE_BYTES: usize = 12;
@@ -108,6 +111,12 @@ impl ScopeKey {
     fn mac(&self, parts: &[&[u8]]) -> [u8; 32] {
         mac(&self.0.0, parts)
     }
+
+    /// What a request can be known by again, and told apart from others, by whoever has the key and by
+    /// nobody else: a plain hash would say which of a few thousand values a known text was sent with.
+    pub fn digest(&self, request: &[u8]) -> [u8; 32] {
+        self.mac(&[b"request", request])
+    }
 }
 
 impl fmt::Debug for ScopeKey {
@@ -176,6 +185,19 @@ impl Vault {
         Ok(vault)
     }
 
+    /// A vault that holds what others hold, under a key of its own: for records that are kept with
+    /// something else than a conversation.
+    pub(crate) fn copy<'v>(
+        key: ScopeKey,
+        entries: impl IntoIterator<Item = (Token, &'v Secret)>,
+    ) -> Result<Vault, VaultError> {
+        let mut vault = Vault::new(key);
+        for (token, value) in entries {
+            vault.keep(token, value.clone())?;
+        }
+        Ok(vault)
+    }
+
     /// How many values there are.
     pub fn len(&self) -> usize {
         self.values.len()
@@ -184,6 +206,11 @@ impl Vault {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
+    }
+
+    /// Bytes of its values, and of what stands beside each.
+    pub fn held_bytes(&self) -> usize {
+        self.bytes + self.values.len() * ENTRY_BYTES
     }
 
     /// The token of `value`, if it has one.
@@ -244,9 +271,29 @@ impl Vault {
         Ok(records)
     }
 
+    /// Forgets what is new since records were last asked for: the request that told it came to nothing.
+    /// Told again, it gets the same tokens.
+    pub fn forget_fresh(&mut self) {
+        for token in std::mem::take(&mut self.fresh) {
+            if let Some(value) = self.values.remove(&token) {
+                self.bytes -= value.expose().len();
+                let id = self.id(value.expose());
+                self.tokens.remove(&id);
+            }
+        }
+    }
+
     /// Sealed records of everything, under the ring's newest key: how keys are changed.
     pub fn records(&self, ring: &KeyRing) -> Result<Vec<Vec<u8>>, VaultError> {
         self.values.keys().map(|token| self.seal(ring, *token)).collect()
+    }
+
+    /// A record of this scope under the ring's newest key: how keys are changed, record by record.
+    pub fn reseal(key: ScopeKey, ring: &KeyRing, record: &[u8]) -> Result<Vec<u8>, VaultError> {
+        let mut vault = Vault::new(key);
+        let (token, value) = vault.unseal(ring, record)?;
+        vault.keep(token, value)?;
+        vault.seal(ring, token)
     }
 
     fn bound_to(&self, id: u32, token: &Token) -> Vec<u8> {
@@ -362,6 +409,21 @@ mod tests {
         assert!(Vault::open(scope("a"), &new, records.iter().map(Vec::as_slice)).unwrap().known("a@b.cn").is_some());
         assert_eq!(KeyRing::new([(1, [0; 32]), (1, [1; 32])]).unwrap_err(), VaultError::Ring);
         assert_eq!(KeyRing::new([]).unwrap_err(), VaultError::Ring);
+    }
+
+    #[test]
+    fn what_came_to_nothing_is_forgotten_and_told_again_is_the_same() {
+        let ring = KeyRing::new([(1, [1; 32])]).unwrap();
+        let mut a = vault("a");
+        let kept = a.token(Kind::Email, b"a@b.cn", "a@b.cn").unwrap();
+        let records = a.fresh_records(&ring).unwrap();
+        let bytes = a.held_bytes();
+        let gone = a.token(Kind::Email, b"c@d.cn", "c@d.cn").unwrap();
+        a.forget_fresh();
+        assert_eq!((a.known("a@b.cn"), a.known("c@d.cn")), (Some(kept), None));
+        assert_eq!((a.len(), a.held_bytes(), records.len()), (1, bytes, 1));
+        assert_eq!(a.token(Kind::Email, b"c@d.cn", "c@d.cn").unwrap(), gone);
+        assert_ne!(scope("a").digest(b"x"), scope("b").digest(b"x"));
     }
 
     #[test]

@@ -45,7 +45,8 @@ pub(crate) enum Part {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) part: Part,
-    /// System prompt, tools, documents: the same in many conversations, so that they stay cached.
+    /// System prompt, tools, documents, metadata: the same in many conversations, so that they stay
+    /// cached.
     pub(crate) shared: bool,
 }
 
@@ -152,8 +153,9 @@ impl Zone for Place {
             Part::Properties => Part::Schema,
             deeper => deeper,
         };
-        let prefix = self.part == Part::Body && matches!(part, Part::Blocks | Part::Tools | Part::Schema);
-        let shared = self.shared || prefix;
+        // A user is the same in all conversations, for whoever counts or blocks them.
+        let is_for_all = matches!(part, Part::Blocks | Part::Tools | Part::Schema) || key == b"metadata";
+        let shared = self.shared || self.part == Part::Body && is_for_all;
         Place { part, shared }
     }
 

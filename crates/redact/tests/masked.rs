@@ -268,3 +268,64 @@ fn what_threads_share_can_be_shared() {
     sent::<restore::StreamRestorer>();
     sent::<Vault>();
 }
+
+#[test]
+fn looking_through_finds_what_masking_replaces_at_its_place() {
+    let filter = filter(|rules| {
+        rules.policies[Kind::Email.index()] = Policy::Report;
+        rules.policies[Kind::Ip.index()] = Policy::Block;
+        rules.style = Style::Tag;
+    });
+    let text = "call 138 0013 8000 or a@example.org, from 8.8.8.8; again 138 0013 8000";
+    let looked = filter.look_through_text(text, None, &mut Scratch::default()).expect("looked");
+    let told: Vec<_> =
+        looked.sightings.iter().map(|s| (&text[s.span.clone()], s.kind, s.policy, s.instead.as_deref())).collect();
+    let phone = ("138 0013 8000", Kind::Phone, Policy::Mask, Some("[PHONE]"));
+    let mail = ("a@example.org", Kind::Email, Policy::Report, None);
+    assert_eq!(told, [phone, mail, ("8.8.8.8", Kind::Ip, Policy::Block, None), phone]);
+    let body = r#"{"messages":[{"role":"user","content":[{"type":"image","source":{"type":"url","url":"https://x.y/z"}},{"type":"tool_result","tool_use_id":"t","content":"13800138000"}]}],"metadata":{"phone":13800138000}}"#;
+    let looked = filter.look_through_request(body, None, &mut Scratch::default()).expect("looked");
+    let told: Vec<_> = looked.sightings.iter().map(|s| (&body[s.span.clone()], s.instead.as_deref())).collect();
+    assert_eq!(told, [("13800138000", Some("[PHONE]")), ("13800138000", Some("\"[PHONE]\""))]);
+    assert_eq!(looked.unscannable, 1);
+}
+
+#[test]
+fn looking_through_with_tokens_gives_the_tokens_of_masking() {
+    let (filter, mut vault) = (filter(|_| {}), vault(None));
+    let text = "mail a@example.org";
+    let looked = filter
+        .look_through_text(text, Some(&mut Scopes { own: &mut vault, shared: None }), &mut Scratch::default())
+        .expect("looked");
+    let token = vault.known("a@example.org").expect("a token");
+    assert_eq!(looked.sightings[0].instead.as_deref(), Some(token.as_str()));
+    let without = filter.look_through_text(text, None, &mut Scratch::default());
+    assert_eq!(without.unwrap_err(), Refusal::NoVault);
+}
+
+#[test]
+fn in_thinking_only_what_was_told_before_it_is_replaced() {
+    let thinking = |text: &str| {
+        format!(
+            r#"{{"role":"assistant","content":[{{"type":"thinking","thinking":"{text}","signature":"s"}},{{"type":"text","text":"13800138000"}}]}}"#
+        )
+    };
+    let user = |text: &str| format!(r#"{{"role":"user","content":"{text}"}}"#);
+    let body = |messages: &[String], more: &str| format!(r#"{{"messages":[{}]{more}}}"#, messages.join(","));
+    let first = |body: &str| {
+        let out = masked(&filter(|_| {}), &mut vault(Some("a")), body);
+        let at = out.find("\"thinking\":\"").expect("thinking") + 12;
+        out[at..at + 3].to_owned()
+    };
+    // The model wrote it itself, and only then said it.
+    assert_eq!(first(&body(&[user("who?"), thinking("13800138000")], "")), "138");
+    assert_eq!(first(&body(&[user("who?"), thinking("13800138000"), user("13800138000")], "")), "138");
+    assert_eq!(first(&body(&[user("13800138000?"), thinking("13800138000")], "")), "ZQP");
+    // System prompt and metadata stand before all messages, wherever they are in the body.
+    assert_eq!(first(&body(&[user("who?"), thinking("13800138000")], r#","system":"13800138000""#)), "ZQP");
+    // What the conversation knew before this request was a token when the model thought.
+    let (filter, mut known) = (filter(|_| {}), vault(Some("a")));
+    masked(&filter, &mut known, &ask("13800138000"));
+    let out = masked(&filter, &mut known, &body(&[user("who?"), thinking("13800138000")], ""));
+    assert!(!out.contains("13800138000"), "{out}");
+}

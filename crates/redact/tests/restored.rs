@@ -11,7 +11,7 @@ use tidegate_redact::mask::{Filter, Scopes};
 use tidegate_redact::restore::{self, Escape, HELD_BYTES_MAX, Ladder, Live, StreamRestorer, TextRestorer};
 use tidegate_redact::rules::{Policy, Rules};
 use tidegate_redact::token::{TOKEN_BYTES, Token};
-use tidegate_redact::vault::{ScopeKey, Vault};
+use tidegate_redact::vault::{KeyRing, ScopeKey, Vault};
 use tidegate_wire::sse::{self, Splitter};
 
 /// Values with everything that needs an escape; the last one is a pattern of the operator's.
@@ -129,6 +129,28 @@ fn values_are_escaped_for_where_they_stand() {
     let inner: String = serde_json::from_str(&format!("\"{nested}\"")).expect("JSON");
     let input: serde_json::Value = serde_json::from_str(&inner).expect("JSON inside");
     assert_eq!(input["a"], value(2));
+}
+
+#[test]
+fn in_a_tools_input_the_inner_escapes_are_seen_through_however_they_are_cut() {
+    let (vault, tokens) = vault("a");
+    let live = Live::of([&vault]);
+    let t = tokens[0].as_str();
+    let letters = |escape: &str| -> String { t.chars().map(|c| format!("{escape}{:04x}", c as u32)).collect() };
+    // A line's end and a backslash inside the inner string, and each letter an escape of it.
+    let broken = |sign: &str| [&t[..5], sign, &t[5..]].concat();
+    for dressed in [broken(r"\\n"), broken(r"\\\\"), letters(r"\\u")] {
+        let text = format!(r#"{{\"a\":\"x {dressed}, y\"}}"#);
+        let want = format!(r#"{{\"a\":\"x {}, y\"}}"#, value(0));
+        assert_eq!(run(&live, Escape::Nested, Ladder::Normalised, &[&text]).0, want);
+        let units = units(&text, Escape::Nested);
+        for cut in 0..units.len() {
+            let (head, tail) = (units[..cut].concat(), units[cut..].concat());
+            assert_eq!(run(&live, Escape::Nested, Ladder::Normalised, &[&head, &tail]).0, want, "{cut}");
+        }
+        let (out, held) = run(&live, Escape::Nested, Ladder::Normalised, &units);
+        assert!(out == want && held <= HELD_BYTES_MAX, "{held}");
+    }
 }
 
 proptest! {
@@ -300,4 +322,52 @@ fn a_whole_answer_is_restored_and_its_signatures_are_not() {
     let restored = restore::message(&Live::of([&vault]), body(t, t).as_bytes()).expect("JSON");
     assert_eq!(String::from_utf8(restored).expect("text"), body(&value(0), t));
     assert_eq!(restore::message(&Live::of([&vault]), b"{"), None);
+}
+
+#[test]
+fn a_reader_that_comes_back_where_nothing_is_held_gets_what_the_others_got() {
+    let (vault, tokens) = vault("a");
+    let (live, token) = (Arc::new(Live::of([&vault])), tokens[0].as_str());
+    let small = token.to_ascii_lowercase();
+    // Inside a word no token in another dress begins: who comes back there has to know that.
+    let text = format!("x{small} a_{small}.n{small} {token} Zz{token}Z\\\\n{small}\\n{small} {}", &token[..4]);
+    let pieces = units(&text, Escape::Json).into_iter().map(|unit| delta(0, "text_delta", "text", unit));
+    let events: Vec<String> = pieces.chain([stop(0)]).collect();
+    let run = |from: usize, before: &[String]| {
+        let mut restorer = StreamRestorer::new(Arc::clone(&live));
+        before.iter().for_each(|event| restorer.comes_after(event.as_bytes()));
+        let mut outs = Vec::new();
+        for event in &events[from..] {
+            let mut out = Vec::new();
+            restorer.event(event.as_bytes(), &mut out);
+            outs.push((String::from_utf8(out).expect("text"), restorer.held()));
+        }
+        outs
+    };
+    let whole = run(0, &[]);
+    let places = (1..events.len()).filter(|at| whole[at - 1].1 == 0);
+    assert!(places.clone().count() > 20);
+    for at in places {
+        assert_eq!(run(at, &events[at.saturating_sub(2)..at]), whole[at..], "after event {at}");
+    }
+}
+
+#[test]
+fn what_may_be_restored_can_be_kept_by_itself() {
+    let (vault, tokens) = vault("a");
+    let ring = KeyRing::new([(1, [1; 32])]).expect("a ring");
+    let key = |stream: &str| ScopeKey::derive(&[1; 32], "acme", Some(stream));
+    let sealed = Live::of([&vault]).seal(key("str_1"), &ring).expect("sealed");
+    assert!(!sealed.windows(5).any(|window| window == b"13800"));
+    let again = Live::open(key("str_1"), &ring, &sealed).expect("opened");
+    for (number, token) in tokens.iter().enumerate() {
+        assert_eq!(again.value(*token), Some(&*value(number)));
+    }
+    assert!(Live::open(key("str_2"), &ring, &sealed).is_err(), "another stream's");
+    for end in 1..sealed.len() {
+        assert!(Live::open(key("str_1"), &ring, &sealed[..end]).map_or(true, |live| live.value(tokens[3]).is_none()
+            || live.value(tokens[0]).is_none()
+            || live.value(tokens[1]).is_none()
+            || live.value(tokens[2]).is_none()));
+    }
 }

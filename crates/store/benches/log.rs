@@ -18,7 +18,7 @@ fn turn(conversation: usize) -> NewTurn {
     content.answer = Some(format!("{{\"role\":\"assistant\",\"content\":\"{}\"}}", "word ".repeat(600)).into());
     content.end_user = Some(format!("user-{}", conversation % 50));
     let address = address(conversation);
-    NewTurn { address, expected: None, now_ms: 1, content, window: None }
+    NewTurn { address, expected: None, now_ms: 1, content, window: None, vault: None }
 }
 
 fn address(conversation: usize) -> Address {

@@ -5,7 +5,8 @@
 
 use crate::StoreError;
 use crate::pieces::{self, Cut};
-use crate::turn::{Address, Appended, NewTurn, Summary, TURNS_MAX, TurnContent, signed, unsigned};
+use crate::turn::{Address, Appended, NewTurn, Summary, TURNS_MAX, TurnContent, VaultRecords, signed, unsigned};
+use crate::vault;
 use rusqlite::{Connection, OptionalExtension, params};
 
 /// A turn that is ready to be written.
@@ -22,17 +23,18 @@ pub(crate) struct Prepared {
     request: Cut,
     answer: Option<Cut>,
     window: Option<Vec<u8>>,
+    vault: Option<VaultRecords>,
 }
 
 impl Prepared {
     /// Checks a turn and cuts its messages.
     pub(crate) fn new(turn: NewTurn) -> Result<Self, StoreError> {
-        let NewTurn { address, expected, now_ms, mut content, window } = turn;
+        let NewTurn { address, expected, now_ms, mut content, window, vault } = turn;
         let bytes = content.bytes();
         let request = pieces::cut("a turn's request", &std::mem::take(&mut content.request), b'[')?;
         let answer = content.answer.take();
         let answer = answer.map(|answer| pieces::cut("a turn's answer", &answer, b'{')).transpose()?;
-        Ok(Prepared { address, expected, now_ms, touches_ms: now_ms, content, bytes, request, answer, window })
+        Ok(Prepared { address, expected, now_ms, touches_ms: now_ms, content, bytes, request, answer, window, vault })
     }
 
     /// The same turn as an import brings it.
@@ -40,9 +42,15 @@ impl Prepared {
         Prepared { touches_ms: 0, ..self }
     }
 
+    /// The same turn with what it is the first to tell of its conversation's vault.
+    pub(crate) fn with_vault(&mut self, vault: VaultRecords) {
+        self.vault = Some(vault);
+    }
+
     /// Memory it holds, bytes.
     pub(crate) fn held(&self) -> usize {
-        usize::try_from(self.bytes).unwrap_or(usize::MAX)
+        let vault = self.vault.as_ref().map_or(0, VaultRecords::bytes);
+        usize::try_from(self.bytes + vault).unwrap_or(usize::MAX)
     }
 }
 
@@ -99,6 +107,9 @@ pub(crate) fn append(connection: &Connection, turn: &Prepared, bytes_max: u64) -
     insert_turn(connection, conversation, number, turn)?;
     if let Some(state) = &turn.window {
         put_window(connection, conversation, number, state)?;
+    }
+    if let Some(vault) = turn.vault.as_ref().filter(|vault| !vault.records.is_empty()) {
+        vault::add(connection, conversation, number, vault)?;
     }
     Ok(Appended { number, conversation_bytes: bytes })
 }
@@ -230,7 +241,7 @@ pub(crate) fn fork(
         return Err(StoreError::Exists);
     }
     let fork = insert_conversation(connection, &target, now_ms, turn, 0)?;
-    const COPIES: [&str; 5] = [
+    const COPIES: [&str; 7] = [
         "INSERT INTO turns (conversation, number, status, created_ms, bytes, request_hash, request_id, end_user, model,
            stop_reason, input_tokens, output_tokens, cache_creation_tokens, cache_read_tokens, request, answer)
          SELECT ?1, number, status, created_ms, bytes, request_hash, request_id, end_user, model, stop_reason,
@@ -250,6 +261,11 @@ pub(crate) fn fork(
         // With its window the fork goes on with the same prefix, and so with the same prompt cache.
         "INSERT INTO windows (conversation, turns, state)
          SELECT ?1, turns, state FROM windows WHERE conversation = ?2 AND turns <= ?3",
+        // The same texts have the same tokens, and so has what is told anew: the scope goes along.
+        "INSERT INTO vaults (conversation, scope) SELECT ?1, scope FROM vaults WHERE conversation = ?2 AND ?3 > 0",
+        "INSERT INTO vault_records (conversation, turn, shared, content)
+         SELECT ?1, turn, shared, content FROM vault_records WHERE conversation = ?2 AND turn <= ?3
+         ORDER BY vault_record",
     ];
     for copy in COPIES {
         connection.prepare_cached(copy)?.execute(params![fork, source.conversation, turn])?;

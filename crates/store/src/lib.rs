@@ -12,7 +12,7 @@
 //! let store = Store::open("conversations.db".as_ref(), Settings::default())?;
 //! let address = Address::new("team-a", "support-17")?;
 //! let content = TurnContent::appended(br#"[{"role":"user","content":"Hello"}]"#.to_vec());
-//! let turn = NewTurn { address: address.clone(), expected: Some(1), now_ms, content, window: None };
+//! let turn = NewTurn { address: address.clone(), expected: Some(1), now_ms, content, window: None, vault: None };
 //! assert_eq!(store.append(turn).wait()?.number, 1);
 //! assert_eq!(store.read(address, 1).wait()?.turns.len(), 1);
 //! # Ok(())
@@ -35,6 +35,7 @@ mod store;
 mod streams;
 mod transfer;
 mod turn;
+mod vault;
 mod writer;
 
 pub use delete::{Deleted, Gone, Picked, Retention, Scope};
@@ -46,5 +47,6 @@ pub use store::{Durability, Settings, Store};
 pub use streams::{ErasedStreams, KeptStream, StreamCheckpoint, StreamHead};
 pub use transfer::{Chunk, Export, ExportCursor, IMPORT_BYTES_MAX, Imported, Lines};
 pub use turn::{
-    Address, Appended, Conversation, History, NewTurn, Status, Summary, TokenCounts, Turn, TurnContent, Window,
+    Address, Appended, Conversation, History, NewTurn, Status, Summary, TokenCounts, Turn, TurnContent, VaultRecord,
+    VaultRecords, Window,
 };

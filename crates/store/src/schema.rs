@@ -124,6 +124,22 @@ ALTER TABLE streams ADD COLUMN end_user TEXT;
 ALTER TABLE streams ADD COLUMN conversation TEXT;
 CREATE INDEX streams_by_user ON streams (tenant, end_user) WHERE end_user IS NOT NULL;
 CREATE INDEX streams_by_conversation ON streams (tenant, conversation) WHERE conversation IS NOT NULL;
+
+CREATE TABLE vaults (
+  conversation INTEGER PRIMARY KEY REFERENCES conversations ON DELETE CASCADE,
+  scope TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE vault_records (
+  vault_record INTEGER PRIMARY KEY,
+  conversation INTEGER NOT NULL REFERENCES vaults ON DELETE CASCADE,
+  turn INTEGER NOT NULL CHECK (turn >= 1),
+  shared INTEGER NOT NULL CHECK (shared IN (0, 1)),
+  content BLOB NOT NULL
+) STRICT;
+CREATE INDEX vault_records_by_turn ON vault_records (conversation, turn);
+
+ALTER TABLE streams ADD COLUMN vault BLOB;
 ";
 
 /// Brings the database of `connection` to the newest of `steps`; refuses what is not ours or newer.

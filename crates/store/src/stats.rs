@@ -82,7 +82,7 @@ pub(crate) fn tenants(connection: &Connection) -> Result<Vec<String>, StoreError
 }
 
 /// Rules the schema cannot state, each as a query for what breaks it.
-const RULES: [(&str, &str); 7] = [
+const RULES: [(&str, &str); 8] = [
     (
         "turns are numbered 1, 2, 3 to the conversation's count",
         "SELECT conversation FROM conversations AS c WHERE
@@ -109,6 +109,10 @@ const RULES: [(&str, &str); 7] = [
     (
         "a summary stands for turns that are there",
         "SELECT summary FROM summaries JOIN conversations USING (conversation) WHERE last_turn > turns",
+    ),
+    (
+        "a vault's record was told by a turn that is there",
+        "SELECT vault_record FROM vault_records JOIN conversations USING (conversation) WHERE turn > turns",
     ),
     (
         "a stream's bytes are its segments'",

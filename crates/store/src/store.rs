@@ -14,7 +14,10 @@ use crate::readers::{Reads, in_one_moment};
 use crate::stats::{self, Size, Stats};
 use crate::streams::{self, ErasedStreams, KeptStream, StreamCheckpoint, Total};
 use crate::transfer::{self, Chunk, Export, ExportCursor, Imported, Lines};
-use crate::turn::{Address, Appended, BESIDE_BYTES_MAX, Conversation, History, NewTurn, Summary, Turn, check_tenant};
+use crate::turn::{
+    Address, Appended, BESIDE_BYTES_MAX, Conversation, History, NewTurn, Summary, Turn, VaultRecords, check_tenant,
+};
+use crate::vault;
 use crate::writer::{Changes, Writer};
 use rusqlite::Connection;
 use std::collections::BTreeSet;
@@ -130,7 +133,7 @@ impl Store {
     /// either order.
     pub fn append(&self, turn: NewTurn) -> Pending<Appended> {
         let window_bytes = turn.window.as_ref().map_or(0, |state| state.len() as u64);
-        if let Err(error) = turn.content.check().and_then(|()| check_window(window_bytes)) {
+        if let Err(error) = turn.check().and_then(|()| check_window(window_bytes)) {
             return Pending::failed(error);
         }
         let bytes = turn.content.bytes();
@@ -208,6 +211,26 @@ impl Store {
     pub fn list(&self, tenant: &str, cursor: Option<PageCursor>, rows: u32) -> Pending<Page> {
         let tenant = tenant.to_owned();
         self.reads.ask(move |db| history::list(db, &tenant, cursor, rows))
+    }
+
+    /// The vault of a conversation; `None` if it has none, or is not there.
+    pub fn vault(&self, address: Address) -> Pending<Option<VaultRecords>> {
+        self.reads.ask(move |db| vault::read(db, &address))
+    }
+
+    /// Conversations of all tenants that have a vault, `rows` at most, and where to go on; 0 begins.
+    pub fn vaults(&self, after: i64, rows: u32) -> Pending<(Vec<Address>, Option<i64>)> {
+        self.reads.ask(move |db| vault::list(db, after, rows))
+    }
+
+    /// Puts a vault's records, sealed anew and in the order in which they were read, in the place of
+    /// those that are there. [`StoreError::Busy`] if more came meanwhile: read again.
+    pub fn reseal(&self, address: Address, vault: VaultRecords) -> Pending<()> {
+        if let Err(error) = vault.check() {
+            return Pending::failed(error);
+        }
+        let held = usize::try_from(vault.bytes()).unwrap_or(usize::MAX);
+        self.changes.ask(held, move |db| vault::reseal(db, &address, &vault))
     }
 
     /// Adds a summary beside the turns it stands for.

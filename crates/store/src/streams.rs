@@ -43,6 +43,8 @@ pub struct StreamHead {
     pub end_user: Option<String>,
     /// The conversation that it is a turn of.
     pub conversation: Option<String>,
+    /// What stands behind the tokens in it, sealed and opaque here; `None` if there are none.
+    pub vault: Option<Vec<u8>>,
 }
 
 /// One checkpoint of a stream.
@@ -82,6 +84,7 @@ impl StreamCheckpoint {
         check_bytes("the end user's id", self.head.end_user.as_deref(), LABEL_BYTES_MAX)?;
         check_bytes("the conversation's id", self.head.conversation.as_deref(), LABEL_BYTES_MAX)?;
         too_large("bytes of a stream's head", self.head.head.len(), HEAD_BYTES_MAX)?;
+        too_large("bytes of a stream's vault", self.head.vault.as_ref().map_or(0, Vec::len), SEGMENT_BYTES_MAX)?;
         too_large("bytes of a stream's segment", self.segment.len(), SEGMENT_BYTES_MAX)
     }
 }
@@ -125,16 +128,16 @@ fn write(connection: &Connection, checkpoint: &StreamCheckpoint) -> Result<(), S
     let StreamCheckpoint { head, segment, ended, now_ms, bytes_max, .. } = checkpoint;
     let (size, now) = (segment.len() as u64, signed(*now_ms));
     let sql = "INSERT INTO streams (id, tenant, own, request_id, head, created_ms, updated_ms, ended, bytes, end_user,
-                 conversation)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7, ?8, ?9, ?10)
+                 conversation, vault)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7, ?8, ?9, ?10, ?11)
                ON CONFLICT (id) DO UPDATE SET updated_ms = max(updated_ms, excluded.updated_ms),
                  ended = max(ended, excluded.ended), bytes = bytes + excluded.bytes
                WHERE tenant = excluded.tenant
                RETURNING stream, bytes";
     let own = head.own.map(u64::cast_signed);
-    let StreamHead { stream: id, tenant, request_id, head, end_user, conversation, .. } = &**head;
+    let StreamHead { stream: id, tenant, request_id, head, end_user, conversation, vault, .. } = &**head;
     let bytes = signed(size);
-    let values = params![id.as_str(), tenant, own, request_id, head, now, ended, bytes, end_user, conversation];
+    let values = params![id.as_str(), tenant, own, request_id, head, now, ended, bytes, end_user, conversation, vault];
     let mut statement = connection.prepare_cached(sql)?;
     let row = statement.query_row(values, |row| Ok((row.get::<_, i64>(0)?, row.get(1).map(unsigned)?)));
     let (stream, mut bytes) = row.optional()?.ok_or(StoreError::Exists)?;
@@ -160,13 +163,14 @@ pub(crate) fn read(
     own: Option<u64>,
     id: StreamId,
 ) -> Result<KeptStream, StoreError> {
-    let sql = "SELECT stream, request_id, head, created_ms, updated_ms, ended, end_user, conversation FROM streams
+    let sql = "SELECT stream, request_id, head, created_ms, updated_ms, ended, end_user, conversation, vault
+               FROM streams
                WHERE id = ?1 AND tenant = ?2 AND own IS ?3";
     let mut statement = connection.prepare_cached(sql)?;
     let found = statement.query_row(params![id.as_str(), tenant, own.map(u64::cast_signed)], |row| {
         let (request_id, head) = (row.get(1)?, row.get(2)?);
         let (tenant, end_user, conversation) = (tenant.to_owned(), row.get(6)?, row.get(7)?);
-        let head = StreamHead { stream: id, tenant, own, request_id, head, end_user, conversation };
+        let head = StreamHead { stream: id, tenant, own, request_id, head, end_user, conversation, vault: row.get(8)? };
         let (created_ms, updated_ms) = (unsigned(row.get(3)?), unsigned(row.get(4)?));
         let kept = KeptStream { head, created_ms, updated_ms, ended: row.get(5)?, segments: Vec::new() };
         Ok((row.get::<_, i64>(0)?, kept))

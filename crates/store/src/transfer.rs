@@ -10,7 +10,8 @@ use crate::StoreError;
 use crate::append::{self, Prepared, Row};
 use crate::history::{self, CONVERSATION, conversation_of};
 use crate::lines::{self, Line};
-use crate::turn::{Address, Conversation, NewTurn, Summary, Turn, signed};
+use crate::turn::{Address, Conversation, NewTurn, Summary, Turn, VaultRecords, signed};
+use crate::vault;
 use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::BTreeSet;
 
@@ -152,7 +153,7 @@ pub(crate) enum PreparedLine {
     Header,
     Conversation { address: Address, conversation: Conversation },
     Turn { address: Address, turn: Box<Turn>, prepared: Box<Prepared> },
-    Summary { address: Address, summary: Summary },
+    Summary { address: Address, summary: Summary, vault: Option<VaultRecords> },
 }
 
 impl PreparedLine {
@@ -184,12 +185,13 @@ impl PreparedLine {
                     now_ms: turn.created_ms,
                     content: turn.content.clone(),
                     window: None,
+                    vault: None,
                 })?;
                 PreparedLine::Turn { address, turn: Box::new(turn), prepared: Box::new(prepared.imported()) }
             }
             Line::Summary { conversation, summary } => {
                 summary.check()?;
-                PreparedLine::Summary { address: Address::new(tenant, &conversation)?, summary }
+                PreparedLine::Summary { address: Address::new(tenant, &conversation)?, summary, vault: None }
             }
         })
     }
@@ -207,6 +209,16 @@ impl Lines {
     /// The conversations they are about.
     pub fn conversations(&self) -> BTreeSet<Address> {
         self.lines.iter().filter_map(|(_, line)| line.address()).cloned().collect()
+    }
+
+    /// The turn or summary in line `number`, from 1, is the first to tell this of its conversation's
+    /// vault. Other lines tell nothing.
+    pub fn tell(&mut self, number: usize, told: VaultRecords) {
+        match self.lines.iter_mut().find(|(at, _)| *at == number) {
+            Some((_, PreparedLine::Turn { prepared, .. })) => prepared.with_vault(told),
+            Some((_, PreparedLine::Summary { vault, .. })) => *vault = Some(told),
+            _ => {}
+        }
     }
 }
 
@@ -253,12 +265,16 @@ fn import_line(connection: &Connection, line: &PreparedLine, bytes_max: u64) -> 
             let (found, _) = history::turns(connection, row.conversation, turn.number, 1, 0)?;
             same(found.first() == Some(&**turn))
         }
-        PreparedLine::Summary { address, summary } => {
+        PreparedLine::Summary { address, summary, vault } => {
             let row = Row::of(connection, address)?;
             if history::summaries(connection, row.conversation)?.contains(summary) {
                 return Ok(false);
             }
-            append::add_summary(connection, address, summary, bytes_max).map(|()| true)
+            append::add_summary(connection, address, summary, bytes_max)?;
+            if let Some(vault) = vault {
+                vault::add(connection, row.conversation, summary.last_turn, vault)?;
+            }
+            Ok(true)
         }
     }
 }

@@ -10,6 +10,8 @@ const TENANT_CHARS_MAX: usize = 64;
 const END_USER_BYTES_MAX: usize = 512;
 /// Longest model, stop reason or request id, bytes.
 const LABEL_BYTES_MAX: usize = 256;
+/// Longest scope of a vault, bytes: the longest name of a conversation.
+const SCOPE_BYTES_MAX: usize = 4 * NAME_CHARS_MAX;
 /// Largest turn, bytes: a request and an answer of 32 MiB each.
 const TURN_BYTES_MAX: u64 = 64 << 20;
 /// Largest summary and largest window state, bytes.
@@ -195,6 +197,50 @@ pub struct NewTurn {
     pub content: TurnContent,
     /// The window it was asked with, to be kept beside it.
     pub window: Option<Vec<u8>>,
+    /// What it was the first to tell of its conversation's vault.
+    pub vault: Option<VaultRecords>,
+}
+
+impl NewTurn {
+    pub(crate) fn check(&self) -> Result<(), StoreError> {
+        self.content.check()?;
+        self.vault.as_ref().map_or(Ok(()), VaultRecords::check)
+    }
+}
+
+/// Records of a conversation's vault: what stands behind the tokens in its texts. Sealed and opaque
+/// here (`docs/formats/vault.md`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VaultRecords {
+    /// The name under which its tokens are made: the conversation's first one, a fork keeps it.
+    pub scope: String,
+    /// The records, in the order in which they were told.
+    pub records: Vec<VaultRecord>,
+}
+
+/// One record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VaultRecord {
+    /// Whether its token is that of all the tenant's conversations.
+    pub shared: bool,
+    /// The record.
+    pub content: Vec<u8>,
+}
+
+impl VaultRecords {
+    /// Their bytes.
+    pub fn bytes(&self) -> u64 {
+        self.records.iter().map(|record| record.content.len() as u64).sum()
+    }
+
+    pub(crate) fn check(&self) -> Result<(), StoreError> {
+        check_bytes("a vault's scope", Some(&self.scope), SCOPE_BYTES_MAX)?;
+        let (size, max) = (self.bytes(), TURN_BYTES_MAX);
+        if size > max {
+            return Err(StoreError::TooLarge { what: "bytes of a turn's vault records", size, max });
+        }
+        Ok(())
+    }
 }
 
 /// What a durable append tells.

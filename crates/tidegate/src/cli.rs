@@ -1,6 +1,10 @@
 //! What can be said on the command line. Flags go before the file, the file before the
 //! environment, the environment before the defaults.
 
+mod redact;
+
+pub use redact::{Redact, RedactPolicy, RedactStyle, RedactUnscannable, Reseal};
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -26,12 +30,14 @@ pub enum Command {
     Bench(Box<Bench>),
     /// Talk to a model in a conversation that a gateway keeps.
     Chat(Chat),
+    /// Find personal data and secrets in files or a pipe, and put tags in their place.
+    Redact(Redact),
     /// Check a configuration file and say what it means.
     CheckConfig {
         /// The file.
         file: PathBuf,
     },
-    /// Make client keys.
+    /// Make client keys, and the keys of the vault.
     Key {
         #[command(subcommand)]
         /// What to do with keys.
@@ -39,7 +45,7 @@ pub enum Command {
     },
 }
 
-/// Commands about client keys.
+/// Commands about keys.
 #[derive(Debug, Subcommand)]
 pub enum Key {
     /// Make a new client key: prints it once, with the lines for the configuration.
@@ -48,6 +54,14 @@ pub enum Key {
         #[arg(long, default_value = "my-team")]
         tenant: String,
     },
+    /// Make a key for redaction: writes it to a new file that only its owner can read.
+    Vault {
+        /// The file; it must not be there.
+        file: PathBuf,
+    },
+    /// Seal what conversations keep for redaction anew, under the first of vault_keys; no gateway may
+    /// have the file open. After it the other keys are needed no more.
+    Reseal(Reseal),
 }
 
 /// How log lines look.
@@ -102,6 +116,10 @@ pub struct Serve {
     /// [default with --simulate: a scratch file]
     #[arg(long, value_name = "FILE")]
     pub conversations: Option<PathBuf>,
+    /// What is done with personal data and secrets in requests, in place of `policy` of [redact]; what
+    /// is said there of single kinds and tenants stays, but `off` is off for everybody. [default: off]
+    #[arg(long, value_name = "POLICY")]
+    pub redact: Option<RedactPolicy>,
     /// Data-plane threads. [default: one per core]
     #[arg(long)]
     pub threads: Option<u8>,

@@ -10,7 +10,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     match tidegate::run(tidegate::cli::Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failed) => {
             // Standard error is the place for it; if even that is closed there is nobody to tell.
             let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("tidegate: {failed}\n"));

@@ -73,6 +73,12 @@ pub(super) fn answer(trouble: &TurnTrouble) -> Answer {
             row(Overloaded, "exports_busy", "as many exports are under way as may; try again when one has ended")
                 .after(Duration::from_secs(10))
         }
+        TurnTrouble::Vault(error) => row(
+            Api,
+            "vault_unreadable",
+            format!("what was masked in this conversation cannot be restored: {error}; its operator has to configure the keys it was kept under"),
+        )
+        .never_retry(),
         TurnTrouble::Log(error) => log(error),
     }
 }

@@ -11,6 +11,7 @@
 //! | `shelf` | conversations in memory, bounded in bytes; who holds one has its turn |
 //! | `talk` | one of them: history, view, the last turns' hashes |
 //! | `recall` | the phase: a body becomes a turn and a window |
+//! | `masking` | a body masked against what its conversation told before |
 //! | `fit` | a window for a history: budget, estimate, excerpts, the last check |
 //! | `turn` | a turn under way; kept, interrupted, or as if it had never been asked |
 //! | `summarise` | summaries ahead of a cut, asked for in the background |
@@ -25,6 +26,7 @@ mod doors;
 mod fit;
 #[cfg(test)]
 mod histories;
+mod masking;
 mod recall;
 mod shelf;
 mod summarise;
@@ -35,7 +37,7 @@ mod upkeep;
 mod wish;
 
 pub(crate) use doors::{Place, import, is_import, serve};
-pub(crate) use recall::{Recalled, Replay, end_user, recall};
+pub(crate) use recall::{Asking, Recalled, Replay, end_user, recall};
 pub(crate) use summarise::{ERRANDS, run as run_errands};
 pub(crate) use turn::{Heard, Turn};
 pub(crate) use upkeep::{UPKEEP, upkeep};
@@ -51,6 +53,7 @@ use summarise::Errands;
 use tidegate_conversation::history::Divergence;
 use tidegate_conversation::valid::Broken;
 use tidegate_observe::Metrics;
+use tidegate_redact::vault::VaultError;
 use tidegate_store::{Address, Deleted, ErasedStreams, Store, StoreError};
 use tidegate_transport::Clock;
 use trimmed::Trimmed;
@@ -104,6 +107,8 @@ pub(crate) enum TurnTrouble {
     Line { line: u64, error: StoreError, added: u64 },
     /// As many exports are under way as may.
     Exports,
+    /// What stands behind the conversation's tokens cannot be had.
+    Vault(VaultError),
     /// The log says no.
     Log(StoreError),
 }

@@ -1,10 +1,11 @@
 //! The phase: what a body says is placed in its conversation, and a window takes its messages' place.
 //!
 //! 1. *Hold*: the conversation's lock; another turn under way is waited for.
-//! 2. *Repeat?* A body that one of the last turns came of is that turn, if the client says that it
+//! 2. *Mask* what the body says that the conversation does not have (`masking`).
+//! 3. *Repeat?* A body that one of the last turns came of is that turn, if the client says that it
 //!    repeats or names the number.
-//! 3. *Place*: seeds, goes on, or says something else: then refused or forked.
-//! 4. *Fit*: the window, checked once more, in place of the body's messages. Everything around them
+//! 4. *Place*: seeds, goes on, or says something else: then refused or forked.
+//! 5. *Fit*: the window, checked once more, in place of the body's messages. Everything around them
 //!    stays as it came, byte for byte.
 
 use super::fit::{Fitting, Frame, Gauge, fit, jitter};
@@ -13,20 +14,23 @@ use super::summarise::Ahead;
 use super::talk::{Recent, Talk};
 use super::turn::{Asked, Turn};
 use super::wish::ID_CHARS_MAX;
-use super::{TurnTrouble, Wish};
+use super::{TurnTrouble, Wish, masking};
 use crate::answer::Trouble;
 use crate::attempt::Stop;
 use crate::decode::Body;
 use crate::house::House;
 use crate::identify::Caller;
+use crate::redaction;
 use crate::reply::Reply;
 use crate::settings::{Concurrent, Divergent};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
+use std::sync::Arc;
 use tidegate_conversation::history::{Divergence, Form, Match};
 use tidegate_conversation::message::{Message, Role, read_all};
 use tidegate_conversation::same::Difference;
 use tidegate_conversation::window::{View, Window};
+use tidegate_redact::mask::Filter;
 use tidegate_store::{Address, Status, StoreError};
 use tidegate_wire::http::RequestHead;
 use tidegate_wire::raw::RawObject;
@@ -55,52 +59,77 @@ pub(crate) struct Replay {
     pub(crate) conversation: String,
     /// The turn's number.
     pub(crate) number: u32,
-    /// The message, as the API gave it.
+    /// The message, as the log has it.
     pub(crate) message: Vec<u8>,
 }
 
-/// The phase. `counts` says that nothing will be asked and so nothing kept: only tokens are counted.
+/// What is asked.
+pub(crate) struct Asking<'a> {
+    pub(crate) head: &'a RequestHead,
+    pub(crate) caller: &'a Caller,
+    pub(crate) request: &'a MessagesRequest,
+    /// What its texts have to pass, unless they have.
+    pub(crate) filter: Option<&'a Arc<Filter>>,
+    /// Nothing will be asked and so nothing kept: only tokens are counted.
+    pub(crate) counts: bool,
+}
+
+/// The phase.
 pub(crate) async fn recall(
     house: &House,
     reply: &mut Reply<'_>,
-    head: &RequestHead,
-    caller: &Caller,
+    asking: &Asking<'_>,
     body: &mut Body,
-    request: &MessagesRequest,
-    counts: bool,
 ) -> Result<Recalled, Stop> {
+    let Asking { head, caller, request, filter, counts } = *asking;
     let wish = &caller.wish;
     let gauge = Gauge::of(house, &request.model, request.fast);
-    let frame = Frame::of(&body.bytes, request, window_of(house, caller), &gauge);
-    let messages = messages(body, request)?;
+    let came = messages(body, request)?;
     let Some(name) = &wish.conversation else {
-        let window = trim(house, caller, messages, &frame, &gauge)?;
+        let frame = Frame::of(&body.bytes, request, window_of(house, caller), &gauge);
+        let window = trim(house, caller, came, &frame, &gauge)?;
         put(body, request, &window.body)?;
         return Ok(Recalled::Nothing);
     };
-    let hash: [u8; 32] = Sha256::digest(&body.bytes).into();
     let asked = house.memory.address(caller, name).map_err(Trouble::from)?;
     let mut held = hold(house, reply, asked, &gauge).await?;
     let mut forks = 0;
-    let from = loop {
+    let tenant = &caller.tenant.name;
+    let (masked, hash, from) = loop {
+        let talk = held.guard.as_mut().ok_or_else(|| Trouble::from(TurnTrouble::Unknown))?;
+        let masked = masking::mask(house, reply, tenant, filter, talk, (&body.bytes, request), &came).await?;
+        let (messages, bytes) = masked.as_ref().map_or((&came, &body.bytes), |m| (&m.messages, &m.body));
+        let hash = masking::hash(house, tenant, filter.is_some(), &body.bytes, bytes);
         if let Some(turn) = repeated(held.talk()?, wish, head, &hash) {
+            reply.restores(held.talk()?.live());
             return Ok(Recalled::Replay(Box::new(again(house, reply, held, turn).await?)));
         }
         let divergence = house.settings.conversations.divergence;
-        match place(held.talk()?, &messages, wish.form, divergence).map_err(Trouble::from)? {
-            Placed::New(from) => break from,
+        match place(held.talk()?, messages, wish.form, divergence).map_err(Trouble::from)? {
+            Placed::New(from) => break (masked, hash, from),
             Placed::Fork(divergence) if forks == FORKS_MAX => {
                 return Err(Trouble::from(TurnTrouble::Diverged(divergence)).into());
             }
-            Placed::Fork(divergence) => held = fork(house, reply, held, divergence.at, &messages, &gauge).await?,
+            Placed::Fork(divergence) => held = fork(house, reply, held, divergence.at, messages, &gauge).await?,
         }
         forks += 1;
     };
     let talk = held.talk()?;
+    reply.restores(talk.live());
     let (number, before) = (talk.turns() + 1, talk.history.len());
     if let Some(expected) = wish.turn.filter(|n| *n != number) {
         return Err(Trouble::from(TurnTrouble::Number { expected, next: number }).into());
     }
+    let end_user = end_user(&body.bytes).map(|id| house.settings.redaction.end_user(tenant, &id).unwrap_or(id));
+    let (messages, read) = match masked {
+        None => (came, None),
+        Some(masked) => {
+            redaction::put(body, masked.body)?;
+            (masked.messages, Some(masked.request))
+        }
+    };
+    let request = read.as_ref().unwrap_or(request);
+    let frame = Frame::of(&body.bytes, request, window_of(house, caller), &gauge);
     let new: Vec<Message> = messages.into_iter().skip(from).collect();
     let mut turn = Turn {
         number,
@@ -108,9 +137,9 @@ pub(crate) async fn recall(
         talk: held.guard,
         _slot: held.slot,
         asked: Asked {
-            messages: list(&new),
+            messages: masking::list(&new),
             hash,
-            end_user: end_user(&body.bytes),
+            end_user,
             model: request.model.clone(),
             request: reply.live().request.as_str().to_owned(),
             gauge: gauge.clone(),
@@ -195,9 +224,13 @@ pub(super) async fn hold(house: &House, reply: &mut Reply<'_>, address: Address,
     if !is_there {
         let store = memory.store().map_err(Trouble::from)?;
         let loaded = reply.attend(Talk::load(store, &address, gauge, house.settings.conversations.recall)).await?;
-        let talk = loaded.map_err(|error| Trouble::from(TurnTrouble::from(error)))?;
+        let mut talk = loaded.map_err(|error| Trouble::from(TurnTrouble::from(error)))?;
+        reply.attend(masking::load(house, &address, &mut talk)).await?.map_err(Trouble::from)?;
         memory.shelf.weigh(&address, talk.bytes());
         *guard = Some(talk);
+    } else if let Some(talk) = guard.as_mut().filter(|talk| talk.vaults.is_none()) {
+        // Whoever had its turn before left while its body was being masked.
+        reply.attend(masking::load(house, &address, talk)).await?.map_err(Trouble::from)?;
     }
     Ok(Held { address, guard, slot })
 }
@@ -295,11 +328,6 @@ async fn fork(
     hold(house, reply, address, gauge).await
 }
 
-fn list(messages: &[Message]) -> Vec<u8> {
-    let texts: Vec<&[u8]> = messages.iter().map(|message| &message.raw()[..]).collect();
-    [b"[", texts.join(&b","[..]).as_slice(), b"]"].concat()
-}
-
 /// The end user a body names.
 pub(crate) fn end_user(body: &[u8]) -> Option<String> {
     let metadata: RawObject<'_> = RawObject::read(body).ok()?.parse("metadata")?;
@@ -332,11 +360,8 @@ fn trim(
 
 /// Puts the window in the messages' place.
 fn put(body: &mut Body, request: &MessagesRequest, messages: &Bytes) -> Result<(), Trouble> {
-    if let Some(bytes) = request.with_messages(&body.bytes, messages) {
-        if !body.lease.resize(bytes.len() as u64) {
-            return Err(Trouble::BodyBudget);
-        }
-        body.bytes = bytes;
+    match request.with_messages(&body.bytes, messages) {
+        Some(bytes) => redaction::put(body, bytes),
+        None => Ok(()),
     }
-    Ok(())
 }

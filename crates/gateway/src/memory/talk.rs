@@ -2,6 +2,7 @@
 
 use super::fit::Gauge;
 use super::summarise;
+use crate::redaction::Vaults;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
@@ -11,6 +12,7 @@ use tidegate_conversation::history::History;
 use tidegate_conversation::message::{Message, Role, read_all};
 use tidegate_conversation::recall::{INDEX_BYTES_MAX, Index};
 use tidegate_conversation::window::{Standing, View};
+use tidegate_redact::restore::Live;
 use tidegate_store::{Address, History as Kept, Status, Store, StoreError, Turn};
 use tidegate_wire::raw::RawObject;
 
@@ -56,6 +58,8 @@ pub(super) struct Talk {
     ratio: Option<f64>,
     /// Whether the model paused its last turn and is to be asked to go on.
     pub(super) paused: bool,
+    /// What stands behind its tokens; gone while a body is being masked.
+    pub(super) vaults: Option<Box<Vaults>>,
     bytes: usize,
 }
 
@@ -175,8 +179,14 @@ impl Talk {
         let gone: usize = self.history.entries().iter().skip(len).map(|e| e.message.raw().len() + MESSAGE_BYTES).sum();
         self.bytes -= gone;
         self.history.truncate(len);
+        self.vaults.iter_mut().for_each(|vaults| vaults.forget_fresh());
         // It knows messages by number, and those after `len` will be others.
         self.index = None;
+    }
+
+    /// What its readers get for its tokens.
+    pub(super) fn live(&self) -> Live {
+        self.vaults.as_ref().map_or_else(Live::default, |vaults| vaults.live())
     }
 
     /// Turns in the log.
@@ -236,7 +246,8 @@ impl Talk {
     /// Bytes it takes.
     pub(super) fn bytes(&self) -> u64 {
         let summary = self.summarised.as_ref().map_or(0, |(summary, _)| 2 * summary.bytes());
-        (self.bytes + summary + self.index.as_ref().map_or(0, Index::bytes)) as u64
+        let vaults = self.vaults.as_ref().map_or(0, |vaults| vaults.bytes());
+        (self.bytes + summary + vaults + self.index.as_ref().map_or(0, Index::bytes)) as u64
     }
 }
 

@@ -10,6 +10,7 @@
 
 use super::TurnTrouble;
 use super::fit::Gauge;
+use super::masking;
 use super::shelf::Slot;
 use super::summarise::{self, Ahead};
 use super::talk::Talk;
@@ -54,7 +55,7 @@ impl Heard {
 pub(super) struct Asked {
     /// The new messages, a JSON array.
     pub(super) messages: Vec<u8>,
-    /// SHA-256 of the body as it came.
+    /// What the body is known by again.
     pub(super) hash: [u8; 32],
     pub(super) end_user: Option<String>,
     pub(super) model: String,
@@ -120,6 +121,7 @@ impl Turn {
         // Out of its place until it is whole again: should nobody wait for the disk any more, whoever
         // comes next reads the log.
         let Some(mut talk) = self.talk.take() else { return Err(TurnTrouble::Unknown) };
+        let vault = masking::fresh(house, &mut talk)?;
         // Of a mended answer all replies are the turn's, and what they had as input is no measure.
         let usage = if account.mended > 0 { &account.usage } else { &account.usage_of_last };
         if status == Status::Complete && account.mended == 0 {
@@ -145,6 +147,7 @@ impl Turn {
             now_ms: memory.now_ms(),
             content,
             window: talk.state(&self.asked.view),
+            vault,
         };
         self.kept = true;
         let began = house.clock.now();

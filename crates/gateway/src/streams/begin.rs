@@ -62,7 +62,7 @@ pub(crate) fn host(plane: &Arc<Plane>, hosting: Hosting) -> Result<Reader, Troub
             return Err(StreamTrouble::Budget.into());
         }
     }
-    let about = if class == Resume::Off { About::default() } else { about(&head, &body) };
+    let about = if class == Resume::Off { About::default() } else { about(house, &owner, &head, &body) };
     let hosted = Arc::new(Hosted::new(ids, owner, about, class, (bytes, budget.empty_lease())));
     if class != Resume::Off {
         house.streams.add(&hosted);
@@ -71,22 +71,24 @@ pub(crate) fn host(plane: &Arc<Plane>, hosting: Hosting) -> Result<Reader, Troub
     if class == Resume::Durable {
         plane.tasks.spawn(&KEEPER, keep(Arc::clone(plane), Arc::clone(&hosted)));
     }
-    let inlet = Inlet::new(hosted, house.clock, house.settings.clocks.detach_grace);
+    let inlet = Inlet::new(Arc::clone(&hosted), house.clock, house.settings.clocks.detach_grace);
     let load = plane.count_stream();
     let on = Arc::clone(plane);
     plane.tasks.spawn(&OWNER, async move {
         let (_load, _permit) = (load, permit);
         let stream = local::ServerStream::new(body.bytes, body.lease, Box::new(inlet));
         let mut conn = ServerStream::Local(Box::new(stream));
-        path::serve(&on, &mut conn, &head, door, &peer, ids).await;
+        path::serve(&on, &mut conn, &head, door, &peer, path::Named { ids, hosted: Some(hosted) }).await;
     });
     Ok(reader)
 }
 
-fn about(head: &RequestHead, body: &Body) -> About {
+fn about(house: &House, owner: &Owner, head: &RequestHead, body: &Body) -> About {
     // Its request is checked on the path; what cannot be a conversation's name is refused there.
     let conversation = head.headers.text("tidegate-conversation").map(str::to_owned);
-    About { end_user: memory::end_user(&body.bytes), conversation }
+    // As the log is to know it: what is masked is masked here too.
+    let masked = |user: String| house.settings.redaction.end_user(&owner.tenant, &user).unwrap_or(user);
+    About { end_user: memory::end_user(&body.bytes).map(masked), conversation }
 }
 
 /// The path's branch for a request that wants to be able to come back: hosts it, and gives the

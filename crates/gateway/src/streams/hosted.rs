@@ -8,10 +8,11 @@ use super::{Erased, StreamTrouble};
 use crate::answer::{Trouble, answer};
 use crate::mending::read_comment;
 use bytes::{Bytes, BytesMut};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Waker};
 use tidegate_base::{ByteLease, Moment, RequestId, StreamId};
 use tidegate_journal::{Journal, LIMIT_BYTES_MIN, Refused};
+use tidegate_redact::restore::Live;
 use tidegate_wire::dialect::words::{Recover, Resume};
 use tidegate_wire::event::{Kind, plain_delta};
 use tidegate_wire::http::ResponseHead;
@@ -46,6 +47,8 @@ pub(crate) struct Hosted {
     pub(crate) owner: Owner,
     pub(crate) class: Resume,
     about: About,
+    /// What its readers get for tokens in it; told before it begins, if anything was masked.
+    live: OnceLock<Arc<Live>>,
     state: Mutex<State>,
 }
 
@@ -107,7 +110,18 @@ impl Hosted {
             waits_for_readers: None,
             unkept: (class == Resume::Durable).then(Unkept::default),
         };
-        Hosted { request, stream, owner, class, about, state: Mutex::new(state) }
+        Hosted { request, stream, owner, class, about, live: OnceLock::new(), state: Mutex::new(state) }
+    }
+
+    /// Its readers get these values for their tokens.
+    pub(crate) fn restores(&self, live: Arc<Live>) {
+        // Told once: a request is masked once.
+        let _ = self.live.set(live);
+    }
+
+    /// What its readers get for tokens, if there are any.
+    pub(crate) fn live(&self) -> Option<&Arc<Live>> {
+        self.live.get().filter(|live| !live.is_empty())
     }
 
     /// One that is back from the log, ended, with nothing more to be kept.

@@ -128,7 +128,7 @@ pub(super) async fn keep(plane: Arc<Plane>, hosted: Arc<Hosted>) {
 impl Keeper {
     /// Writes what is not kept; whether that was the end.
     async fn checkpoint(&mut self, house: &House) -> bool {
-        let (is_end, segment) = self.take();
+        let (is_end, segment) = self.take(house);
         let (Some((last, segment)), Some(head)) = (segment, &self.head) else { return is_end };
         let checkpoint = StreamCheckpoint {
             head: Arc::clone(head),
@@ -146,11 +146,11 @@ impl Keeper {
     }
 
     /// What is not kept, with its last event; and whether that is the end.
-    fn take(&mut self) -> (bool, Option<(u64, Vec<u8>)>) {
+    fn take(&mut self, house: &House) -> (bool, Option<(u64, Vec<u8>)>) {
         let mut state = self.hosted.state();
         state.unkept.iter_mut().for_each(|unkept| unkept.bytes = 0);
         if self.head.is_none() {
-            self.head = state.head.as_ref().map(|head| Arc::new(stream_head(&self.hosted, &state, head)));
+            self.head = state.head.as_ref().map(|head| Arc::new(stream_head(house, &self.hosted, &state, head)));
         }
         (state.journal.end().is_some() || state.is_over(), state.journal.checkpoint(self.kept))
     }
@@ -220,7 +220,18 @@ async fn make_room(house: &House, store: &Store, stream: StreamId) -> Result<(),
     Ok(())
 }
 
-fn stream_head(hosted: &Hosted, state: &State, head: &ResponseHead) -> StreamHead {
+/// What stands behind the tokens in it, sealed for it alone: it may outlive its conversation, and most
+/// streams have none.
+fn vault(house: &House, hosted: &Hosted) -> Option<Vec<u8>> {
+    let (keys, live) = (house.settings.redaction.keys()?, hosted.live()?);
+    let sealed = keys.seal(live, &hosted.owner.tenant, hosted.stream);
+    let failed = |error: &_| {
+        tracing::warn!(target: "tidegate::streams", stream = %hosted.stream, %error, "what was masked in a durable stream will not be restored after a restart");
+    };
+    sealed.inspect_err(failed).ok()
+}
+
+fn stream_head(house: &House, hosted: &Hosted, state: &State, head: &ResponseHead) -> StreamHead {
     let mut text = BytesMut::new();
     let mut lines = HeadWriter::response(&mut text, head.status);
     for (name, value) in head.headers.iter() {
@@ -235,6 +246,7 @@ fn stream_head(hosted: &Hosted, state: &State, head: &ResponseHead) -> StreamHea
         head: text.to_vec(),
         end_user: hosted.end_user().map(str::to_owned),
         conversation: hosted.conversation(state),
+        vault: vault(house, hosted),
     }
 }
 

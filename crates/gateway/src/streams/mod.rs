@@ -25,6 +25,7 @@
 //! | `begin` | a request becomes a hosted stream |
 //! | `keep` | a durable stream's checkpoints |
 //! | `restore` | a stream that is come back to after a restart |
+//! | `unmasking` | what was masked in it, put back for a reader |
 //! | `follow` | a client over HTTP reads one: the one that asked, or one that resumes |
 
 mod begin;
@@ -34,6 +35,7 @@ mod inlet;
 mod keep;
 mod reader;
 mod restore;
+mod unmasking;
 
 pub(crate) use begin::{Asked, Hosting, begin, host};
 pub(crate) use follow::{PREFIX, serve};

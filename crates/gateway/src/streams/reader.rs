@@ -1,8 +1,11 @@
 //! A reader's end of a hosted stream: a place in its log.
 
 use super::StreamTrouble;
-use super::hosted::Hosted;
+use super::hosted::{Hosted, State};
+use super::unmasking::{Shown, Unmasking};
+use crate::redaction::shown;
 use bytes::Bytes;
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use tidegate_journal::{Cursor, End, Item, Missed, Next, Shape};
@@ -39,6 +42,10 @@ pub(crate) struct Reader {
     segment: u64,
     /// Who is woken for it.
     waits: Option<Waker>,
+    /// Puts back what was masked, once it is known that something was.
+    unmasking: Option<Box<Unmasking>>,
+    /// Whether that is known.
+    asked: bool,
 }
 
 impl Reader {
@@ -55,7 +62,7 @@ impl Reader {
         let segment = heard.max().unwrap_or(0);
         state.reader_comes();
         drop(state);
-        Ok(Reader { hosted, place, head_seen: false, segment, waits: None })
+        Ok(Reader { hosted, place, head_seen: false, segment, waits: None, unmasking: None, asked: false })
     }
 
     /// What it reads.
@@ -73,9 +80,14 @@ impl Reader {
         let state = self.hosted.state();
         let before = state.journal.last().checked_sub(1)?;
         match state.journal.next(before, Shape::AsItCame) {
-            Ok(Next::Item(item)) if item.kind == Kind::Error => Some(item.data().into_owned()),
+            Ok(Next::Item(item)) if item.kind == Kind::Error => Some(self.shown(&item.data()).into_owned()),
             _ => None,
         }
+    }
+
+    /// JSON as this reader is to see it.
+    fn shown<'b>(&self, json: &'b [u8]) -> Cow<'b, [u8]> {
+        self.hosted.live().map_or(Cow::Borrowed(json), |live| shown(live, json))
     }
 
     /// The next thing there is; an event is shown to `show`, with the place after it. One that is no
@@ -84,12 +96,29 @@ impl Reader {
         &mut self,
         cx: &Context<'_>,
         may: bool,
-        show: &mut dyn FnMut(&Item<'_>, Cursor),
+        show: &mut dyn FnMut(&Shown<'_>, Cursor),
     ) -> Poll<Result<News, StreamTrouble>> {
         let mut guard = self.hosted.state();
         let state = &mut *guard;
         if let Some((head, body)) = state.whole() {
+            let body = match self.shown(&body) {
+                Cow::Borrowed(_) => body,
+                Cow::Owned(restored) => restored.into(),
+            };
             return Poll::Ready(Ok(News::Whole(head, body)));
+        }
+        if let Some(unmasking) = &mut self.unmasking
+            && let Some(next) = unmasking.peek()
+        {
+            if !may && next.kind != Kind::Error {
+                state.wait(cx);
+                self.waits = Some(cx.waker().clone());
+                return Poll::Ready(Ok(News::Held));
+            }
+            if let Some(ready) = unmasking.next() {
+                show(&ready.shown(), state.journal.cursor(ready.seq));
+            }
+            return Poll::Ready(Ok(News::Event));
         }
         if let (false, Some(head)) = (self.head_seen, &state.head) {
             self.head_seen = true;
@@ -102,8 +131,11 @@ impl Reader {
         }
         let (place, heard) = (self.place, self.segment);
         let recovered = state.recovered.iter().find(|(seq, _, segment)| *seq <= place && *segment > heard);
+        // Not between the halves of a token: what is held back belongs to the events before.
+        let holds = self.unmasking.as_ref().is_some_and(|unmasking| unmasking.holds());
         if let Some((_, how, segment)) = recovered.copied()
             && state.journal.last() > place
+            && !holds
         {
             self.segment = segment;
             return Poll::Ready(Ok(News::Recovered(how, segment)));
@@ -125,8 +157,20 @@ impl Reader {
                 return Poll::Ready(Ok(News::Held));
             }
             Next::Item(item) => {
+                if !std::mem::replace(&mut self.asked, true) {
+                    let live = self.hosted.live();
+                    self.unmasking = live.map(|live| Box::new(Unmasking::new(live, before(state, place))));
+                }
                 self.place = item.seq;
-                show(&item, state.journal.cursor(item.seq));
+                match &mut self.unmasking {
+                    None => show(&Shown::item(&item), state.journal.cursor(item.seq)),
+                    Some(unmasking) => {
+                        unmasking.take(&item);
+                        if let Some(ready) = unmasking.next() {
+                            show(&ready.shown(), state.journal.cursor(ready.seq));
+                        }
+                    }
+                }
             }
             Next::Wait => {
                 state.wait(cx);
@@ -147,6 +191,14 @@ impl Drop for Reader {
     fn drop(&mut self) {
         self.hosted.reader_goes(self.waits.as_ref());
     }
+}
+
+/// The two events before a place, as far as they are there.
+fn before(state: &State, place: u64) -> impl Iterator<Item = Item<'_>> {
+    (place.saturating_sub(2)..place).filter_map(|seq| match state.journal.next(seq, Shape::AsItCame) {
+        Ok(Next::Item(item)) => Some(item),
+        _ => None,
+    })
 }
 
 fn missed(missed: Missed) -> StreamTrouble {

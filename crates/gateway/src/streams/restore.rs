@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tidegate_base::{RequestId, StreamId};
 use tidegate_journal::{Journal, Lost};
+use tidegate_redact::restore::Live;
 use tidegate_store::{KeptStream, StoreError, StreamCheckpoint, StreamHead};
 use tidegate_wire::event::Kind;
 use tidegate_wire::http::parse_response;
@@ -85,6 +86,7 @@ async fn restore(house: &House, kept: KeptStream, owner: &Owner) -> Result<Hoste
     if age >= house.streams.kept {
         return Err(StreamTrouble::Unknown.into());
     }
+    let live = head.vault.as_ref().and_then(|sealed| opened(house, sealed, &head.tenant, id));
     let restored = Journal::restore(id, limit, segments.iter().map(Vec::as_slice));
     let restored = restored.map_err(|lost| match lost {
         Lost::Nothing => StreamTrouble::Unknown,
@@ -112,7 +114,23 @@ async fn restore(house: &House, kept: KeptStream, owner: &Owner) -> Result<Hoste
         }
     }
     let ended_at = house.clock.now() - age;
-    Ok(Hosted::restored((request, id), (owner.clone(), about), answer, journal, (lease, ended_at)))
+    let hosted = Hosted::restored((request, id), (owner.clone(), about), answer, journal, (lease, ended_at));
+    if let Some(live) = live {
+        hosted.restores(Arc::new(live));
+    }
+    Ok(hosted)
+}
+
+/// What its readers get for tokens. Where that cannot be had any more, they get tokens.
+fn opened(house: &House, sealed: &[u8], tenant: &str, id: StreamId) -> Option<Live> {
+    let Some(keys) = house.settings.redaction.keys() else {
+        tracing::warn!(target: "tidegate::streams", stream = %id, "what was masked in a durable stream is not restored: there are no keys");
+        return None;
+    };
+    let failed = |error: &_| {
+        tracing::warn!(target: "tidegate::streams", stream = %id, %error, "what was masked in a durable stream is not restored");
+    };
+    keys.unseal(sealed, tenant, id).inspect_err(failed).ok()
 }
 
 /// Ends a reply whose process is gone: first the claim, then the error under the claimed epoch.

@@ -7,7 +7,7 @@
 
 use super::Hit;
 use crate::kind::Kind;
-use regex_automata::meta::Regex;
+use regex_automata::meta::{BuildError, Regex};
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -36,10 +36,20 @@ pub enum PatternError {
     TooMany,
     /// A pattern is longer than 4 KiB.
     TooLong(String),
-    /// A pattern is no regular expression, or compiles to too much.
-    Broken(String),
+    /// A pattern is no regular expression, or compiles to too much; and why.
+    Broken(String, String),
     /// A pattern matches nothing at all.
     Empty(String),
+}
+
+impl PatternError {
+    /// Which pattern it is about, if it is about one: a pattern of what is allowed is its own name.
+    pub fn pattern(&self) -> Option<&str> {
+        match self {
+            PatternError::TooMany => None,
+            PatternError::TooLong(name) | PatternError::Broken(name, _) | PatternError::Empty(name) => Some(name),
+        }
+    }
 }
 
 impl fmt::Display for PatternError {
@@ -47,7 +57,9 @@ impl fmt::Display for PatternError {
         match self {
             PatternError::TooMany => write!(f, "more than {PATTERNS_MAX} patterns or {ALLOWED_MAX} allowed values"),
             PatternError::TooLong(name) => write!(f, "pattern `{name}` is longer than {PATTERN_BYTES_MAX} bytes"),
-            PatternError::Broken(name) => write!(f, "pattern `{name}` is no regular expression that can be used"),
+            PatternError::Broken(name, why) => {
+                write!(f, "pattern `{name}` is no regular expression that can be used: {why}")
+            }
             PatternError::Empty(name) => write!(f, "pattern `{name}` matches the empty text"),
         }
     }
@@ -55,12 +67,23 @@ impl fmt::Display for PatternError {
 
 impl std::error::Error for PatternError {}
 
+/// Why a pattern does not compile, in a line. The parser draws a picture; its last line says it.
+fn why(error: &BuildError) -> String {
+    if error.size_limit().is_some() {
+        return "it compiles to too much".to_owned();
+    }
+    let drawn = error.syntax_error().map_or_else(|| error.to_string(), ToString::to_string);
+    let last = drawn.lines().last().unwrap_or_default();
+    last.trim().trim_start_matches("error: ").to_owned()
+}
+
 fn compile(name: &str, pattern: &str) -> Result<Regex, PatternError> {
     if pattern.len() > PATTERN_BYTES_MAX {
         return Err(PatternError::TooLong(name.to_owned()));
     }
     let config = Regex::config().nfa_size_limit(Some(COMPILED_BYTES_MAX)).hybrid_cache_capacity(COMPILED_BYTES_MAX);
-    let regex = Regex::builder().configure(config).build(pattern).map_err(|_| PatternError::Broken(name.to_owned()))?;
+    let broken = |error: &BuildError| PatternError::Broken(name.to_owned(), why(error));
+    let regex = Regex::builder().configure(config).build(pattern).map_err(|error| broken(&error))?;
     if regex.is_match("") { Err(PatternError::Empty(name.to_owned())) } else { Ok(regex) }
 }
 
@@ -141,12 +164,14 @@ mod tests {
 
     #[test]
     fn patterns_that_cannot_be_used_are_refused_by_name() {
-        assert_eq!(Custom::new(&pattern("(")).unwrap_err(), PatternError::Broken("mine".to_owned()));
-        assert_eq!(Custom::new(&pattern("a*")).unwrap_err(), PatternError::Empty("mine".to_owned()));
+        let broken = |why: &str| PatternError::Broken("mine".to_owned(), why.to_owned());
+        assert_eq!(Custom::new(&pattern("(")).unwrap_err(), broken("unclosed group"));
         assert_eq!(
-            Custom::new(&pattern(r"((\w{1000}){1000}){100}")).unwrap_err(),
-            PatternError::Broken("mine".to_owned())
+            Custom::new(&pattern("(?=x)")).unwrap_err(),
+            broken("look-around, including look-ahead and look-behind, is not supported")
         );
+        assert_eq!(Custom::new(&pattern("a*")).unwrap_err(), PatternError::Empty("mine".to_owned()));
+        assert_eq!(Custom::new(&pattern(r"((\w{1000}){1000}){100}")).unwrap_err(), broken("it compiles to too much"));
         assert_eq!(Custom::new(&pattern(&"x".repeat(5000))).unwrap_err(), PatternError::TooLong("mine".to_owned()));
         assert_eq!(Custom::new(&vec![pattern("x").remove(0); 65]).unwrap_err(), PatternError::TooMany);
     }

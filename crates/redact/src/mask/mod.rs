@@ -5,14 +5,18 @@
 //! the detector finds, every value that the vault already holds is masked wherever it stands: what was
 //! restored for a reader and comes back in the next turn becomes the same token again, also where no
 //! word around it says what it is. Open thinking is signed by the API, so in it only such values are
-//! replaced, and only as they were written.
+//! replaced, and only as they were written, and of values that are new with this request only those
+//! that a rule found before it: what the model had not been told as a token, it wrote itself, and a
+//! signature is over that.
 //!
 //! An error is never a pass: what could not be looked through is refused.
 
 mod known;
 mod scopes;
+mod sighting;
 
 pub use scopes::Scopes;
+pub use sighting::{Looked, Sighting};
 
 use crate::detect::{Detector, Finding, LookingError, Scratch};
 use crate::json::{self, Broken, Seen, Sort};
@@ -23,6 +27,7 @@ use crate::token::Token;
 use crate::vault::{ScopeKey, Vault, VaultError};
 use crate::zone::{Part, Place};
 use known::{KNOWN, Known, join};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 
@@ -129,7 +134,14 @@ struct Pass<'f, 's, 'v> {
     report: Report,
     blocked: Vec<(Kind, String)>,
     closed: Vec<String>,
+    /// Everything that is found, for whoever only looks.
+    sightings: Option<Vec<Sighting>>,
+    told: &'f mut Told,
 }
+
+/// Where the rules first found the values that are new with a request; 0 for what stands before all
+/// messages, wherever it is in the body.
+type Told = BTreeMap<Token, usize>;
 
 impl Filter {
     /// The filter of these rules.
@@ -178,22 +190,20 @@ impl Filter {
         if self.rules.is_off() {
             return Ok(Masked { bytes: None, report: Report::default() });
         }
-        let place = |span: &Range<usize>| format!("byte {}", span.start);
-        let form = Form { json: false, thinking: false, shared: false, number: false };
         self.until_all_is_known(scopes, scratch, |mut pass| {
             let mut edits = Vec::new();
-            pass.text(text, 0, form, &place, &mut edits)?;
+            pass.text(text, 0, Form::PLAIN, &byte_of, &mut edits)?;
             pass.finish(text, edits)
         })
     }
 
     /// Tags need no vault: which values got one is remembered for this request only.
-    fn until_all_is_known(
+    fn until_all_is_known<T>(
         &self,
         scopes: Option<&mut Scopes<'_>>,
         scratch: &mut Scratch,
-        run: impl Fn(Pass<'_, '_, '_>) -> Result<Masked, Refusal>,
-    ) -> Result<Masked, Refusal> {
+        run: impl Fn(Pass<'_, '_, '_>) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
         if self.rules.style == Style::Token {
             return self.passes(scopes, scratch, run);
         }
@@ -203,21 +213,22 @@ impl Filter {
 
     /// Masks once more while values were new: what a word told here stands elsewhere without one, and
     /// would be masked there only with the next turn, which would send other bytes than this one.
-    fn passes(
+    fn passes<T>(
         &self,
         mut scopes: Option<&mut Scopes<'_>>,
         scratch: &mut Scratch,
-        run: impl Fn(Pass<'_, '_, '_>) -> Result<Masked, Refusal>,
-    ) -> Result<Masked, Refusal> {
+        run: impl Fn(Pass<'_, '_, '_>) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
         let count = |scopes: &Option<&mut Scopes<'_>>| scopes.as_ref().map_or(0, |scopes| scopes.len());
         let mut known = count(&scopes);
-        let mut masked = run(Pass::new(self, scopes.as_deref_mut(), scratch)?)?;
+        let mut told = Told::new();
+        let mut masked = run(Pass::new(self, scopes.as_deref_mut(), scratch, &mut told)?)?;
         for _ in 1..PASSES_MAX {
             let now = count(&scopes);
             if std::mem::replace(&mut known, now) == now {
                 break;
             }
-            masked = run(Pass::new(self, scopes.as_deref_mut(), scratch)?)?;
+            masked = run(Pass::new(self, scopes.as_deref_mut(), scratch, &mut told)?)?;
         }
         Ok(masked)
     }
@@ -233,6 +244,16 @@ struct Form {
     number: bool,
 }
 
+impl Form {
+    /// A text that is no JSON.
+    const PLAIN: Form = Form { json: false, thinking: false, shared: false, number: false };
+}
+
+/// Where something stands in a text that is no JSON.
+fn byte_of(span: &Range<usize>) -> String {
+    format!("byte {}", span.start)
+}
+
 /// A span of the whole, and what stands there instead.
 struct Edit {
     span: Range<usize>,
@@ -245,15 +266,29 @@ enum Instead {
     Tag(&'static str),
 }
 
+impl Instead {
+    fn text(&self) -> &str {
+        match self {
+            Instead::Token(token) => token.as_str(),
+            Instead::Tag(tag) => tag,
+        }
+    }
+}
+
 impl<'f, 's, 'v> Pass<'f, 's, 'v> {
-    fn new(filter: &'f Filter, scopes: Option<&'s mut Scopes<'v>>, scratch: &'f mut Scratch) -> Result<Self, Refusal> {
+    fn new(
+        filter: &'f Filter,
+        scopes: Option<&'s mut Scopes<'v>>,
+        scratch: &'f mut Scratch,
+        told: &'f mut Told,
+    ) -> Result<Self, Refusal> {
         let tokens = filter.rules.style == Style::Token && filter.rules.policies.contains(&Policy::Mask);
         if tokens && scopes.is_none() {
             return Err(Refusal::NoVault);
         }
         let known = Known::of(scopes.as_deref())?;
         let (report, blocked, closed) = (Report::default(), Vec::new(), Vec::new());
-        Ok(Pass { filter, scopes, known, scratch, report, blocked, closed })
+        Ok(Pass { filter, scopes, known, scratch, report, blocked, closed, sightings: None, told })
     }
 
     fn string(&mut self, body: &str, seen: &Seen<'_, Place>, edits: &mut Vec<Edit>) -> Result<(), Refusal> {
@@ -358,6 +393,7 @@ impl<'f, 's, 'v> Pass<'f, 's, 'v> {
         }
         match policy {
             Policy::Block if !form.thinking => {
+                self.saw(base, finding, policy, None);
                 if self.blocked.len() < PLACES_MAX {
                     self.blocked.push((finding.kind, place(&finding.span)));
                 }
@@ -366,7 +402,10 @@ impl<'f, 's, 'v> Pass<'f, 's, 'v> {
             Policy::Mask => {}
             // A value that has a token keeps it, whatever the policy became.
             _ if finding.rule == KNOWN => {}
-            _ => return Ok(()),
+            _ => {
+                self.saw(base, finding, policy, None);
+                return Ok(());
+            }
         }
         // A part of a number cannot stand for itself.
         let (span, raw) = if form.number {
@@ -382,18 +421,28 @@ impl<'f, 's, 'v> Pass<'f, 's, 'v> {
         let token = if form.thinking {
             // Signed: only what was put there by us is taken back, byte for byte.
             match scopes.known(&value, form.shared) {
-                Some(token) => token,
-                None => return Ok(()),
+                Some(token) if self.told.get(&token).is_none_or(|at| *at < base) => token,
+                _ => return Ok(()),
             }
         } else {
-            scopes.token(finding.kind, &plain(finding.kind, raw), &value, form.shared)?
+            let before = scopes.len();
+            let token = scopes.token(finding.kind, &plain(finding.kind, raw), &value, form.shared)?;
+            let is_new = scopes.len() > before || self.told.contains_key(&token);
+            if is_new && finding.rule != KNOWN {
+                let at = if place(&finding.span).starts_with("messages") { span.start } else { 0 };
+                let told = self.told.entry(token).or_insert(at);
+                *told = at.min(*told);
+            }
+            token
         };
         let instead = match self.filter.rules.style {
             Style::Token => Instead::Token(token),
             Style::Tag => Instead::Tag(finding.kind.tag()),
         };
         self.report.masked[index] += 1;
-        edits.push(Edit { span, instead, quoted: form.number });
+        let edit = Edit { span, instead, quoted: form.number };
+        self.saw(base, finding, Policy::Mask, Some(&edit));
+        edits.push(edit);
         Ok(())
     }
 
@@ -409,12 +458,8 @@ impl<'f, 's, 'v> Pass<'f, 's, 'v> {
         let mut at = 0;
         for Edit { span, instead, quoted } in &edits {
             bytes.extend_from_slice(text.get(at..span.start).ok_or(Refusal::Failed)?.as_bytes());
-            let text = match instead {
-                Instead::Token(token) => token.as_str(),
-                Instead::Tag(tag) => tag,
-            };
             let quote = if *quoted { "\"" } else { "" };
-            [quote, text, quote].iter().for_each(|part| bytes.extend_from_slice(part.as_bytes()));
+            [quote, instead.text(), quote].iter().for_each(|part| bytes.extend_from_slice(part.as_bytes()));
             at = span.end;
         }
         if edits.is_empty() {

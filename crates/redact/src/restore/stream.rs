@@ -10,7 +10,7 @@
 
 use super::{Escape, Ladder, Live, TextRestorer};
 use std::sync::Arc;
-use tidegate_wire::event::{Kind, plain_delta};
+use tidegate_wire::event::{Kind, PlainDelta, plain_delta};
 use tidegate_wire::raw::RawObject;
 use tidegate_wire::sse;
 
@@ -57,6 +57,18 @@ impl StreamRestorer {
         self.blocks.iter().map(|block| block.restorer.held()).sum()
     }
 
+    /// An event before a place where nothing was held back, for a reader that comes back there: a word
+    /// that it ends in goes on. Two of them, in order, are enough: two bytes count.
+    pub fn comes_after(&mut self, event: &[u8]) {
+        let Some(delta) = plain_delta(event) else { return self.blocks.clear() };
+        let (index, Some((_, escape, ladder))) = (index_of(&delta), field(kind_of(&delta))) else { return };
+        if !self.blocks.iter().any(|block| block.index == index) {
+            let restorer = TextRestorer::new(escape, ladder);
+            self.blocks = vec![Block { index, restorer, head: Vec::new(), tail: Vec::new() }];
+        }
+        self.blocks.iter_mut().for_each(|block| block.restorer.goes_on_after(delta.text));
+    }
+
     /// Takes one whole event and writes what of it is certain.
     pub fn event(&mut self, event: &[u8], out: &mut Vec<u8>) {
         if self.live.is_empty() {
@@ -66,13 +78,8 @@ impl StreamRestorer {
         match plain_delta(event) {
             Some(delta) => {
                 let text_at = delta.text.as_ptr() as usize - event.as_ptr() as usize;
-                let kind = match delta.opening.get(OPENING_TYPE..OPENING_TYPE + 2) {
-                    Some(b"te") => "text_delta",
-                    Some(b"th") => "thinking_delta",
-                    _ => "input_json_delta",
-                };
-                let index = delta.index.iter().fold(0, |n: u32, b| n * 10 + u32::from(b - b'0'));
-                self.delta(event, index, kind, text_at..text_at + delta.text.len(), out);
+                let text_at = text_at..text_at + delta.text.len();
+                self.delta(event, index_of(&delta), kind_of(&delta), text_at, out);
             }
             None => self.other(event, out),
         }
@@ -174,6 +181,20 @@ impl StreamRestorer {
             _ => out.extend_from_slice(event),
         }
     }
+}
+
+/// What kind of delta it is.
+fn kind_of(delta: &PlainDelta<'_>) -> &'static str {
+    match delta.opening.get(OPENING_TYPE..OPENING_TYPE + 2) {
+        Some(b"te") => "text_delta",
+        Some(b"th") => "thinking_delta",
+        _ => "input_json_delta",
+    }
+}
+
+/// Which block it is of.
+fn index_of(delta: &PlainDelta<'_>) -> u32 {
+    delta.index.iter().fold(0, |n: u32, b| n.saturating_mul(10).saturating_add(u32::from(b - b'0')))
 }
 
 /// Where the type's letters stand in a plain delta's opening.

@@ -26,7 +26,7 @@ use crate::token::{TOKEN_BYTES, Token};
 /// Characters between two letters of a token that are looked over: `**ZQ** P`, a line's end.
 const GAP_MAX: usize = 3;
 /// Most bytes that are held back: ten letters as escapes, and nine gaps of the longest characters.
-pub const HELD_BYTES_MAX: usize = TOKEN_BYTES * 6 + (TOKEN_BYTES - 1) * GAP_MAX * 6;
+pub const HELD_BYTES_MAX: usize = TOKEN_BYTES * 7 + (TOKEN_BYTES - 1) * GAP_MAX * 7;
 
 /// How a text is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,6 +140,11 @@ impl TextRestorer {
 
     fn let_go(&mut self, text: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(text);
+        self.goes_on_after(text);
+    }
+
+    /// What was given out already, of which the last two bytes count.
+    pub(super) fn goes_on_after(&mut self, text: &[u8]) {
         for b in text.iter().skip(text.len().saturating_sub(2)) {
             self.last = [self.last[1], *b];
         }
@@ -198,6 +203,7 @@ impl TextRestorer {
                         unit_of(hex.and_then(char::from_u32).unwrap_or('\u{fffd}'), 6)
                     }
                 },
+                Some(b'\\') if self.escape == Escape::Nested => inner_escape(rest),
                 Some(b'n' | b'r' | b't' | b'\\') => Unit::Gap(2),
                 Some(_) => Unit::Other(2),
             },
@@ -229,6 +235,27 @@ impl TextRestorer {
                 json::escape(&String::from_utf8_lossy(&inner), out);
             }
         }
+    }
+}
+
+/// An escape of the inner JSON: its backslash is written as two.
+fn inner_escape(rest: &[u8]) -> Unit {
+    match rest.get(2) {
+        None => Unit::Cut,
+        Some(b'n' | b'r' | b't') => Unit::Gap(3),
+        Some(b'u') => match rest.get(3..7) {
+            None => Unit::Cut,
+            Some(hex) => {
+                let hex = std::str::from_utf8(hex).ok().and_then(|hex| u32::from_str_radix(hex, 16).ok());
+                unit_of(hex.and_then(char::from_u32).unwrap_or('\u{fffd}'), 7)
+            }
+        },
+        // An escaped backslash, which is four.
+        Some(b'\\') => match rest.get(3) {
+            None => Unit::Cut,
+            Some(_) => Unit::Gap(4),
+        },
+        Some(_) => Unit::Gap(2),
     }
 }
 

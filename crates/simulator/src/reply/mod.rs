@@ -11,11 +11,12 @@
 //!   for one by naming it (two names, two calls) or by saying "use a tool".
 //! - *Length* is the pace's, cut by `max_tokens`; a tool call that does not fit is left out.
 //! - `stop_sequences` end the text before their first occurrence.
-//! - `echo...` models say the text of the last user message, verbatim.
+//! - `echo...` models say the text of the last user message, verbatim or garbled (`echo.rs`).
 //! - With `output_config.format` the text is a JSON document of that schema.
 //! - A request to go on with an answer that broke off is answered with that one's rest (`rest.rs`).
 
 pub(crate) mod document;
+mod echo;
 mod prose;
 mod rest;
 mod schema;
@@ -28,7 +29,8 @@ use crate::pace::Pace;
 use crate::signature;
 use crate::tokens::Tokenizer;
 use crate::validate::Valid;
-use serde_json::Value;
+use echo::Echo;
+use serde_json::{Map, Value};
 use tidegate_base::Prng;
 
 /// One block of an answer.
@@ -131,21 +133,25 @@ pub(crate) fn compose(valid: &Valid, input: InputUse, directives: &Directives, p
         reply.stop_reason = "max_tokens";
         return reply;
     }
-    think(&mut reply, valid, pace, &mut prng);
+    let asked = last_user_text(&valid.body);
+    let echo = (valid.model.class == "echo").then(|| Echo::of(&valid.model_id));
+    let echoed = echo.map(|echo| echo.say(&asked, &mut prng));
+    let aloud = echo.filter(|echo| echo.thinking).map(|_| asked.as_str());
+    think(&mut reply, valid, pace, aloud, &mut prng);
     if reply.output_tokens >= max {
         reply.stop_reason = "max_tokens";
         return reply;
     }
-    let asked = last_user_text(&valid.body);
     let calls = tool_calls(valid, directives, &asked, &mut prng);
     let forced = matches!(choice(&valid.body), Some("any" | "tool"));
     if calls.is_empty() || !forced {
-        say(&mut reply, valid, pace, &asked, !calls.is_empty(), &mut prng);
+        say(&mut reply, valid, pace, echoed.as_deref(), !calls.is_empty(), &mut prng);
     }
     if reply.stop_reason == "end_turn" {
         for (name, schema) in calls {
             if reply.stop_reason != "max_tokens" {
-                call(&mut reply, max, name, schema, &mut prng);
+                let told = echoed.as_deref().filter(|_| echo.is_some_and(|echo| echo.tool));
+                call(&mut reply, max, name, schema, told, &mut prng);
             }
         }
     }
@@ -199,7 +205,7 @@ fn last_user_text(body: &Value) -> String {
     }
 }
 
-fn think(reply: &mut Reply, valid: &Valid, pace: &Pace, prng: &mut Prng) {
+fn think(reply: &mut Reply, valid: &Valid, pace: &Pace, aloud: Option<&str>, prng: &mut Prng) {
     let asked = valid.body.get("thinking").filter(|thinking| !thinking.is_null());
     let field = |name: &str| asked.and_then(|thinking| thinking.get(name));
     let thinks = match field("type").and_then(Value::as_str) {
@@ -223,8 +229,10 @@ fn think(reply: &mut Reply, valid: &Valid, pace: &Pace, prng: &mut Prng) {
         None => valid.model.thinking.omitted,
     };
     let mut text = String::new();
-    if !omitted {
-        prose::write(&mut text, tokens, reply.tokenizer, prng);
+    match aloud {
+        _ if omitted => {}
+        Some(aloud) => text.push_str(&aloud[..reply.tokenizer.fit(aloud, tokens)]),
+        None => prose::write(&mut text, tokens, reply.tokenizer, prng),
     }
     let signature = signature::sign(&text, nonce);
     reply.blocks.push(Block::Thinking { text, signature, tokens });
@@ -232,14 +240,14 @@ fn think(reply: &mut Reply, valid: &Valid, pace: &Pace, prng: &mut Prng) {
     reply.output_tokens = tokens;
 }
 
-fn say(reply: &mut Reply, valid: &Valid, pace: &Pace, asked: &str, before_call: bool, prng: &mut Prng) {
+fn say(reply: &mut Reply, valid: &Valid, pace: &Pace, echoed: Option<&str>, before_call: bool, prng: &mut Prng) {
     let tokenizer = reply.tokenizer;
     let wanted = pace.output_tokens.draw(prng);
     let format =
         valid.body.get("output_config").and_then(|config| config.get("format")).and_then(|format| format.get("schema"));
     let mut text = String::new();
-    if valid.model.class == "echo" {
-        text.push_str(asked);
+    if let Some(echoed) = echoed {
+        text.push_str(echoed);
     } else if let Some(schema) = format {
         text = schema::instance(schema, prng).to_string();
     } else {
@@ -304,11 +312,13 @@ fn tool_calls<'a>(
     }
 }
 
-fn call(reply: &mut Reply, max: u64, name: &str, schema: &Value, prng: &mut Prng) {
-    let input = match schema::instance(schema, prng) {
-        object @ Value::Object(_) => object.to_string(),
-        _ => "{}".to_owned(),
-    };
+fn call(reply: &mut Reply, max: u64, name: &str, schema: &Value, told: Option<&str>, prng: &mut Prng) {
+    let mut input =
+        Some(schema::instance(schema, prng)).filter(Value::is_object).unwrap_or_else(|| Value::Object(Map::new()));
+    if let Some(told) = told {
+        echo::tell(&mut input, schema, told);
+    }
+    let input = input.to_string();
     let id = id("toolu_01", prng);
     add_call(reply, max, id, name.to_owned(), input);
 }

@@ -32,7 +32,7 @@ pub(crate) fn go_on(
     };
     let seam = continuation::draw(&rules, received, rest, &mut prng.fork("seam"));
     if from.by == GoOn::UserTurn && valid.output_tokens_max > 0 {
-        think(&mut reply, valid, pace, &mut prng);
+        think(&mut reply, valid, pace, None, &mut prng);
     }
     say_rest(&mut reply, valid.output_tokens_max, from, seam.text() + rest);
     let of = from.of.clone();

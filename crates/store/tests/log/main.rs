@@ -17,6 +17,7 @@ mod privacy;
 mod story;
 mod streams;
 mod traced;
+mod vaults;
 mod versions;
 
 use std::path::{Path, PathBuf};

@@ -84,8 +84,14 @@ fn append(store: &Store, model: &mut Model, who: usize, ahead: u32, now_ms: u64,
         _ => story::content(who as u32 + (now_ms % 3) as u32, next),
     };
     let window = with_window.then(|| now_ms.to_string().into_bytes());
-    let turn =
-        NewTurn { address: address.clone(), expected: Some(count + ahead), now_ms, content: content.clone(), window };
+    let turn = NewTurn {
+        address: address.clone(),
+        expected: Some(count + ahead),
+        now_ms,
+        content: content.clone(),
+        window,
+        vault: None,
+    };
     let window = turn.window.clone().map(|state| Window { turns: next, state });
     let answer = store.append(turn).wait();
     if ahead != 1 {

@@ -116,7 +116,7 @@ fn documents_are_stored_once_and_go_with_their_last_turn() {
     };
     let append = |name: &str, document| {
         let address = Address::new(TENANT, name).unwrap();
-        let turn = NewTurn { address, expected: None, now_ms: 1, content: with(document), window: None };
+        let turn = NewTurn { address, expected: None, now_ms: 1, content: with(document), window: None, vault: None };
         store.append(turn).wait().unwrap();
     };
     let blobs = || store.stats().wait().unwrap().blobs;

@@ -26,7 +26,10 @@ fn confide(store: &Store, conversation: u64, dice: &mut Prng) {
     content.model = Some(secret(conversation));
     let address = Address::new(TENANT, &name).unwrap();
     let window = Some(secret(conversation).into_bytes());
-    store.append(NewTurn { address, expected: None, now_ms: dice.below(1000), content, window }).wait().unwrap();
+    store
+        .append(NewTurn { address, expected: None, now_ms: dice.below(1000), content, window, vault: None })
+        .wait()
+        .unwrap();
 }
 
 /// Conversations whose secret is in one of the folder's files.

@@ -66,6 +66,7 @@ pub(crate) fn turn(conversation: u32, number: u32) -> NewTurn {
         now_ms: u64::from(number) * 1000,
         content: content(conversation, number),
         window: None,
+        vault: None,
     }
 }
 

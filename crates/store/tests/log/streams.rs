@@ -11,7 +11,8 @@ use tidegate_store::{StoreError, StreamCheckpoint, StreamHead};
 pub(crate) fn checkpoint(stream: StreamId, segment: &[u8], now_ms: u64) -> StreamCheckpoint {
     let head = b"HTTP/1.1 200 OK\r\nrequest-id: r\r\n\r\n".to_vec();
     let (tenant, request_id) = (TENANT.to_owned(), "req_1".to_owned());
-    let head = StreamHead { stream, tenant, own: None, request_id, head, end_user: None, conversation: None };
+    let head =
+        StreamHead { stream, tenant, own: None, request_id, head, end_user: None, conversation: None, vault: None };
     let (segment, bytes_max, all_bytes_max) = (segment.to_vec(), 1 << 20, 1 << 30);
     StreamCheckpoint { head: Arc::new(head), segment, ended: false, now_ms, bytes_max, all_bytes_max }
 }

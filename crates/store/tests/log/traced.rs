@@ -90,7 +90,7 @@ fn after_a_sync_that_failed_nothing_is_taken_and_nothing_acknowledged_is_lost() 
     }
     let mut failed = 0;
     // Some of these are syncs of the database or of the folder while it is opened; then nothing begins.
-    for nth in [8, 13, 16, 19] {
+    for nth in [8, 14, 17, 20] {
         let folder = Folder::new();
         let inject = format!("inject=fsync,fdatasync:error=EIO:when={nth}");
         let strace = ["strace", "-f", "-o", "/dev/null", "-e", "trace=fsync,fdatasync", "-e", &inject];

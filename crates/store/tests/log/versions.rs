@@ -9,7 +9,9 @@ use crate::{Folder, open};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tidegate_base::{IdSource, Prng, StreamId};
-use tidegate_store::{Address, Settings, Store, StoreError, StreamCheckpoint, Summary};
+use tidegate_store::{
+    Address, NewTurn, Settings, Store, StoreError, StreamCheckpoint, StreamHead, Summary, VaultRecord, VaultRecords,
+};
 
 /// The newest version.
 const NEWEST: u32 = 3;
@@ -35,9 +37,23 @@ fn write_the_fixture() {
     store.add_summary(story::address(5), summary()).wait().unwrap();
     store.put_window(story::address(5), 3, b"state".to_vec()).wait().unwrap();
     store.fork(story::address(5), 2, "fork", 99).wait().unwrap();
-    store.checkpoint_stream(checkpoint(stream(), b"one", 7)).wait().unwrap();
-    store.checkpoint_stream(checkpoint(stream(), b"two", 8)).wait().unwrap();
+    store.checkpoint_stream(sealed(b"one", 7)).wait().unwrap();
+    store.checkpoint_stream(sealed(b"two", 8)).wait().unwrap();
     store.checkpoint_stream(of_a_user(b"three")).wait().unwrap();
+    store.append(NewTurn { vault: Some(vault()), ..story::turn(6, 1) }).wait().unwrap();
+}
+
+/// What the first turn of conversation 6 tells of its vault.
+fn vault() -> VaultRecords {
+    let record = |shared, content: &[u8]| VaultRecord { shared, content: content.to_vec() };
+    VaultRecords { scope: "conversation-6".to_owned(), records: vec![record(false, b"own"), record(true, b"all")] }
+}
+
+/// A checkpoint of a stream with tokens.
+fn sealed(segment: &[u8], now_ms: u64) -> StreamCheckpoint {
+    let plain = checkpoint(stream(), segment, now_ms);
+    let head = StreamHead { vault: Some(b"sealed".to_vec()), ..(*plain.head).clone() };
+    StreamCheckpoint { head: Arc::new(head), ..plain }
 }
 
 /// A checkpoint of another stream, of an end user's.
@@ -73,6 +89,11 @@ fn a_file_of_version_2_is_read_whole_and_goes_on() {
     // What came with version 3 says nothing of it.
     assert_eq!(store.erase_streams(TENANT, "user-5").wait().unwrap().streams, 0);
     assert_eq!(kept.head, *checkpoint(stream(), b"", 0).head);
+    // What came with version 3 is there.
+    assert_eq!(store.vault(story::address(0)).wait().unwrap(), None);
+    store.append(NewTurn { vault: Some(vault()), ..story::turn(0, 4) }).wait().unwrap();
+    assert_eq!(store.vault(story::address(0)).wait().unwrap(), Some(vault()));
+    assert_eq!(store.check().wait().unwrap(), [""; 0]);
 }
 
 #[test]
@@ -80,9 +101,11 @@ fn a_file_of_version_3_is_read_whole_and_goes_on() {
     let folder = Folder::new();
     std::fs::copy(fixture(3), folder.log()).unwrap();
     let store = reads_whole(&folder);
+    let kept = store.stream(TENANT, None, stream()).wait().unwrap();
+    assert_eq!((kept.head, kept.segments), ((*sealed(b"", 0).head).clone(), vec![b"one".to_vec(), b"two".to_vec()]));
+    assert_eq!(store.vault(story::address(6)).wait().unwrap(), Some(vault()));
     let want = of_a_user(b"");
     assert_eq!(store.stream(TENANT, None, want.head.stream).wait().unwrap().head, *want.head);
-    assert_eq!(store.stream(TENANT, None, stream()).wait().unwrap().head, *checkpoint(stream(), b"", 0).head);
     assert_eq!(store.erase_streams(TENANT, "user-5").wait().unwrap().streams, 1);
 }
 

@@ -10,6 +10,8 @@ mod page;
 mod peers;
 mod proc;
 mod quota;
+mod redact;
+mod reseal;
 mod resume;
 mod scratch;
 mod serve;
@@ -25,6 +27,7 @@ use crate::process;
 use std::fmt;
 use std::io::Write;
 use std::net::SocketAddr;
+use std::process::ExitCode;
 use tidegate_transport::TcpListen;
 
 /// Why a command did not do what it was asked to.
@@ -61,9 +64,10 @@ fn listen(address: SocketAddr, flag: &str) -> Result<TcpListen, Failed> {
 }
 
 /// Runs the command.
-pub fn run(cli: Cli) -> Result<(), Failed> {
+pub fn run(cli: Cli) -> Result<ExitCode, Failed> {
     let room = process::prepare().map_err(|e| Failed(format!("this process's limits cannot be set: {e}")))?;
-    match cli.command {
+    let done = match cli.command {
+        Command::Redact(flags) => return redact::run(&flags),
         Command::Serve(flags) => serve::run(&flags, room),
         Command::Simulate(flags) => simulate::run(&flags),
         Command::Bench(flags) => bench::run(&flags),
@@ -81,8 +85,12 @@ pub fn run(cli: Cli) -> Result<(), Failed> {
                 config.settings.organisations.len(),
                 config.settings.keys.len()
             ));
+            say(format_args!("  redaction: {}", config.redact.told()));
             Ok(())
         }
         Command::Key { command: Key::New { tenant } } => key::new(&tenant),
-    }
+        Command::Key { command: Key::Vault { file } } => key::vault(&file),
+        Command::Key { command: Key::Reseal(flags) } => reseal::run(&flags),
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }

@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tidegate_base::Secret;
+use tidegate_gateway::redaction::Redaction;
 use tidegate_gateway::{Gateway, Organisation, serve_admin};
 use tidegate_transport::{Clock, Listen, TaskKind, Tasks, TcpDial, TlsFiles, TlsListen};
 use tidegate_upstream::{Lane, Scheme};
@@ -37,6 +38,9 @@ fn configure(flags: &Serve) -> Result<Config, Failed> {
     config.tls = tls_files(flags.tls_cert.as_ref(), flags.tls_key.as_ref()).or(config.tls);
     config.admin = flags.admin_listen.unwrap_or(config.admin);
     config.conversations = flags.conversations.clone().or(config.conversations);
+    if let Some(policy) = flags.redact {
+        config.redact.use_policy(policy.into());
+    }
     config.threads = flags.threads.filter(|n| *n > 0).or(config.threads);
     config.log_json = flags.log_format.map_or(config.log_json, |f| f == LogFormat::Json);
     config.log_level = flags.log_level.clone().unwrap_or(config.log_level);
@@ -120,6 +124,7 @@ pub(super) fn run(flags: &Serve, room: Room) -> Result<(), Failed> {
         simulator = Some(running);
     }
     config.check().map_err(Failed::because)?;
+    config.settings.redaction = redaction(&config)?;
     // Before anything listens: a log that cannot be opened is found out at once.
     let log = ConversationLog::open(&config, flags.simulate)?;
     let (_log, records) = start_log(&config)?;
@@ -129,6 +134,16 @@ pub(super) fn run(flags: &Serve, room: Room) -> Result<(), Failed> {
         simulator.stop();
     }
     served
+}
+
+/// What is done with personal data. Keys that are not in the configuration are needed only where
+/// nothing outlives the process, and are gone with it.
+pub(super) fn redaction(config: &Config) -> Result<Redaction, Failed> {
+    let passing = match config.redact.needs_passing_keys() {
+        true => Some([key::random()?, key::random()?]),
+        false => None,
+    };
+    config.redact.redaction(passing).map_err(Failed::because)
 }
 
 /// Makes the simulator's organisations the upstream, each with all its keys. Where the scenario lists
@@ -175,6 +190,7 @@ async fn serve(
         .map(|l| format!("{} at {}", l.label, l.target.host))
         .collect();
     let store = log.store.take();
+    let redact = config.redact.told();
     let gateway = Gateway::remembering(config.settings, clock, Arc::new(dial), Arc::new(records), store);
     let door: Box<dyn Listen> = match tls {
         Some(tls) => Box::new(TlsListen::new(Box::new(door), tls)),
@@ -183,8 +199,8 @@ async fn serve(
     gateway.serve_on_threads(door, threads).map_err(Failed::because)?;
     let tasks = Tasks::new();
     tasks.spawn(&ADMIN, serve_admin(gateway.clone(), Box::new(admin)));
-    greet(&format!("{scheme}://{gateway_at}"), admin_at, simulator, open, room, &log);
-    tracing::info!(target: "tidegate", %gateway_at, %admin_at, threads, upstreams = upstreams.join(", "), "ready");
+    greet(&format!("{scheme}://{gateway_at}"), admin_at, simulator, open, room, &log, &redact);
+    tracing::info!(target: "tidegate", %gateway_at, %admin_at, threads, upstreams = upstreams.join(", "), redact, "ready");
 
     asked_to_stop().await?;
     tracing::info!(target: "tidegate", streams = gateway.live().len(), drain_s = drain.as_secs(), "draining; signal again to stop at once");
@@ -194,7 +210,15 @@ async fn serve(
 }
 
 /// What a newcomer needs to see.
-fn greet(gateway: &str, admin: SocketAddr, simulator: Option<&Running>, open: bool, room: Room, log: &ConversationLog) {
+fn greet(
+    gateway: &str,
+    admin: SocketAddr,
+    simulator: Option<&Running>,
+    open: bool,
+    room: Room,
+    log: &ConversationLog,
+    redact: &str,
+) {
     say(format_args!("Tidegate {}", env!("CARGO_PKG_VERSION")));
     say(format_args!("gateway    {gateway}"));
     say(format_args!("admin      http://{admin}"));
@@ -207,6 +231,7 @@ fn greet(gateway: &str, admin: SocketAddr, simulator: Option<&Running>, open: bo
         None if simulator.is_some() => say("memory     a scratch file, gone when this ends"),
         None => {}
     }
+    say(format_args!("redact     {redact}"));
     say(format_args!(
         "room       {} open files: {} streams to an upstream of HTTP/1.1, {} of HTTP/2 (ulimit -n)",
         room.files, room.streams_http1, room.streams_http2

@@ -23,7 +23,7 @@ enum Turns {
 #[derive(serde::Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct ConversationsTable {
-    file: Option<PathBuf>,
+    pub(super) file: Option<PathBuf>,
     window: Option<u64>,
     divergence: Option<Divergence>,
     concurrent_turns: Option<Turns>,

@@ -9,6 +9,8 @@ mod contradictions;
 mod conversations;
 mod organisation;
 mod places;
+mod redact;
+mod secrets;
 mod tables;
 mod tenant;
 mod values;
@@ -20,6 +22,9 @@ use contradictions::contradictions;
 use conversations::ConversationsTable;
 use organisation::{OrganisationTable, OwnCredentialsTable, organisation};
 use places::Places;
+pub(crate) use redact::KEY_BYTES;
+pub use redact::Redact;
+use redact::RedactTable;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -70,6 +75,8 @@ pub struct Config {
     pub conversations: Option<PathBuf>,
     /// How that file is used.
     pub store: tidegate_store::Settings,
+    /// What is done with personal data; made into the gateway's settings when it starts.
+    pub redact: Redact,
 }
 
 /// Most bytes of one conversation: it is held in memory whole while it has a turn.
@@ -92,6 +99,7 @@ impl Default for Config {
                 conversation_bytes_max: CONVERSATION_BYTES,
                 ..tidegate_store::Settings::default()
             },
+            redact: Redact::default(),
         }
     }
 }
@@ -125,14 +133,17 @@ struct File {
     pool: PoolTable,
     sockets: SocketsTable,
     conversations: ConversationsTable,
+    redact: RedactTable,
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|e| ConfigError(format!("{}: cannot be read: {e}", path.display())))
 }
 
 impl Config {
     /// Reads the file at `path`; `env` looks variables up.
     pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|e| ConfigError(format!("{}: cannot be read: {e}", path.display())))?;
-        Config::parse(path, &text, env)
+        Config::parse(path, &read(path)?, env)
     }
 
     /// Reads `text`, which came from `path`.
@@ -174,8 +185,30 @@ impl Config {
         settings.own_credentials = file.own_credentials.map(|table| table.lane(&places)).transpose()?;
         settings.tenants = tenants(&places, &file.tenant, settings)?;
         file.conversations.set(&places, &mut config)?;
+        config.redact = file.redact.over(&places, file.tenant.iter().map(TenantTable::redact), Some(env))?;
         contradictions(&places, &config)?;
         Ok(config)
+    }
+
+    /// The rules of redaction in the file at `path`, and its keys if they are asked for: whoever wants
+    /// the rules alone need not have any of the file's secrets.
+    pub fn redaction_in(
+        path: &Path,
+        env: &dyn Fn(&str) -> Option<String>,
+        with_keys: bool,
+    ) -> Result<Redact, ConfigError> {
+        let text = read(path)?;
+        let places = Places { path, text: &text };
+        let file: File = toml::from_str(&text).map_err(|e| places.unreadable(&e))?;
+        let tenants = file.tenant.iter().map(TenantTable::redact);
+        file.redact.over(&places, tenants, with_keys.then_some(env))
+    }
+
+    /// The file of conversations that the configuration at `path` names, without any of its secrets.
+    pub fn conversations_in(path: &Path) -> Result<Option<PathBuf>, ConfigError> {
+        let text = read(path)?;
+        let file: File = toml::from_str(&text).map_err(|e| Places { path, text: &text }.unreadable(&e))?;
+        Ok(file.conversations.file)
     }
 
     /// An organisation made of flags or the environment, in place of the file's.
@@ -204,6 +237,12 @@ impl Config {
             return Err(ConfigError(
                 "there is no upstream: set ANTHROPIC_API_KEY, or name one in a file with --config, or try `tidegate serve --simulate`".to_owned(),
             ));
+        }
+        if let Some(file) = self.conversations.as_ref().filter(|_| self.redact.needs_passing_keys()) {
+            return Err(ConfigError(format!(
+                "masking by tokens keeps what it takes out, sealed, in {}, and there are no keys for that: make two with `tidegate key vault FILE` and name them as scope_key and vault_keys of [redact], or write style = \"tag\" there, which keeps nothing",
+                file.display()
+            )));
         }
         Ok(())
     }

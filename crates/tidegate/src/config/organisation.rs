@@ -1,6 +1,7 @@
 //! `[[organisation]]`: where requests go, over which keys, and what is known of the limits.
 
 use super::places::Places;
+use super::secrets::secret;
 use super::{API_URL, ConfigError};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -163,7 +164,8 @@ pub(super) fn organisation(
     }
     for (k, key) in table.keys.iter().enumerate() {
         made.lane_workspaces.push(key.workspace.as_ref().map(|name| workspace(&mut made.workspaces, name)));
-        let secret = secret(key, env).map_err(|why| wrong("keys", &why))?;
+        let secret =
+            secret(key.value.as_ref(), key.env.as_ref(), key.file.as_ref(), env).map_err(|why| wrong("keys", &why))?;
         if secret.is_empty() {
             return Err(wrong("keys", &format!("key number {} is empty", k + 1)));
         }
@@ -183,18 +185,6 @@ fn workspace(all: &mut Vec<Workspace>, name: &str) -> WorkspaceId {
     });
     // At most one for each key, and of keys there are a thousand.
     WorkspaceId(at as u16)
-}
-
-fn secret(key: &KeyTable, env: Env<'_>) -> Result<String, String> {
-    match (&key.value, &key.env, &key.file) {
-        (Some(key), None, None) => Ok(key.clone()),
-        (None, Some(name), None) => env(name).ok_or_else(|| format!("the environment variable {name} is not set; set it, or take the key from a file with {{ file = \"...\" }}")),
-        (None, None, Some(path)) => match std::fs::read_to_string(path) {
-            Ok(text) => Ok(text.trim().to_owned()),
-            Err(e) => Err(format!("the key file {} cannot be read: {e}", path.display())),
-        },
-        _ => Err("each key comes from one of env, file and value".to_owned()),
-    }
 }
 
 /// Limits by class, from the table `inner` of the `n`th organisation.

@@ -3,6 +3,7 @@
 use super::ConfigError;
 use super::conversations::keep;
 use super::places::Places;
+use super::redact::RedactTable;
 use super::values::{Size, Time};
 use std::collections::BTreeSet;
 use tidegate_gateway::{ClientKey, KeyHashError, Settings, TenantSettings};
@@ -38,6 +39,14 @@ pub(super) struct TenantTable {
     keep_age: Option<Time>,
     keep_conversations: Option<u64>,
     keep_bytes: Option<Size>,
+    redact: Option<RedactTable>,
+}
+
+impl TenantTable {
+    /// Whose it is, and its own rules of redaction.
+    pub(super) fn redact(&self) -> (&str, Option<&RedactTable>) {
+        (&self.name, self.redact.as_ref())
+    }
 }
 
 /// The tables as what tenants may use.

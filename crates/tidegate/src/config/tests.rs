@@ -69,9 +69,12 @@ fn the_example_names_every_setting() {
         "concurrent_streams",
         "band",
         "[conversations]",
+        "[redact]",
+        "[[redact.patterns]]",
     ]
     .into_iter()
     .chain(ConversationsTable::KEYS.iter().copied())
+    .chain(RedactTable::KEYS.iter().copied())
     {
         assert!(EXAMPLE.contains(key), "{key}");
     }
@@ -158,6 +161,49 @@ fn every_error_names_file_line_key_and_remedy() {
         ("[listen]\naddress = \"here\"\n", "t.toml:2: address: "),
         ("[limits\n", "t.toml:1: "),
         ("[tls]\ncertificate = \"a.pem\"\n", "t.toml:2: tls.certificate: stands alone; TLS also needs tls.key"),
+        (
+            "[redact]\npolicy = \"hide\"\n",
+            "t.toml:2: policy: unknown variant `hide`, expected one of `off`, `report`, `mask`, `block`",
+        ),
+        (
+            "[redact]\n[redact.kinds]\nfone = \"mask\"\n",
+            "t.toml:3: redact.kinds.fone: there is no such kind; there are phone,",
+        ),
+        (
+            "[[redact.patterns]]\nname = \"a\"\nregex = 'x'\n[[redact.patterns]]\nname = \"b\"\nregex = '('\n",
+            "t.toml:6: redact.patterns.regex: pattern `b` is no regular expression that can be used: unclosed group",
+        ),
+        (
+            "[[redact.patterns]]\nname = \"a\"\nregex = 'x*'\n",
+            "t.toml:3: redact.patterns.regex: pattern `a` matches the empty text",
+        ),
+        (
+            "[[redact.patterns]]\nname = \"a\"\nregex = 'x'\n[[redact.patterns]]\nname = \"a\"\nregex = 'y'\n",
+            "t.toml:5: redact.patterns.name: two patterns have this name",
+        ),
+        (
+            "[redact]\nallow_patterns = ['(?=x)y']\n",
+            "t.toml:2: redact.allow_patterns: pattern `(?=x)y` is no regular expression that can be used: look-around",
+        ),
+        ("[redact]\nallow = [\"@\"]\n", "t.toml:2: redact.allow: `@` is no value"),
+        (
+            "[redact]\nscope_key = { env = \"NOPE\" }\nvault_keys = [{ id = 1, env = \"NOPE\" }]\n",
+            "t.toml:2: redact.scope_key: the environment variable NOPE is not set",
+        ),
+        (
+            "[redact]\nscope_key = { value = \"12\" }\nvault_keys = [{ id = 1, value = \"12\" }]\n",
+            "t.toml:2: redact.scope_key: is no key: a key is 64 hexadecimal digits; make a file with one by `tidegate key vault",
+        ),
+        ("[redact]\nscope_key = { value = \"12\" }\n", "t.toml:2: redact.scope_key: stands alone"),
+        ("[redact]\nvault_keys = [{ id = 1, value = \"12\" }]\n", "t.toml:2: redact.vault_keys: stand alone"),
+        (
+            "[[tenant]]\nname = \"default\"\n[tenant.redact]\npolicy = \"mask\"\nexplain = false\n",
+            "t.toml:5: tenant.redact.explain: is no tenant's own: it stands in [redact]",
+        ),
+        (
+            "[[tenant]]\nname = \"default\"\n[tenant.redact.kinds]\nx = \"mask\"\n",
+            "t.toml:4: tenant.redact.kinds.x: there is no such kind",
+        ),
         ("[tls]\n\nkey = \"a.pem\"\n", "t.toml:3: tls.key: stands alone; TLS also needs tls.certificate"),
     ] {
         let got = check(text).unwrap_err();
@@ -231,4 +277,91 @@ band = "background"
     let tenant = &config.settings.tenants[0];
     assert_eq!((tenant.rules.weight, tenant.rules.requests, tenant.rules.tokens), (2.5, Some(60), None));
     assert_eq!((tenant.rules.concurrent, tenant.band.map(|b| b.name())), (Some(4), Some("background")));
+}
+
+#[test]
+fn redaction_is_read_for_all_and_by_tenant() {
+    use tidegate_redact::kind::Kind;
+    use tidegate_redact::rules::{Policy, Style, Unscannable};
+    let text = r#"
+[redact]
+policy = "mask"
+style = "tag"
+kinds = { ip = "report", name = "block" }
+allow = ["@example.org"]
+[[redact.patterns]]
+name = "order"
+regex = 'ORD-\d+'
+[[client_key]]
+tenant = "a"
+hash = "sha256:0000000000000000000000000000000000000000000000000000000000000000"
+[[client_key]]
+tenant = "b"
+hash = "sha256:0000000000000000000000000000000000000000000000000000000000000001"
+[[client_key]]
+tenant = "c"
+hash = "sha256:0000000000000000000000000000000000000000000000000000000000000002"
+[[tenant]]
+name = "a"
+redact = { policy = "block", unscannable = "pass" }
+[[tenant]]
+name = "b"
+redact = { kinds = { email = "off" }, style = "token" }
+[[tenant]]
+name = "c"
+redact = { allow = [] }
+"#;
+    let mut redact = check(text).unwrap().redact;
+    let says = |redact: &Redact, tenant: Option<&str>| {
+        [Kind::Phone, Kind::Ip, Kind::Name, Kind::Email].map(|kind| redact.rules(tenant).policy(kind))
+    };
+    use Policy::{Block, Mask, Off, Report};
+    assert_eq!(says(&redact, None), [Mask, Report, Block, Mask]);
+    assert_eq!(says(&redact, Some("a")), [Block, Block, Off, Block]);
+    assert_eq!(says(&redact, Some("b")), [Mask, Mask, Off, Off]);
+    assert_eq!(says(&redact, Some("c")), [Mask, Report, Block, Mask]);
+    assert_eq!(redact.rules(Some("a")).unscannable, Unscannable::Pass);
+    assert_eq!((redact.rules(None).style, redact.rules(Some("b")).style), (Style::Tag, Style::Token));
+    let allowed = |tenant| redact.rules(tenant).looking.allow.len();
+    assert_eq!((allowed(Some("a")), allowed(Some("c"))), (1, 0));
+    assert_eq!(redact.rules(Some("b")).looking.patterns.len(), 1);
+    assert!(redact.makes_tokens());
+
+    redact.use_policy(Policy::Report);
+    assert_eq!(says(&redact, None), [Report, Report, Block, Report]);
+    assert_eq!(says(&redact, Some("a")), [Block, Block, Off, Block]);
+    assert_eq!(says(&redact, Some("b")), [Report, Report, Off, Off]);
+    redact.use_policy(Policy::Off);
+    assert_eq!(says(&redact, None), [Off; 4]);
+    assert_eq!(says(&redact, Some("a")), [Off; 4]);
+    assert!(!redact.makes_tokens());
+}
+
+#[test]
+fn keys_of_redaction_are_read_and_never_shown() {
+    let (scope, old, new) = ("ab".repeat(32), "cd".repeat(32), "ef".repeat(32));
+    let text = format!(
+        "[redact]\npolicy = \"mask\"\nscope_key = {{ value = \"{scope}\" }}\nvault_keys = [{{ id = 2, value = \"{new}\" }}, {{ id = 1, value = \"{old}\" }}]\n"
+    );
+    let mut config = check(&text).unwrap();
+    config.use_upstream(API_URL, "k").unwrap();
+    config.conversations = Some("c.db".into());
+    assert!(config.check().is_ok() && !config.redact.needs_passing_keys());
+    assert_eq!(config.redact.scope_key().unwrap()[0], 0xab);
+    let redaction = config.redact.redaction(None).unwrap();
+    assert!(redaction.makes_tokens() && !redaction.lacks_keys());
+    let shown = format!("{config:?} {redaction:?}");
+    for key in [&scope, &old, &new] {
+        assert!(!shown.contains(&key[..8]), "{shown}");
+    }
+    for (what, want) in [
+        ("{ id = 1, value = \"@\" }, { id = 1, value = \"@\" }", "redact.vault_keys: two have the id 1"),
+        ("{ value = \"@\" }", "redact.vault_keys: each has an `id`"),
+        ("{ id = 1, value = \"@x\" }", "redact.vault_keys: is no key"),
+    ] {
+        let text =
+            format!("[redact]\nscope_key = {{ value = \"{scope}\" }}\nvault_keys = [{}]\n", what.replace('@', &old));
+        let got = check(&text).unwrap_err();
+        assert!(got.contains(want) && !got.contains(&old[..8]), "{got}");
+    }
 }

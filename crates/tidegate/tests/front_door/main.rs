@@ -29,6 +29,7 @@ mod process;
 mod prompts;
 mod proofs;
 mod quota;
+mod redact;
 mod secrets;
 mod smuggling;
 mod soak;

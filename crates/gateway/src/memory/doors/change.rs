@@ -9,13 +9,12 @@ use super::turns::take;
 use super::{Asked, Told, ask, shape};
 use crate::answer::Trouble;
 use crate::attempt::Stop;
-use crate::memory::TurnTrouble;
+use crate::memory::{TurnTrouble, masking};
 use crate::reply::{Reply, TurnLines};
 use crate::streams::{self, Erased};
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use tidegate_conversation::message::read_all;
 use tidegate_store::{NewTurn, Status, StoreError, Turn, TurnContent};
@@ -56,9 +55,15 @@ pub(super) async fn append(asked: &Asked<'_>, reply: &mut Reply<'_>, id: &str) -
     if messages.is_empty() {
         return Err(wrong("messages: at least one message is required".to_owned()));
     }
-    let hash: [u8; 32] = Sha256::digest(&asked.body.bytes).into();
     let gauge = Gauge::of(house, "", false);
     let mut held = hold(house, reply, address.clone(), &gauge).await?;
+    let tenant = &*caller.tenant.name;
+    let filter = house.settings.redaction.filter(tenant);
+    let talk = held.guard.as_mut().ok_or(TurnTrouble::Unknown).map_err(Trouble::from)?;
+    let text = masking::messages(house, reply, (tenant, filter), talk, text).await?;
+    let messages = read_all(&text).map_err(|error| wrong(error.to_string()))?;
+    let hash = masking::hash(house, tenant, filter.is_some(), &asked.body.bytes, &text);
+    reply.restores(held.talk()?.live());
     let store = house.memory.store().map_err(Trouble::from)?;
     if let Some(turn) = repeated(held.talk()?, &caller.wish, asked.head, &hash) {
         let (turns, _) = ask(reply, store.turns(address, turn.number, 1, 0)).await?;
@@ -80,8 +85,9 @@ pub(super) async fn append(asked: &Asked<'_>, reply: &mut Reply<'_>, id: &str) -
     content.request_hash = Some(hash);
     content.request_id = Some(reply.live().request.as_str().to_owned());
     let now_ms = house.memory.now_ms();
-    let new =
-        NewTurn { address: address.clone(), expected: Some(number), now_ms, content: content.clone(), window: None };
+    let vault = masking::fresh(house, &mut talk).map_err(Trouble::from)?;
+    let (at, said) = (address.clone(), content.clone());
+    let new = NewTurn { address: at, expected: Some(number), now_ms, content: said, window: None, vault };
     let began = house.clock.now();
     let appended = store.append(new).await;
     house.metrics.turn_kept_after(house.clock.now().since(began));

@@ -10,6 +10,7 @@ use super::turns::{forget_all, take_all};
 use super::{Asked, Told, ask, shape};
 use crate::answer::Trouble;
 use crate::attempt::Stop;
+use crate::house::House;
 use crate::memory::TurnTrouble;
 use crate::reply::Reply;
 use crate::streams::{self, Erased};
@@ -27,6 +28,19 @@ pub(super) async fn erase(asked: &Asked<'_>, reply: &mut Reply<'_>) -> Result<To
     let missing = || TurnTrouble::Query("user_id is missing: all conversations at once are not deleted".to_owned());
     let user = query.user()?.ok_or_else(missing).map_err(Trouble::from)?;
     let (house, tenant) = (asked.house, &*asked.caller.tenant.name);
+    let (mut deleted, mut spared) = erase_user(house, reply, tenant, user).await?;
+    // What was kept before anything was masked has the id as it is.
+    if let Some(masked) = house.settings.redaction.end_user(tenant, user) {
+        let (more, others) = erase_user(house, reply, tenant, &masked).await?;
+        deleted.conversations.extend(more.conversations);
+        deleted.more |= more.more;
+        spared |= others;
+    }
+    Ok(Told::Json(answer(&deleted, spared)))
+}
+
+/// Erases the end user whom the log knows by that id; what was deleted, and whether somebody was spared.
+async fn erase_user(house: &House, reply: &mut Reply<'_>, tenant: &str, user: &str) -> Result<(Deleted, bool), Stop> {
     let store = house.memory.store().map_err(Trouble::from)?;
     let scope = Scope::EndUser { tenant: tenant.to_owned(), end_user: user.to_owned() };
     let mut taken = BTreeMap::new();
@@ -62,7 +76,7 @@ pub(super) async fn erase(asked: &Asked<'_>, reply: &mut Reply<'_>) -> Result<To
     house.memory.deleted(&house.metrics, "erasure", &deleted);
     let in_log = in_log.map_err(|error| Trouble::from(TurnTrouble::from(error)))?;
     house.memory.streams_deleted(in_memory, &in_log);
-    Ok(Told::Json(answer(&deleted, spared)))
+    Ok((deleted, spared))
 }
 
 fn answer(deleted: &Deleted, spared: bool) -> Vec<u8> {

@@ -9,12 +9,14 @@
 //! on its way ends with an error in a line of its own and a body that is broken off: half a backup
 //! must not look like a whole one.
 
+use super::lines::Restoring;
 use super::{Told, ask};
 use crate::answer::Trouble;
 use crate::attempt::Stop;
 use crate::house::House;
 use crate::memory::TurnTrouble;
 use crate::reply::Reply;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tidegate_store::Export;
@@ -80,17 +82,39 @@ pub(super) async fn export(house: &House, reply: &mut Reply<'_>, what: Export) -
     let _place = house.memory.exports.take(owner(&what)).ok_or_else(|| Trouble::from(TurnTrouble::Exports))?;
     // The first chunk before the head: what is not there gets its true status.
     let mut chunk = ask(reply, store.export(what.clone(), None)).await?;
+    let mut restoring = Restoring::default();
+    let tenant = owner(&what).to_owned();
+    // What cannot be restored has its true status as well.
+    let mut first = Some(restored(&mut restoring, house, reply, &tenant, &chunk.lines).await?);
     reply.begin_lines();
     loop {
-        for slice in chunk.lines.chunks(SLICE_BYTES) {
+        let lines = match first.take() {
+            Some(lines) => lines,
+            None => restored(&mut restoring, house, reply, &tenant, &chunk.lines).await?,
+        };
+        for slice in lines.as_deref().unwrap_or(&chunk.lines).chunks(SLICE_BYTES) {
             reply.push_lines(slice);
             reply.all_taken().await?;
         }
         let Some(next) = chunk.next else { return Ok(Told::Lines) };
         // Before the next one is there.
-        drop(chunk.lines);
+        drop((chunk.lines, lines));
         reply.renew_deadline();
         chunk = ask(reply, store.export(what.clone(), Some(next))).await?;
+    }
+}
+
+/// Lines as their owner is to read them, where those are others.
+async fn restored(
+    restoring: &mut Restoring,
+    house: &House,
+    reply: &mut Reply<'_>,
+    tenant: &str,
+    lines: &[u8],
+) -> Result<Option<Vec<u8>>, Stop> {
+    match reply.attend(restoring.lines(house, tenant, lines)).await?.map_err(Trouble::from)? {
+        Cow::Owned(lines) => Ok(Some(lines)),
+        Cow::Borrowed(_) => Ok(None),
     }
 }
 

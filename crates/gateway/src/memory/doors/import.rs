@@ -5,6 +5,7 @@
 //! read while a batch is being written, so a disk that is slow slows it down. A packed body is
 //! unpacked first, and is bounded like any other.
 
+use super::lines::masked;
 use super::turns::{forget_all, take_all};
 use super::{check_headers, shape};
 use crate::answer::Trouble;
@@ -155,10 +156,13 @@ impl Coming {
         self.whole -= batch.len();
         let count = memchr::memchr_iter(b'\n', &batch).count() as u64;
         let store = house.memory.store().map_err(Trouble::from)?;
-        let reading = store.read_lines(&caller.tenant.name, batch.to_vec());
+        let tenant = &*caller.tenant.name;
+        let masked = masked(house, reply, tenant, &batch).await?;
+        let reading = store.read_lines(tenant, masked.as_ref().map_or(&batch[..], |masked| &masked.lines).to_vec());
         drop(batch);
         reply.renew_deadline();
-        let lines = reply.attend(reading).await?.map_err(|error| self.refused(error, 0))?;
+        let mut lines = reply.attend(reading).await?.map_err(|error| self.refused(error, 0))?;
+        masked.into_iter().for_each(|masked| masked.tell(&mut lines));
         let about = lines.conversations();
         let mut taken = take_all(house, reply, about.clone()).await?;
         forget_all(&house.memory, &mut taken);

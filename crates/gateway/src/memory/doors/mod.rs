@@ -10,6 +10,7 @@
 //! | `change` | a turn without a model, a fork, a deletion |
 //! | `erase` | all of an end user's |
 //! | `export`, `import` | JSON Lines, as much at a time as the client takes or gives |
+//! | `lines` | their lines, where conversations are masked |
 //! | `turns` | taking the turn of conversations that are about to change |
 //!
 //! A request comes here from the path after it was identified and decoded, and is settled like any
@@ -20,6 +21,7 @@ mod change;
 mod erase;
 mod export;
 mod import;
+mod lines;
 mod place;
 mod read;
 mod shape;

@@ -3,7 +3,7 @@
 use super::{Asked, ROWS, ROWS_MAX, Told, ask, export, shape};
 use crate::answer::Trouble;
 use crate::attempt::Stop;
-use crate::memory::TurnTrouble;
+use crate::memory::{TurnTrouble, masking};
 use crate::reply::Reply;
 use tidegate_store::{Export, PageCursor};
 
@@ -20,7 +20,10 @@ pub(super) async fn all(asked: &Asked<'_>, reply: &mut Reply<'_>) -> Result<Told
         query.without(&["limit", "page"], "beside format=jsonl")?;
         let tenant = owner.to_string();
         let what = match query.user()? {
-            Some(user) => Export::EndUser { tenant, end_user: user.to_owned() },
+            Some(user) => {
+                let masked = asked.house.settings.redaction.end_user(&tenant, user);
+                Export::EndUser { tenant, end_user: masked.unwrap_or_else(|| user.to_owned()) }
+            }
             None => Export::Tenant(tenant),
         };
         return export::export(asked.house, reply, what).await;
@@ -60,6 +63,8 @@ pub(super) async fn turns(asked: &Asked<'_>, reply: &mut Reply<'_>, id: &str) ->
     let items: Vec<Vec<u8>> = turns.iter().map(shape::turn).collect();
     drop(turns);
     let json = shape::page(&items, "next_from", next.as_ref());
+    let live = reply.attend(masking::live_of(house, &asked.address(id)?)).await?.map_err(Trouble::from)?;
+    reply.restores(live);
     let lease = house.backlogs.lease(json.len() as u64).ok_or(Trouble::BacklogBudget)?;
     Ok(Told::Leased(json, lease))
 }

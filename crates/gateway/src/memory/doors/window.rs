@@ -12,7 +12,7 @@ use super::super::wish::{BUDGET_MAX, BUDGET_MIN};
 use super::{Asked, Told, ask, shape};
 use crate::answer::Trouble;
 use crate::attempt::Stop;
-use crate::memory::TurnTrouble;
+use crate::memory::{TurnTrouble, masking};
 use crate::reply::Reply;
 use serde::Serialize;
 use tidegate_conversation::window::{Fate, Part};
@@ -84,6 +84,8 @@ pub(super) async fn window(asked: &Asked<'_>, reply: &mut Reply<'_>, id: &str) -
     let mut json = shape::json(&out);
     if with_messages {
         shape::put(&mut json, "messages", &body);
+        let live = reply.attend(masking::live_of(house, &address)).await?.map_err(Trouble::from)?;
+        reply.restores(live);
     }
     let lease = house.backlogs.lease(json.len() as u64).ok_or(Trouble::BacklogBudget)?;
     Ok(Told::Leased(json, lease))

@@ -53,7 +53,7 @@ async fn told(house: &House, tenant: &str, name: &str, ago: Duration, bytes: usi
     let content = TurnContent::appended(
         format!("[{{\"role\":\"user\",\"content\":\"{}\"}}]", "x y ".repeat(bytes / 4)).into_bytes(),
     );
-    let turn = NewTurn { address: address(tenant, name), expected: None, now_ms, content, window: None };
+    let turn = NewTurn { address: address(tenant, name), expected: None, now_ms, content, window: None, vault: None };
     house.memory.store().unwrap().append(turn).await.unwrap();
 }
 
@@ -136,6 +136,7 @@ async fn durable_streams_go_when_their_time_is_over() {
             head: b"HTTP/1.1 200 OK\r\n\r\n".to_vec(),
             end_user: None,
             conversation: None,
+            vault: None,
         };
         let ago = if n < 600 { kept * 2 } else { kept / 2 }.as_millis() as u64;
         let (segment, ended) = (vec![1; 10], n % 2 == 0);

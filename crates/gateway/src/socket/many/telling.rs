@@ -94,7 +94,7 @@ impl Many {
                 let cursor = resumable.then(|| cursor.to_string());
                 let place = EventPlace { id, first_seq: item.first_seq, seq, cursor: cursor.as_deref() };
                 write_event(socket.out(), &place, &data, mask);
-                written = data.len();
+                written += data.len();
             });
         entry.seq = seq;
         match polled {

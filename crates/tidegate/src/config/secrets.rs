@@ -1,0 +1,22 @@
+//! Where a secret comes from: an environment variable, a file, or (least well) the configuration.
+
+use super::organisation::Env;
+use std::path::PathBuf;
+
+/// The secret of a table in which exactly one of the three stands.
+pub(super) fn secret(
+    value: Option<&String>,
+    variable: Option<&String>,
+    file: Option<&PathBuf>,
+    env: Env<'_>,
+) -> Result<String, String> {
+    match (value, variable, file) {
+        (Some(key), None, None) => Ok(key.clone()),
+        (None, Some(name), None) => env(name).ok_or_else(|| format!("the environment variable {name} is not set; set it, or take the key from a file with {{ file = \"...\" }}")),
+        (None, None, Some(path)) => match std::fs::read_to_string(path) {
+            Ok(text) => Ok(text.trim().to_owned()),
+            Err(e) => Err(format!("the key file {} cannot be read: {e}", path.display())),
+        },
+        _ => Err("each key comes from one of env, file and value".to_owned()),
+    }
+}
