@@ -419,7 +419,7 @@ fn stream_grammar(case: &Case<'_>) -> Verdict {
 }
 
 /// What a block of the truth would have told.
-fn told_by(block: &Block) -> Told {
+pub(crate) fn told_by(block: &Block) -> Told {
     let told = |kind: &str, text: &str| Told { kind: kind.to_owned(), text: text.to_owned(), ..Told::default() };
     match block {
         Block::Thinking { text, signature, .. } => Told { signature: signature.clone(), ..told("thinking", text) },
@@ -680,7 +680,7 @@ const OF_THE_WORLD: &[OfTheWorld] = &[
 ];
 
 /// The sum of a metric's values over all lines with `label`.
-fn sum(metrics: &str, name: &str, label: &str) -> u64 {
+pub(crate) fn sum(metrics: &str, name: &str, label: &str) -> u64 {
     let lines = metrics.lines().filter(|line| !line.starts_with('#') && line.contains(name) && line.contains(label));
     lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
 }

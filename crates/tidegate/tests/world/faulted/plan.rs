@@ -1,0 +1,498 @@
+//! What a seed decides of a world of faulted streams: the gateway's settings, how the API is reached,
+//! what is asked, what goes wrong, and who reads it from where.
+//!
+//! Everything is drawn before the first event. The quota is unlimited and retries are not rationed:
+//! here it is about streams, and none may fail for want of either.
+
+use crate::world::faulted::fault::{Drawn, Harm};
+use crate::world::scene::{API, API_TLS, key, ms};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+use tidegate_base::{Prng, Secret};
+use tidegate_gateway::{ClientKey, KeyHash, Organisation, Settings};
+use tidegate_simulator::{Fault, Pace, Range, Rule, Scenario, Tier};
+use tidegate_transport::HttpOffer;
+use tidegate_upstream::{Lane, Scheme, Transport};
+
+/// Tenants, where there are client keys.
+pub(crate) const TENANTS: u64 = 3;
+/// Sockets that the streams of one tenant share.
+const SLOTS: u64 = 2;
+
+/// What is spoken between gateway and API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Spoken {
+    Http1,
+    Http2,
+    Socket,
+}
+
+/// What becomes of a stream that nobody reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    Plain,
+    Memory,
+}
+
+/// What is done about an answer that broke off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Recover {
+    Never,
+    Restart,
+    Continue,
+}
+
+impl Recover {
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Recover::Never => "never",
+            Recover::Restart => "restart",
+            Recover::Continue => "continue",
+        }
+    }
+}
+
+/// Which door a reading comes through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Door {
+    Http1,
+    Http2,
+    /// The shared socket of this number.
+    Socket(u64),
+}
+
+/// When a reading ends, if not with the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leave {
+    AtBytes(usize),
+    After(Duration),
+}
+
+/// Where a reader comes back to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Back {
+    /// Behind the last event that it was told.
+    Last,
+    /// Behind any that it was told: this one of them, modulo their number.
+    Older(u64),
+    Beginning,
+}
+
+/// One reading of a stream, over one connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Visit {
+    pub(crate) door: Door,
+    pub(crate) pause: Duration,
+    pub(crate) leave: Option<Leave>,
+    pub(crate) resets: bool,
+    pub(crate) back: Back,
+    /// The cursor comes in `Last-Event-ID`.
+    pub(crate) by_header: bool,
+    /// So many bytes at once, then a pause.
+    pub(crate) slow: Option<(usize, Duration)>,
+    /// On a socket: bytes at first, and each time half of it is used.
+    pub(crate) credit: Option<u64>,
+    /// On a socket: it is called off after so long.
+    pub(crate) cancel: Option<Duration>,
+}
+
+/// One request and its readers.
+#[derive(Clone, Debug)]
+pub(crate) struct Ask {
+    pub(crate) number: u64,
+    pub(crate) tenant: u64,
+    pub(crate) begins: Duration,
+    pub(crate) model: String,
+    pub(crate) body: Value,
+    /// The faults, where the model's name cannot carry them.
+    pub(crate) simulate: Option<String>,
+    pub(crate) faults: Vec<Drawn>,
+    /// How many attempts they strike.
+    pub(crate) struck: u64,
+    pub(crate) class: Class,
+    pub(crate) recover: Recover,
+    /// The first asks.
+    pub(crate) visits: Vec<Visit>,
+    /// Another reader of the same stream, from when its name is known.
+    pub(crate) twin: Vec<Visit>,
+    /// It is deleted so long after its name is known.
+    pub(crate) deleted: Option<Duration>,
+    /// It is asked for in ways that have to be refused.
+    pub(crate) misused: bool,
+}
+
+/// A socket that streams share, and when its client drops it: again and again, then never.
+#[derive(Clone, Debug)]
+pub(crate) struct Slot {
+    pub(crate) lives: Vec<Duration>,
+    pub(crate) resets: bool,
+    pub(crate) slow: Option<(usize, Duration)>,
+}
+
+/// One world.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) seed: u64,
+    pub(crate) settings: Settings,
+    pub(crate) scenario: Scenario,
+    pub(crate) spoken: Spoken,
+    pub(crate) http2_streams: u32,
+    /// What is kept of a stream may be less than the stream.
+    pub(crate) tight: bool,
+    /// No fault breaks an answer off, and so no connection under its neighbours.
+    pub(crate) gentle: bool,
+    pub(crate) asks: Vec<Ask>,
+    pub(crate) slots: Vec<Slot>,
+}
+
+impl Plan {
+    pub(crate) fn of(seed: u64, streams: u64) -> Plan {
+        let prng = Prng::new(seed).fork("faulted streams");
+        let mut dice = prng.fork("settings");
+        let tight = dice.chance(0.08);
+        let spoken =
+            [Spoken::Http1, Spoken::Http1, Spoken::Http2, Spoken::Http2, Spoken::Socket][dice.below(5) as usize];
+        let keyed = dice.chance(0.5);
+        let gentle = dice.chance(0.1);
+        let mut settings = settings(seed, tight, keyed, &mut dice);
+        let mut organisation = Organisation::new("org0", lanes(spoken));
+        organisation.lane_workspaces.clear();
+        settings.organisations.push(organisation);
+        let http2_streams = if dice.chance(0.3) { dice.between(1, 6) as u32 } else { 100 };
+        let mut scenario = scenario(spoken, &mut prng.fork("scenario"));
+        let rush = dice.chance(0.3);
+        let asks: Vec<_> = (1..=streams)
+            .map(|number| {
+                let mut dice = prng.fork(&format!("stream {number}"));
+                let mut ask = ask(number, spoken, tight, gentle, &mut dice);
+                ask.tenant = if keyed { dice.below(TENANTS) } else { 0 };
+                ask.begins = if rush { ms(&mut dice, 0, 100) } else { ms(&mut dice, 0, 15_000) };
+                ask
+            })
+            .collect();
+        for ask in asks.iter().filter(|ask| ask.simulate.is_none()) {
+            let faults = ask.faults.iter().map(|fault| parsed(&fault.text)).collect();
+            let rule = Rule::always(faults);
+            scenario.faults.push(Rule { models: vec![ask.model.clone()], attempts: Some(ask.struck), ..rule });
+        }
+        let mut dice = prng.fork("sockets");
+        let slots = (0..TENANTS * SLOTS).map(|_| slot(&mut dice)).collect();
+        Plan { seed, settings, scenario, spoken, http2_streams, tight, gentle, asks, slots }
+    }
+
+    /// A world of one stream that meets `faults` at every attempt up to the `struck`th.
+    pub(crate) fn small(faults: &[&str], struck: u64, change: impl FnOnce(&mut Ask, &mut Settings)) -> Plan {
+        let mut settings = Settings::default();
+        settings.organisations.push(Organisation::new("org0", lanes(Spoken::Http1)));
+        let text = "one two three four five six seven eight nine ten ".repeat(4);
+        let body = json!({"model": "echo-00000001", "max_tokens": 1000, "stream": true,
+            "messages": [{"role": "user", "content": text.trim()}]});
+        let drawn = faults.iter().map(|text| Drawn {
+            text: (*text).to_owned(),
+            kind: text.split(':').next().unwrap_or_default().to_owned(),
+            place: None,
+            harm: Harm::Breaks,
+        });
+        let mut ask = Ask {
+            number: 1,
+            tenant: 0,
+            begins: Duration::ZERO,
+            model: "echo-00000001".to_owned(),
+            body,
+            simulate: None,
+            faults: drawn.collect(),
+            struck,
+            class: Class::Plain,
+            recover: Recover::Never,
+            visits: vec![Visit::to_the_end(Door::Http1)],
+            twin: Vec::new(),
+            deleted: None,
+            misused: false,
+        };
+        change(&mut ask, &mut settings);
+        let faults = faults.iter().map(|text| parsed(text)).collect();
+        let rule = Rule { attempts: Some(struck), ..Rule::always(faults) };
+        let scenario = Scenario { tier: Tier::Unlimited, faults: vec![rule], ..Scenario::calm() };
+        let slot = Slot { lives: Vec::new(), resets: false, slow: None };
+        let slots = vec![slot; (TENANTS * SLOTS) as usize];
+        Plan {
+            seed: 0,
+            settings,
+            scenario,
+            spoken: Spoken::Http1,
+            http2_streams: 100,
+            tight: false,
+            gentle: false,
+            asks: vec![ask],
+            slots,
+        }
+    }
+}
+
+impl Visit {
+    /// One that reads as it comes and stays to the end.
+    pub(crate) fn to_the_end(door: Door) -> Visit {
+        Visit {
+            door,
+            pause: Duration::ZERO,
+            leave: None,
+            resets: false,
+            back: Back::Last,
+            by_header: false,
+            slow: None,
+            credit: None,
+            cancel: None,
+        }
+    }
+
+    fn drawn(prng: &mut Prng) -> Visit {
+        let door = match prng.below(10) {
+            0..4 => Door::Http1,
+            4..6 => Door::Http2,
+            _ => Door::Socket(prng.below(SLOTS)),
+        };
+        let pause_max = if prng.chance(0.2) { 8_000 } else { 500 };
+        Visit {
+            door,
+            pause: ms(prng, 0, pause_max),
+            leave: None,
+            resets: prng.chance(0.5),
+            back: match prng.below(10) {
+                0 => Back::Beginning,
+                1..4 => Back::Older(prng.next_u64()),
+                _ => Back::Last,
+            },
+            by_header: prng.chance(0.5),
+            slow: prng.chance(0.15).then(|| (prng.between(20, 3_000) as usize, ms(prng, 1, 200))),
+            credit: prng.chance(0.4).then(|| prng.between(1, 4_000)),
+            cancel: None,
+        }
+    }
+
+    fn leaving(prng: &mut Prng) -> Visit {
+        let early = prng.chance(0.5);
+        let leave = match prng.below(4) {
+            0 => Leave::After(ms(prng, 0, 4_000)),
+            _ => Leave::AtBytes(prng.below(if early { 1_500 } else { 8_000 }) as usize),
+        };
+        Visit { leave: Some(leave), ..Visit::drawn(prng) }
+    }
+}
+
+fn parsed(text: &str) -> Fault {
+    text.parse().expect("a fault as documented")
+}
+
+fn settings(seed: u64, tight: bool, keyed: bool, prng: &mut Prng) -> Settings {
+    let mut settings = Settings { seed, ..Settings::default() };
+    if keyed {
+        let tenant = |n: u64| ClientKey { tenant: format!("tenant-{n}").into(), hash: KeyHash::of(key(n).as_bytes()) };
+        settings.keys = (0..TENANTS).map(tenant).collect();
+    }
+    let clocks = &mut settings.clocks;
+    clocks.stream_kept = Duration::from_secs(60);
+    if prng.chance(0.5) {
+        clocks.heartbeat = ms(prng, 500, 15_000);
+    }
+    if prng.chance(0.2) {
+        clocks.detach_grace = ms(prng, 1_000, 20_000);
+    }
+    settings.pool.idle_keep = Duration::from_secs(5);
+    if tight {
+        settings.limits.journal_bytes = prng.between(8_192, 16_384);
+        settings.limits.backlog_bytes = prng.between(4_096, 16_384);
+        settings.limits.backlog_merge_bytes = 1_024;
+    }
+    settings.schedule.retry.budget = 1_000_000;
+    settings
+}
+
+fn lanes(spoken: Spoken) -> Vec<Arc<Lane>> {
+    let lane = |n: u64| {
+        let (label, key) = (format!("org0/{n}"), Secret::new(format!("sk-ant-org0-{n}")));
+        let host = API.trim_end_matches(":80");
+        let lane = match spoken {
+            Spoken::Socket => Lane::over(Transport::Tidegate, label, &format!("ws://{host}"), Scheme::default(), key),
+            _ => Lane::new(label, &format!("http://{host}"), Scheme::default(), key),
+        };
+        let mut lane = lane.expect("a lane of the test's own");
+        if spoken == Spoken::Http2 {
+            debug_assert!(API_TLS.ends_with(":443"), "where HTTP/2 is chosen");
+            (lane.target.tls, lane.target.port, lane.target.http) = (true, 443, HttpOffer::Http2);
+        }
+        Arc::new(lane)
+    };
+    (0..2).map(lane).collect()
+}
+
+fn scenario(spoken: Spoken, prng: &mut Prng) -> Scenario {
+    let low = prng.between(1, 16);
+    let pace = Pace {
+        head: ms(prng, 0, 400),
+        first: ms(prng, 0, 300),
+        event: ms(prng, 0, 60),
+        ping: ms(prng, 2_000, 15_000),
+        chars: Range { low, high: low + prng.between(0, 50) },
+        output_tokens: Range { low: 5, high: prng.between(30, 200) },
+        thinking_tokens: Range { low: 5, high: 60 },
+        ..Pace::default()
+    };
+    let mut scenario = Scenario { pace, tier: Tier::Unlimited, ..Scenario::calm() };
+    if prng.chance(0.1) {
+        let late = parsed(&format!("slow-connect:{}ms", prng.between(50, 2_500)));
+        scenario.faults.push(Rule { probability: 0.2, ..Rule::always(vec![late]) });
+    }
+    if spoken == Spoken::Socket && prng.chance(0.3) {
+        let rule = Rule::always(vec![parsed("no-upgrade")]);
+        scenario.faults.push(Rule { probability: 0.1, ..rule });
+    }
+    if spoken == Spoken::Socket && prng.chance(0.2) {
+        let rule = Rule::always(vec![parsed("no-pong")]);
+        scenario.faults.push(Rule { probability: 0.02, ..rule });
+    }
+    scenario
+}
+
+fn slot(prng: &mut Prng) -> Slot {
+    let lives = if prng.chance(0.5) { prng.between(1, 8) } else { 0 };
+    Slot {
+        lives: (0..lives).map(|_| ms(prng, 50, 6_000)).collect(),
+        resets: prng.chance(0.5),
+        slow: prng.chance(0.15).then(|| (prng.between(200, 4_000) as usize, ms(prng, 1, 60))),
+    }
+}
+
+/// A fault of a stream in such a world.
+fn fault(spoken: Spoken, gentle: bool, prng: &mut Prng) -> Drawn {
+    loop {
+        let mut fault = Drawn::any(spoken == Spoken::Socket, prng);
+        if spoken == Spoken::Socket && fault.kind == "goaway-at" {
+            // A WebSocket has no farewell but its close.
+            fault.harm = Harm::Breaks;
+        }
+        let breaks = fault.harm == Harm::Breaks || fault.kind.ends_with("before-head");
+        if !(gentle && breaks) {
+            return fault;
+        }
+    }
+}
+
+fn ask(number: u64, spoken: Spoken, tight: bool, gentle: bool, prng: &mut Prng) -> Ask {
+    let mut faults = vec![fault(spoken, gentle, prng)];
+    if prng.chance(0.08) {
+        faults.push(fault(spoken, gentle, prng));
+    }
+    let class = if prng.chance(0.7) { Class::Memory } else { Class::Plain };
+    let recover = [Recover::Never, Recover::Never, Recover::Restart, Recover::Continue][prng.below(4) as usize];
+    let mut visits = Vec::new();
+    let leaves = match class {
+        Class::Memory => [0, 1, 1, 2, 3, 5][prng.below(6) as usize],
+        Class::Plain => u64::from(prng.chance(0.1)),
+    };
+    visits.extend((0..leaves).map(|_| Visit::leaving(prng)));
+    if class == Class::Memory || visits.is_empty() {
+        visits.push(Visit::drawn(prng));
+    }
+    if prng.chance(0.05) {
+        visits[0].cancel = Some(ms(prng, 0, 3_000));
+    }
+    let mut twin = Vec::new();
+    if class == Class::Memory && prng.chance(0.3) {
+        twin.extend((0..prng.below(2)).map(|_| Visit::leaving(prng)));
+        twin.push(Visit::drawn(prng));
+        twin[0].back = if tight { Back::Last } else { Back::Beginning };
+    }
+    let model = match prng.below(20) {
+        // Only over HTTP: the faults go in a header.
+        0 | 1 if spoken != Spoken::Socket && !matches!(visits[0].door, Door::Socket(_)) => {
+            "claude-haiku-4-5".to_owned()
+        }
+        2 if spoken != Spoken::Socket && !matches!(visits[0].door, Door::Socket(_)) => "claude-sonnet-5-5".to_owned(),
+        _ => format!("echo-{number:08}"),
+    };
+    let struck = if prng.chance(0.12) { prng.between(2, 4) } else { 1 };
+    let simulate = (!model.starts_with("echo")).then(|| {
+        let faults: Vec<_> = faults.iter().map(|fault| format!("fault={}", fault.text)).collect();
+        format!("attempts={struck}, {}", faults.join(", "))
+    });
+    let body = body(number, &model, &faults, prng);
+    Ask {
+        number,
+        tenant: 0,
+        begins: Duration::ZERO,
+        model,
+        body,
+        simulate,
+        faults,
+        struck,
+        class,
+        recover,
+        visits,
+        twin,
+        deleted: (class == Class::Memory && prng.chance(0.05)).then(|| ms(prng, 0, 4_000)),
+        misused: class == Class::Memory && prng.chance(0.05),
+    }
+}
+
+/// What is odd to write, in JSON or in UTF-8.
+const ODD: [&str; 12] = [
+    "naïve",
+    "façade",
+    "漢字",
+    "潮汐",
+    "🌊🌊",
+    "\"quoted\"",
+    "back\\slash",
+    "line\nbreak",
+    "tab\there",
+    "—",
+    "a\n\nb",
+    "Ω",
+];
+const BEGINS: [&str; 12] = ["ti", "har", "moo", "ebb", "flo", "ga", "li", "sha", "cur", "drif", "ne", "spri"];
+const ENDS: [&str; 12] = ["de", "bour", "ning", "ing", "od", "te", "ght", "llow", "rent", "ted", "ap", "ng"];
+
+/// A word: texts of a few words said over and over would make every joint a riddle.
+fn word(prng: &mut Prng) -> String {
+    let mut part = |parts: &[&str]| prng.pick(parts).copied().unwrap_or_default().to_owned();
+    let said = part(&BEGINS) + &part(&ENDS);
+    match prng.below(8) {
+        0 => (*prng.pick(&ODD).unwrap_or(&"—")).to_owned(),
+        1 => said + ",",
+        2 => said + ".",
+        3 => format!("{said}{}", prng.below(1_000)),
+        _ => said,
+    }
+}
+
+fn body(number: u64, model: &str, faults: &[Drawn], prng: &mut Prng) -> Value {
+    let long = prng.chance(0.1);
+    let count = prng.between(2, if long { 500 } else { 100 });
+    let words: Vec<_> = (0..count).map(|_| word(prng)).collect();
+    let mut text = format!("{number}: {}", words.join(" "));
+    let at = |place: &str| faults.iter().any(|fault| fault.place.as_deref() == Some(place));
+    let two = at("between-tools");
+    let tools = two || if at("in-tool") { prng.chance(0.9) } else { prng.chance(0.15) };
+    if two {
+        text += " now measure and weigh";
+    } else if tools {
+        text += " now use a tool";
+    }
+    let max_tokens = if prng.chance(0.1) { prng.between(5, 60) } else { 8_192 };
+    let mut body = json!({"model": model, "max_tokens": max_tokens, "stream": true,
+        "messages": [{"role": "user", "content": text}]});
+    if tools {
+        let tool = |name: &str| {
+            json!({"name": name, "description": "Looks.", "input_schema": {"type": "object",
+                "properties": {"place": {"type": "string"}, "depth": {"type": "number"}}, "required": ["place"]}})
+        };
+        body["tools"] = json!([tool("measure"), tool("weigh")]);
+    }
+    let thinks = if at("in-thinking") { prng.chance(0.9) } else { prng.chance(0.1) };
+    if thinks && model.starts_with("echo") {
+        let display = if prng.chance(0.5) { "summarized" } else { "omitted" };
+        body["thinking"] = json!({"type": "adaptive", "display": display});
+    }
+    body
+}
