@@ -2,8 +2,7 @@
 //!
 //! The tests themselves live in `crates/tidegate/tests/world.rs` and read variables: how many seeds or
 //! faulted streams, and the first seed. `cargo xtask test` runs some of them among all other tests;
-//! this command runs more, or the one that failed. Faulted streams are compiled for release: a million
-//! are a matter of minutes then.
+//! this command runs more, or the one that failed.
 
 use crate::process;
 
@@ -58,12 +57,12 @@ impl Seeds {
 
 /// Runs them.
 pub(crate) fn run(seeds: &Seeds) -> Result<(), String> {
-    let (profile, which): (&[&str], &str) = match seeds.streams {
-        Some(_) => (&["--release"], "faulted_streams_are_told_whole"),
-        None => (&[], "whatever_fails_the_promises_hold"),
+    let which = match seeds.streams {
+        Some(_) => "faulted_streams_are_told_whole",
+        None => "whatever_fails_the_promises_hold",
     };
-    let test = ["test", "--package", "tidegate", "--test", "world"];
-    let mut test = process::cargo(&[&test[..], profile, &["--", "--nocapture", which]].concat());
+    let test = ["test", "--package", "tidegate", "--test", "world", "--", "--nocapture", which];
+    let mut test = process::cargo(&test);
     if let Some(file) = &seeds.markdown {
         let here = std::env::current_dir().map_err(|e| format!("where this is run cannot be told: {e}"))?;
         test.env(MARKDOWN, here.join(file));

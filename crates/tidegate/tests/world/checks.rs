@@ -276,11 +276,15 @@ fn one_whole_answer(case: &Case<'_>) -> Verdict {
     }
 }
 
-/// Whether a client of HTTP/2 may be cut off although it reads: what came at one moment is more than
-/// a small backlog takes before its window opens again, or it reads only when it has sent all, and
-/// that takes longer than a refusal waits to be read.
+/// Whether a client may be cut off although it reads. Any: an event came that is larger than a small
+/// backlog. One of HTTP/2: what came at one moment is more than that takes before its window opens
+/// again, or it reads only when it has sent all, and that takes longer than a refusal waits to be
+/// read.
 fn is_narrow(case: &Case<'_>) -> bool {
     let burst = case.over.scene.settings.limits.backlog_bytes < 256 * 1024;
+    if burst && case.records.iter().any(|record| record.faults.contains(&"huge-at")) {
+        return true;
+    }
     let busy = matches!(case.request.upload, Upload::Pieces(..)) && case.seen.sent.since(case.seen.began) > LINGER;
     case.request.http2 && (burst || busy && case.status() >= 400)
 }

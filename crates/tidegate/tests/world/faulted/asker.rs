@@ -3,6 +3,7 @@
 use crate::world::faulted::book::Book;
 use crate::world::faulted::plan::{Ask, Back, Class, Door, Recover, Slot, TENANTS, Visit};
 use crate::world::faulted::socket::Shared;
+use crate::world::faulted::talk;
 use crate::world::faulted::visit::{Came, Reader, Town, Want, locked, number};
 use crate::world::scene::key;
 use serde_json::{Value, json};
@@ -75,8 +76,17 @@ impl Street {
         Ok(shared)
     }
 
+    /// Plays streams one after the other.
+    pub(crate) async fn play_all(self: Arc<Self>, asks: Vec<Ask>) -> Vec<Line> {
+        let mut lines = Vec::new();
+        for ask in asks {
+            lines.push(self.play(ask).await);
+        }
+        lines
+    }
+
     /// Plays one stream with all of its readers.
-    pub(crate) async fn play(self: Arc<Self>, ask: Ask) -> Line {
+    async fn play(&self, ask: Ask) -> Line {
         let line = Line {
             book: Mutex::new(Book::new()),
             stream: Mutex::default(),
@@ -206,7 +216,13 @@ impl Street {
     }
 
     /// Asks for something that is no stream; its status and body.
-    async fn whole(&self, tenant: u64, method: &'static str, target: String, lines: &[(&str, String)]) -> (u16, Value) {
+    pub(crate) async fn whole(
+        &self,
+        tenant: u64,
+        method: &'static str,
+        target: String,
+        lines: &[(&str, String)],
+    ) -> (u16, Value) {
         let nothing = Mutex::new(Book::new());
         let page = locked(&nothing).open(0);
         let mut reader = Reader::new(&nothing, page, true);
@@ -294,17 +310,23 @@ impl Line {
 }
 
 impl Ask {
+    /// How it is to be kept.
+    fn kept(&self) -> &'static str {
+        if self.durable { "durable" } else { "memory" }
+    }
+
     fn want(&self) -> Want {
         let mut lines = vec![
             ("anthropic-version".to_owned(), "2023-06-01".to_owned()),
             ("content-type".to_owned(), "application/json".to_owned()),
         ];
         if self.class == Class::Memory {
-            lines.push(("tidegate-resume".to_owned(), "memory".to_owned()));
+            lines.push(("tidegate-resume".to_owned(), self.kept().to_owned()));
         }
         if self.recover != Recover::Never || self.number.is_multiple_of(2) {
             lines.push(("tidegate-recover".to_owned(), self.recover.word().to_owned()));
         }
+        lines.extend(self.talk.map(|talk| ("tidegate-conversation".to_owned(), talk::name(talk))));
         lines.extend(self.simulate.iter().map(|said| ("simulate".to_owned(), said.clone())));
         Want { method: "POST", target: "/v1/messages".to_owned(), lines, body: self.body.to_string().into_bytes() }
     }
@@ -312,10 +334,13 @@ impl Ask {
     fn frame(&self) -> Value {
         let mut frame = json!({"type": "message.create", "version": "2023-06-01", "request": self.body});
         if self.class == Class::Memory {
-            frame["resume"] = json!("memory");
+            frame["resume"] = json!(self.kept());
         }
         if self.recover != Recover::Never || self.number.is_multiple_of(2) {
             frame["recover"] = json!(self.recover.word());
+        }
+        if let Some(talk) = self.talk {
+            frame["conversation"] = json!(talk::name(talk));
         }
         frame
     }

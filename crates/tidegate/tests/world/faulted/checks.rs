@@ -9,6 +9,7 @@ use crate::world::faulted::book::Ending;
 use crate::world::faulted::fault::Harm;
 use crate::world::faulted::plan::{Ask, Class, Door, Leave, Plan, Recover, Spoken};
 use crate::world::faulted::stage::{Bill, Over};
+use crate::world::faulted::talk;
 use crate::world::faulted::tally::{Row, Tally};
 use crate::world::faulted::visit::{Came, locked};
 use crate::world::story::{Story, Told};
@@ -60,9 +61,21 @@ pub(crate) fn check(over: Over<'_>, broken: &mut Vec<String>) -> Tally {
             continue;
         };
         match Case::new(&over, ask, line, &mut judge) {
-            Ok(case) => case.check(&mut tally, broken),
+            Ok(case) => {
+                case.check(&mut tally, broken);
+                let log = ask.talk.and_then(|talk| over.logs.get(&talk));
+                if let Some(Err(why)) = log.map(|log| talk::kept(&case, log)) {
+                    broken.push(format!("a conversation keeps what was told: {why}\n{}", case.describe()));
+                }
+            }
             Err(why) => broken.push(format!("a stream keeps its grammar: {why}\n  stream {} {:?}", ask.number, ask)),
         }
+    }
+    for (talk, log) in &over.logs {
+        if let Err(why) = talk::in_order(over.plan, *talk, log) {
+            broken.push(format!("a conversation is in order: {why}"));
+        }
+        tally.turns += log.len() as u64;
     }
     broken.extend(over.sockets.iter().map(|why| format!("a socket says what it should: {why}")));
     for (name, check) in OF_THE_WORLD {
@@ -177,6 +190,7 @@ impl<'a> Case<'a> {
         let name = match self.ask.recover {
             Recover::Never => return,
             Recover::Restart => "restart",
+            Recover::Continue if self.plan.clumsy => "continue, with spaces and begun words that were not there",
             Recover::Continue => "continue",
         };
         let [fault] = &self.ask.faults[..] else { return };
@@ -248,7 +262,7 @@ impl<'a> Case<'a> {
         self.ask.recover != Recover::Never && !locked(&self.line.book).recovered.is_empty()
     }
 
-    fn is_disordered(&self) -> bool {
+    pub(crate) fn is_disordered(&self) -> bool {
         self.ask.faults.iter().any(|fault| fault.harm == Harm::Disorder)
     }
 
@@ -571,7 +585,8 @@ fn billed_once(case: &Case<'_>) -> Verdict {
     }
     let billed = case.bills.iter().fold((0, 0), |sum, bill| (sum.0 + bill.input, sum.1 + bill.output));
     let told = |key: &str| case.story.usage[key].as_u64().unwrap_or(0);
-    let told = (told("input_tokens"), told("output_tokens"));
+    let cached = told("cache_creation_input_tokens") + told("cache_read_input_tokens");
+    let told = (told("input_tokens") + cached, told("output_tokens"));
     let begun = case.records.iter().filter(|record| record.progress.body_bytes > 0 && record.status == 200).count();
     let exact = begun == 1 || case.ask.recover != Recover::Never;
     if exact && billed == told || !exact && billed.0 >= told.0 && billed.1 >= told.1 {
@@ -623,7 +638,8 @@ fn api_is_left(over: &Over<'_>) -> Verdict {
 
 fn counted_as_billed(over: &Over<'_>) -> Verdict {
     let metrics = over.gateway.metrics().text();
-    let counted = (sum(&metrics, "tokens_total", "kind=\"input\""), sum(&metrics, "tokens_total", "kind=\"output\""));
+    let kind = |kind: &str| sum(&metrics, "tokens_total", &format!("kind=\"{kind}\""));
+    let counted = (kind("input") + kind("cache_creation") + kind("cache_read"), kind("output"));
     let billed = over.bills.iter().fold((0, 0), |sum, bill| (sum.0 + bill.input, sum.1 + bill.output));
     if counted == billed { Ok(()) } else { Err(format!("counted {counted:?}, billed {billed:?}")) }
 }

@@ -20,6 +20,7 @@ pub(crate) mod fault;
 pub(crate) mod plan;
 pub(crate) mod socket;
 pub(crate) mod stage;
+pub(crate) mod talk;
 pub(crate) mod tally;
 pub(crate) mod visit;
 
@@ -37,6 +38,11 @@ pub(crate) struct Outcome {
 /// Runs the world of `seed` with so many streams.
 pub(crate) fn run(seed: u64, streams: u64) -> Outcome {
     run_plan(&Plan::of(seed, streams))
+}
+
+/// Whether the world of `seed` keeps conversations, and so is not the same twice.
+pub(crate) fn keeps_talks(seed: u64) -> bool {
+    Plan::talks(seed)
 }
 
 /// Runs this world and checks it.

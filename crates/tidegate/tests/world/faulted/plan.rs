@@ -11,12 +11,16 @@ use std::sync::Arc;
 use std::time::Duration;
 use tidegate_base::{Prng, Secret};
 use tidegate_gateway::{ClientKey, KeyHash, Organisation, Settings};
-use tidegate_simulator::{Fault, Pace, Range, Rule, Scenario, Tier};
+use tidegate_simulator::{ContinuationRules, Fault, Pace, Range, Rule, Scenario, Tier};
 use tidegate_transport::HttpOffer;
 use tidegate_upstream::{Lane, Scheme, Transport};
 
 /// Tenants, where there are client keys.
 pub(crate) const TENANTS: u64 = 3;
+/// One world in so many has conversations: they take real time.
+const TALKS_EVERY: u64 = 64;
+/// Turns of a conversation.
+const TURNS: u64 = 6;
 /// Sockets that the streams of one tenant share.
 const SLOTS: u64 = 2;
 
@@ -120,6 +124,10 @@ pub(crate) struct Ask {
     pub(crate) deleted: Option<Duration>,
     /// It is asked for in ways that have to be refused.
     pub(crate) misused: bool,
+    /// It is the next turn of this conversation.
+    pub(crate) talk: Option<u64>,
+    /// Of those that are kept, it is kept in the log as well.
+    pub(crate) durable: bool,
 }
 
 /// A socket that streams share, and when its client drops it: again and again, then never.
@@ -142,15 +150,26 @@ pub(crate) struct Plan {
     pub(crate) tight: bool,
     /// No fault breaks an answer off, and so no connection under its neighbours.
     pub(crate) gentle: bool,
+    /// Models that go on make every mistake the simulator knows, and not only those that can be told
+    /// from the text.
+    pub(crate) clumsy: bool,
+    /// Streams are turns of conversations.
+    pub(crate) talks: bool,
     pub(crate) asks: Vec<Ask>,
     pub(crate) slots: Vec<Slot>,
 }
 
 impl Plan {
+    /// Whether the world of `seed` has conversations.
+    pub(crate) fn talks(seed: u64) -> bool {
+        seed % TALKS_EVERY == TALKS_EVERY - 1
+    }
+
     pub(crate) fn of(seed: u64, streams: u64) -> Plan {
         let prng = Prng::new(seed).fork("faulted streams");
         let mut dice = prng.fork("settings");
-        let tight = dice.chance(0.08);
+        let talks = Plan::talks(seed);
+        let tight = dice.chance(0.08) && !talks;
         let spoken =
             [Spoken::Http1, Spoken::Http1, Spoken::Http2, Spoken::Http2, Spoken::Socket][dice.below(5) as usize];
         let keyed = dice.chance(0.5);
@@ -161,6 +180,12 @@ impl Plan {
         settings.organisations.push(organisation);
         let http2_streams = if dice.chance(0.3) { dice.between(1, 6) as u32 } else { 100 };
         let mut scenario = scenario(spoken, &mut prng.fork("scenario"));
+        let clumsy = prng.fork("clumsy").chance(0.5);
+        if !clumsy {
+            // As the journal's own count of seams has it: 0 to 30 characters again, often a preamble.
+            let rules = ContinuationRules { preamble: 0.3, reopen: 0.5, repeat: 1.0, ..ContinuationRules::exact() };
+            scenario.continuation = ContinuationRules { repeat_chars: Range { low: 0, high: 30 }, ..rules };
+        }
         let rush = dice.chance(0.3);
         let asks: Vec<_> = (1..=streams)
             .map(|number| {
@@ -168,6 +193,10 @@ impl Plan {
                 let mut ask = ask(number, spoken, tight, gentle, &mut dice);
                 ask.tenant = if keyed { dice.below(TENANTS) } else { 0 };
                 ask.begins = if rush { ms(&mut dice, 0, 100) } else { ms(&mut dice, 0, 15_000) };
+                if talks {
+                    ask.turn_of((number - 1) / TURNS, keyed);
+                    ask.durable = dice.chance(0.5);
+                }
                 ask
             })
             .collect();
@@ -178,7 +207,7 @@ impl Plan {
         }
         let mut dice = prng.fork("sockets");
         let slots = (0..TENANTS * SLOTS).map(|_| slot(&mut dice)).collect();
-        Plan { seed, settings, scenario, spoken, http2_streams, tight, gentle, asks, slots }
+        Plan { seed, settings, scenario, spoken, http2_streams, tight, gentle, clumsy, talks, asks, slots }
     }
 
     /// A world of one stream that meets `faults` at every attempt up to the `struck`th.
@@ -209,6 +238,8 @@ impl Plan {
             twin: Vec::new(),
             deleted: None,
             misused: false,
+            talk: None,
+            durable: false,
         };
         change(&mut ask, &mut settings);
         let faults = faults.iter().map(|text| parsed(text)).collect();
@@ -224,8 +255,27 @@ impl Plan {
             http2_streams: 100,
             tight: false,
             gentle: false,
+            clumsy: true,
+            talks: false,
             asks: vec![ask],
             slots,
+        }
+    }
+}
+
+impl Ask {
+    /// Makes it the next turn of a conversation: one that says what it is told, so that what is before
+    /// it changes nothing.
+    fn turn_of(&mut self, talk: u64, keyed: bool) {
+        self.talk = Some(talk);
+        self.tenant = if keyed { talk % TENANTS } else { 0 };
+        self.begins /= 8;
+        self.model = format!("echo-{:08}", self.number);
+        self.simulate = None;
+        self.body["model"] = json!(self.model);
+        if let Some(body) = self.body.as_object_mut() {
+            body.shift_remove("tools");
+            body.shift_remove("thinking");
         }
     }
 }
@@ -305,6 +355,8 @@ fn settings(seed: u64, tight: bool, keyed: bool, prng: &mut Prng) -> Settings {
         settings.limits.backlog_merge_bytes = 1_024;
     }
     settings.schedule.retry.budget = 1_000_000;
+    // A model that says what it is told would say what was recalled as well.
+    (settings.conversations.recall, settings.conversations.summaries) = (false, false);
     settings
 }
 
@@ -432,6 +484,8 @@ fn ask(number: u64, spoken: Spoken, tight: bool, gentle: bool, prng: &mut Prng) 
         twin,
         deleted: (class == Class::Memory && prng.chance(0.05)).then(|| ms(prng, 0, 4_000)),
         misused: class == Class::Memory && prng.chance(0.05),
+        talk: None,
+        durable: false,
     }
 }
 

@@ -2,11 +2,13 @@
 
 use crate::world::client::Trace;
 use crate::world::faulted::asker::{Line, Place, Street};
-use crate::world::faulted::plan::{Plan, Spoken};
+use crate::world::faulted::plan::{Ask, Plan, Spoken};
+use crate::world::faulted::talk::{self, Folder};
 use crate::world::faulted::visit::{Town, locked};
 use crate::world::run::{panics, watch_panics};
 use crate::world::scene::{API, API_TLS, GATEWAY};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::future::pending;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
@@ -57,20 +59,29 @@ pub(crate) struct Over<'a> {
     pub(crate) judge: Simulator,
     pub(crate) gateway: Gateway,
     pub(crate) summary: Value,
-    /// What was wrong with sockets as a whole.
+    /// What the log has of each conversation.
+    pub(crate) logs: BTreeMap<u64, Vec<Value>>,
+    /// What was wrong with sockets, and with conversations, as a whole.
     pub(crate) sockets: Vec<String>,
     pub(crate) panics: Vec<String>,
+    /// Goes after the gateway, whose log is in it.
+    #[expect(dead_code, reason = "held for its drop")]
+    folder: Option<Folder>,
 }
 
 /// Plays it.
 pub(crate) fn live(plan: &Plan) -> Over<'_> {
     watch_panics();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    let runtime = runtime.expect("a runtime for the world");
-    runtime.block_on(play(plan))
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let folder = plan.talks.then(Folder::new);
+    if plan.talks {
+        builder.on_thread_park(talk::pause);
+    }
+    let runtime = builder.enable_time().start_paused(true).build().expect("a runtime for the world");
+    runtime.block_on(play(plan, folder))
 }
 
-async fn play(plan: &Plan) -> Over<'_> {
+async fn play(plan: &Plan, folder: Option<Folder>) -> Over<'_> {
     let clock = Clock::from_wall(UNIX_EPOCH + Duration::from_secs(EPOCH_S));
     let network = MemoryNetwork::new();
     let tasks = Tasks::new();
@@ -82,7 +93,9 @@ async fn play(plan: &Plan) -> Over<'_> {
     }
     network.choose_http2(API_TLS, plan.spoken == Spoken::Http2);
     let bills = Arc::new(Bills::default());
-    let gateway = Gateway::recording(plan.settings.clone(), clock, Arc::new(network.clone()), Arc::clone(&bills) as _);
+    let store = folder.as_ref().map(Folder::store);
+    let dial = Arc::new(network.clone());
+    let gateway = Gateway::remembering(plan.settings.clone(), clock, dial, Arc::clone(&bills) as _, store);
     gateway.serve_here(Box::new(network.listen(GATEWAY)));
 
     let trace = Trace::new();
@@ -90,11 +103,22 @@ async fn play(plan: &Plan) -> Over<'_> {
     let places = plan.slots.iter().map(|_| tokio::sync::Mutex::new(Place::default())).collect();
     let keyed = !plan.settings.keys.is_empty();
     let street = Arc::new(Street { town, slots: plan.slots.clone(), places, keyed });
+    let mut groups: Vec<Vec<Ask>> = Vec::new();
+    for ask in plan.asks.iter().cloned() {
+        match groups.last_mut() {
+            Some(group) if ask.talk.is_some() && group[0].talk == ask.talk => group.push(ask),
+            _ => groups.push(vec![ask]),
+        }
+    }
+    let counts: Vec<_> = groups.iter().map(Vec::len).collect();
     let readers: Vec<_> =
-        plan.asks.iter().map(|ask| tasks.spawn(&READER, Arc::clone(&street).play(ask.clone()))).collect();
+        groups.into_iter().map(|asks| tasks.spawn(&READER, Arc::clone(&street).play_all(asks))).collect();
     let mut lines = Vec::new();
-    for reader in readers {
-        lines.push(reader.await.ok());
+    for (reader, count) in readers.into_iter().zip(counts) {
+        match reader.await {
+            Ok(told) => lines.extend(told.into_iter().map(Some)),
+            Err(_) => lines.extend(std::iter::repeat_with(|| None).take(count)),
+        }
     }
     let mut sockets = Vec::new();
     for place in &street.places {
@@ -108,6 +132,8 @@ async fn play(plan: &Plan) -> Over<'_> {
     while (simulator.with(still) || !gateway.living().is_empty()) && clock.now() < silence {
         clock.sleep_until(clock.now() + Duration::from_millis(500)).await;
     }
+    let (logs, told) = if plan.talks { talk::logged(&street, plan).await } else { Default::default() };
+    sockets.extend(told);
     let clocks = &plan.settings.clocks;
     clock.sleep_until(clock.now() + clocks.stream_kept.max(plan.settings.pool.idle_keep) + SWEEPS).await;
     let (records, summary) =
@@ -117,5 +143,5 @@ async fn play(plan: &Plan) -> Over<'_> {
     let judge = Simulator::new(good, plan.seed, EPOCH_S);
     let bills = std::mem::take(&mut *locked(&bills.0));
     let trace = trace.value();
-    Over { plan, trace, lines, records, bills, judge, gateway, summary, sockets, panics: panics() }
+    Over { plan, trace, lines, records, bills, judge, gateway, summary, logs, sockets, panics: panics(), folder }
 }

@@ -55,6 +55,8 @@ pub(crate) struct Tally {
     /// Streams of which some reading was told other than one end.
     pub(crate) ends_wrong: u64,
     pub(crate) misused: u64,
+    /// Turns that conversations' logs had in the end.
+    pub(crate) turns: u64,
     /// A few of those that were not mended, or not exactly.
     pub(crate) remarks: Vec<String>,
 }
@@ -114,6 +116,7 @@ impl Tally {
         self.doubled += other.doubled;
         self.ends_wrong += other.ends_wrong;
         self.misused += other.misused;
+        self.turns += other.turns;
         let room = REMARKS_MAX.saturating_sub(self.remarks.len());
         self.remarks.extend(other.remarks.iter().take(room).cloned());
     }
@@ -146,8 +149,8 @@ impl Tally {
         let mut text = format!("{}.\n\n", self.line(broken));
         let _ = writeln!(
             text,
-            "{} events were told, {} of them joined; the streams' texts have {} bytes. {} streams were asked for in ways that have to be refused.\n",
-            self.events, self.joined, self.text_bytes, self.misused
+            "{} events were told, {} of them joined; the streams' texts have {} bytes. {} streams were asked for in ways that have to be refused. The logs of conversations had {} turns.\n",
+            self.events, self.joined, self.text_bytes, self.misused, self.turns
         );
         let head = "| streams | whole | error | refused | left |\n|---|---|---|---|---|---|\n";
         for (name, rows) in [("fault", &self.faults), ("place", &self.places), ("asked with", &self.classes)] {
