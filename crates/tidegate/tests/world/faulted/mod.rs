@@ -4,10 +4,10 @@
 //! A seed makes one small world of some dozen requests (`plan.rs`): the faults of the whole list
 //! (`fault.rs`), streams that can be come back to and plain ones, mended and not, read over HTTP/1.1,
 //! HTTP/2 and shared WebSockets (`visit.rs`, `socket.rs`) by clients that leave at random bytes and
-//! return with random cursors (`asker.rs`). All that is read of one stream goes into one book
+//! return with random cursors (`draw.rs`, `asker.rs`). All that is read of one stream goes into one book
 //! (`book.rs`), which notices at once whether two readings differ. What has to hold in the end is in
-//! `checks.rs`, written from the documents and without the gateway's code; what was seen is counted
-//! in `tally.rs`.
+//! `checks.rs` and `ends.rs`, written from the documents and without the gateway's code; what was
+//! seen is counted in `case.rs` and `tally.rs`. Some worlds keep conversations (`talk.rs`).
 //!
 //! *Limits.* A plain stream has no numbers over HTTP, so there a lost event shows only in its text.
 //! Which of two events that changed places came first nobody can tell; there the text has to be the
@@ -15,7 +15,10 @@
 
 pub(crate) mod asker;
 pub(crate) mod book;
+pub(crate) mod case;
 pub(crate) mod checks;
+pub(crate) mod draw;
+pub(crate) mod ends;
 pub(crate) mod fault;
 pub(crate) mod plan;
 pub(crate) mod socket;

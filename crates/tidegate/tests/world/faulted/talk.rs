@@ -10,7 +10,7 @@
 //! is there or not, but with nothing that the model did not say.
 
 use crate::world::faulted::asker::Street;
-use crate::world::faulted::checks::{Case, Fate};
+use crate::world::faulted::case::{Case, Fate};
 use crate::world::faulted::plan::{Class, Plan};
 use serde_json::Value;
 use std::collections::BTreeMap;
