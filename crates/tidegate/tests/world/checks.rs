@@ -17,6 +17,8 @@ use tidegate_simulator::{Action, Block, Record, RequestFacts};
 
 /// How long after a client's leaving its upstream stream may still be open.
 const CLOSING_MAX: Duration = Duration::from_millis(50);
+/// From one piece of a trickle to the next.
+const TRICKLE: Duration = Duration::from_millis(100);
 /// How long a refusal waits to be read.
 const LINGER: Duration = Duration::from_secs(10);
 /// What timers may add to a deadline (they tick in milliseconds).
@@ -558,7 +560,9 @@ fn vanished_clients_close_upstream(case: &Case<'_>) -> Verdict {
     for record in case.records.iter().chain(&case.abandoned) {
         let ended = record.ended.ok_or("an attempt never ended")?;
         let from = record.began.max(left);
-        if ended > from && ended.since(from) > CLOSING_MAX {
+        // A trickle looks for its end a tenth of a second after its last bytes.
+        let most = if record.faults.contains(&"trickle") { CLOSING_MAX + TRICKLE } else { CLOSING_MAX };
+        if ended > from && ended.since(from) > most {
             return Err(format!("attempt {} went on for {:?}", record.ordinal, ended.since(from)));
         }
     }
