@@ -7,6 +7,7 @@ use crate::world::faulted::talk;
 use crate::world::faulted::visit::{Came, Reader, Town, Want, locked, number};
 use crate::world::scene::key;
 use serde_json::{Value, json};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tidegate_base::Moment;
@@ -54,6 +55,8 @@ pub(crate) struct Street {
     pub(crate) slots: Vec<Slot>,
     pub(crate) places: Vec<tokio::sync::Mutex<Place>>,
     pub(crate) keyed: bool,
+    /// How often a socket was asked for a stream: each time under another name.
+    pub(crate) asked: AtomicU64,
 }
 
 impl Street {
@@ -191,8 +194,7 @@ impl Street {
             let Ok(shared) = self.socket(ask.tenant, slot).await else {
                 return Ok(Came::Cut("no socket was opened".to_owned()));
             };
-            let id = format!("s{}-{}", ask.number, locked(&line.reads).len());
-            let id = format!("{id}-{}", self.town.clock.now().as_nanos());
+            let id = format!("s{}-{}", ask.number, self.asked.fetch_add(1, Ordering::Relaxed));
             let begin = match stream {
                 None => ask.frame(),
                 Some(stream) => json!({"type": "stream.resume", "stream": stream, "after": cursor}),

@@ -27,6 +27,8 @@ pub(crate) fn ends_as_it_must(case: &Case<'_>) -> Verdict {
         Fate::Refused(_, code) | Fate::Broke(code) if code == "queue_wait_too_long" && is_throttled(case.plan) => {
             Ok(())
         }
+        // Attempt after attempt stood still, each for minutes.
+        Fate::Refused(_, code) | Fate::Broke(code) if code == "deadline_passed" && stands_still(case) => Ok(()),
         _ if harms().any(|harm| harm == Harm::Disorder) => Ok(()),
         Fate::Broke(code) if is_swept_along(case, code) => Ok(()),
         Fate::Broke(code) | Fate::Refused(_, code) if harms().all(|harm| harm == Harm::None) => {
@@ -42,6 +44,12 @@ pub(crate) fn ends_as_it_must(case: &Case<'_>) -> Verdict {
         }
         Fate::Whole | Fate::Broke(_) => Ok(()),
     }
+}
+
+/// Whether several attempts at it say nothing for long.
+fn stands_still(case: &Case<'_>) -> bool {
+    let silent = |kind: &str| matches!(kind, "stall-at" | "pings-at" | "slow-head");
+    case.ask.struck > 1 && case.ask.faults.iter().any(|fault| silent(&fault.kind))
 }
 
 /// Whether the API says 429 to anybody.

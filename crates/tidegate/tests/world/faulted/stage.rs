@@ -10,6 +10,7 @@ use crate::world::scene::{API, API_TLS, GATEWAY};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::future::pending;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 use tidegate_gateway::Gateway;
@@ -102,7 +103,7 @@ async fn play(plan: &Plan, folder: Option<Folder>) -> Over<'_> {
     let town = Town { network, clock, trace: trace.clone(), tasks: tasks.clone() };
     let places = plan.slots.iter().map(|_| tokio::sync::Mutex::new(Place::default())).collect();
     let keyed = !plan.settings.keys.is_empty();
-    let street = Arc::new(Street { town, slots: plan.slots.clone(), places, keyed });
+    let street = Arc::new(Street { town, slots: plan.slots.clone(), places, keyed, asked: AtomicU64::new(0) });
     let mut groups: Vec<Vec<Ask>> = Vec::new();
     for ask in plan.asks.iter().cloned() {
         match groups.last_mut() {

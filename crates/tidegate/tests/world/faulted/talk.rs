@@ -113,7 +113,8 @@ pub(crate) fn kept(case: &Case<'_>, log: &[Value]) -> Result<(), String> {
         .collect();
     let truth = case.truth.text();
     // Of joined replies only what was told is known.
-    let true_beginning = |said: &str| case.is_continued() || case.is_disordered() || truth.starts_with(said);
+    let continued = case.records.iter().any(|record| record.continuation.is_some());
+    let true_beginning = |said: &str| continued || case.is_disordered() || truth.starts_with(said);
     match (&case.fate, &said[..]) {
         (Fate::Whole, [("complete", said)]) if *said == told => Ok(()),
         (Fate::Whole, _) => Err(format!("its end was told, with {told:?}; the log has {said:?}")),

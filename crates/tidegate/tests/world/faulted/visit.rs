@@ -211,7 +211,10 @@ impl Town {
         reading: &mut Reading,
     ) -> Result<Result<Came, String>, h2::Error> {
         let Ok(io) = self.network.connect(GATEWAY) else { return Ok(Ok(Came::Cut("nobody listens".to_owned()))) };
-        let (send, driver) = h2::client::Builder::new().enable_push(false).handshake::<_, Bytes>(io).await?;
+        let mut builder = h2::client::Builder::new();
+        // With its usual window the crate ends connections on which many small frames stand unread.
+        builder.enable_push(false).initial_connection_window_size((1 << 31) - 1);
+        let (send, driver) = builder.handshake::<_, Bytes>(io).await?;
         self.tasks.spawn(&WIRE, async move {
             // Its end is seen where the stream is read.
             let _ = driver.await;
