@@ -39,7 +39,9 @@ cargo xtask tidy
 cargo xtask instructions [--keep]
     what one request and one event cost, counted by callgrind and compared with what is kept
 cargo xtask world [--seeds N] [--from S] [--seed S]
-    simulated runs of gateway and simulator: N of them from seed S on, or the one with seed S
+cargo xtask world --streams N [--from S] [--markdown FILE]
+    simulated runs of gateway and simulator: N of them from seed S on, or the one with seed S; or N
+    streams, each with a fault, read by clients that leave and come back; the figures are also written to FILE
 cargo xtask judge [--seeds N] [--from S] [--minutes M] [--scenario NAME] [--markdown FILE]
     the scheduler alone, in virtual time: every scenario with N seeds from S on, or those whose name
     contains NAME; no seed is begun after M minutes; the table is also written to FILE

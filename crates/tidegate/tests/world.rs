@@ -17,6 +17,7 @@ mod world {
     pub(crate) mod answer;
     pub(crate) mod checks;
     pub(crate) mod client;
+    pub(crate) mod faulted;
     pub(crate) mod plan;
     pub(crate) mod quota;
     pub(crate) mod run;
@@ -30,6 +31,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use world::checks::Tally;
+use world::faulted::plan::{Class, Door, Plan, Visit};
 use world::plan::{Reader, Request, What};
 use world::run::{run, run_scene};
 use world::scene::Scene;
@@ -106,6 +108,103 @@ fn whatever_fails_the_promises_hold() {
         numbers.join(" "),
         told.join("\n")
     );
+}
+
+/// Streams of one world of faulted streams.
+const STREAMS_OF_A_WORLD: u64 = 32;
+/// Faulted streams with all other tests.
+const STREAMS_DEFAULT: u64 = 3_200;
+
+#[test]
+fn faulted_streams_are_told_whole() {
+    let from = variable("TIDEGATE_WORLD_FROM").unwrap_or(0);
+    let streams = variable("TIDEGATE_WORLD_STREAMS").unwrap_or(STREAMS_DEFAULT);
+    let worlds = streams.div_ceil(STREAMS_OF_A_WORLD);
+    let next = AtomicU64::new(from);
+    let broken: Mutex<Vec<(u64, Vec<String>)>> = Mutex::default();
+    let tally: Mutex<world::faulted::tally::Tally> = Mutex::default();
+    let threads = variable("TIDEGATE_WORLD_THREADS").map_or_else(
+        || std::thread::available_parallelism().map_or(1, usize::from).min(8),
+        |threads| threads.max(1) as usize,
+    );
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= from + worlds || broken.lock().unwrap().len() > 100 {
+                        return;
+                    }
+                    let told = faulted_world(seed, worlds == 1, &tally);
+                    if !told.is_empty() {
+                        broken.lock().unwrap().push((seed, told));
+                    }
+                    let done = seed + 1 - from;
+                    if done.is_multiple_of(2_000) {
+                        let line = tally.lock().unwrap().line(broken.lock().unwrap().len());
+                        eprintln!("{done} of {worlds}: {line}");
+                    }
+                }
+            });
+        }
+    });
+    let mut broken = broken.into_inner().unwrap();
+    broken.sort();
+    let tally = tally.into_inner().unwrap();
+    eprintln!("{}", tally.markdown(broken.len()));
+    if std::env::var("TIDEGATE_WORLD_REMARKS").is_ok() {
+        tally.remarks.iter().for_each(|remark| eprintln!("{remark}"));
+    }
+    if let Ok(path) = std::env::var("TIDEGATE_WORLD_MARKDOWN") {
+        std::fs::write(path, tally.markdown(broken.len())).unwrap();
+    }
+    let told: Vec<_> = broken.iter().take(TOLD_MAX).map(|(seed, told)| broken_seed(*seed, told)).collect();
+    let numbers: Vec<_> = broken.iter().map(|(seed, _)| seed.to_string()).collect();
+    let again = "again: cargo xtask world --streams 32 --from SEED";
+    assert!(
+        broken.is_empty(),
+        "{} of {worlds} worlds are broken: {}; {again}\n{}",
+        broken.len(),
+        numbers.join(" "),
+        told.join("\n")
+    );
+}
+
+/// Runs one world; what broke.
+fn faulted_world(seed: u64, alone: bool, tally: &Mutex<world::faulted::tally::Tally>) -> Vec<String> {
+    let once = || std::panic::catch_unwind(|| world::faulted::run(seed, STREAMS_OF_A_WORLD));
+    let outcome = once();
+    let mut told = match &outcome {
+        Ok(outcome) => outcome.broken.clone(),
+        Err(_) => vec!["the world itself panicked".to_owned()],
+    };
+    if (seed.is_multiple_of(TWICE_EVERY) || alone) && !world::faulted::keeps_talks(seed) {
+        let again = once().map(|again| again.trace).ok();
+        if again != outcome.as_ref().map(|o| o.trace).ok() {
+            told.push("a second run saw something else".to_owned());
+        }
+    }
+    if let Ok(outcome) = &outcome {
+        tally.lock().unwrap().add(&outcome.tally);
+    }
+    told
+}
+
+/// The same of faulted streams: worlds of one.
+fn check_faulted(plan: &Plan) {
+    assert_eq!(world::faulted::run_plan(plan).broken, Vec::<String>::new());
+}
+
+#[test]
+fn whoever_comes_for_an_answer_that_never_began_is_refused() {
+    let plan = Plan::small(&["slow-head:20s"], 1, |ask, settings| {
+        settings.clocks.heartbeat = Duration::from_millis(500);
+        ask.class = Class::Memory;
+        // Its name is told with the first heartbeat.
+        ask.twin = vec![Visit::to_the_end(Door::Http1)];
+        ask.deleted = Some(Duration::from_millis(100));
+    });
+    check_faulted(&plan);
 }
 
 /// Bugs that seeds have found, each as the smallest world that shows it.

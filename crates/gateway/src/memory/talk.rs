@@ -5,6 +5,8 @@ use super::summarise;
 use crate::redaction::Vaults;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::ops::Range;
 use tidegate_conversation::compress::Summary;
@@ -252,17 +254,31 @@ impl Talk {
 }
 
 /// What the model said, as a message that can be sent back: role and content, and none of the fields
-/// that only answers have. `None` if it said nothing.
+/// that only answers have, nor texts without text, which the API gives but does not take. `None` if
+/// it said nothing.
 fn said(answer: &[u8]) -> Result<Option<Message>, String> {
     let object = RawObject::read(answer).map_err(|error| error.to_string())?;
     let content = object.get("content").ok_or("an answer without content")?.get();
-    if matches!(content, "[]" | "\"\"") {
+    let content = without_empty_texts(content);
+    if matches!(&*content, "[]" | "\"\"") {
         return Ok(None);
     }
     let raw = Bytes::from([b"{\"role\":\"assistant\",\"content\":", content.as_bytes(), b"}"].concat());
     let message = Message::read(raw).map_err(|error| error.to_string())?;
     debug_assert_eq!(message.role(), Role::Assistant);
     Ok(Some(message))
+}
+
+/// Blocks without those that are a text of nothing; the same bytes where there are none.
+fn without_empty_texts(content: &str) -> Cow<'_, str> {
+    let Ok(blocks) = serde_json::from_str::<Vec<&RawValue>>(content) else { return content.into() };
+    let says = |block: &&RawValue| {
+        let Ok(object) = RawObject::read(block.get().as_bytes()) else { return true };
+        let text = || object.parse::<String>("text").is_some_and(|text| text.trim().is_empty());
+        !(object.is("type", "text") && text())
+    };
+    let left: Vec<&str> = blocks.iter().copied().filter(says).map(RawValue::get).collect();
+    if left.len() == blocks.len() { content.into() } else { format!("[{}]", left.join(",")).into() }
 }
 
 #[cfg(test)]
@@ -279,6 +295,11 @@ mod tests {
         let message = said(answer).unwrap().unwrap();
         assert_eq!(message.raw(), &br#"{"role":"assistant","content":[{"type":"text","text":"a"}]}"#[..]);
         assert!(said(br#"{"content":[]}"#).unwrap().is_none());
+        // The API says such things, and refuses whoever says them back.
+        let empty = br#"{"content":[{"type":"text","text":""},{"type":"text","text":"a", "b":1.50}]}"#;
+        let left = br#"{"role":"assistant","content":[{"type":"text","text":"a", "b":1.50}]}"#;
+        assert_eq!(said(empty).unwrap().unwrap().raw(), &left[..]);
+        assert!(said(br#"{"content":[{"type":"text","text":"\n"}]}"#).unwrap().is_none());
         assert!(said(br#"{"role":"assistant"}"#).is_err());
     }
 

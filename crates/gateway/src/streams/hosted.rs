@@ -7,6 +7,7 @@ use super::keep::Unkept;
 use super::{Erased, StreamTrouble};
 use crate::answer::{Trouble, answer};
 use crate::mending::read_comment;
+use crate::reply::own_lines;
 use bytes::{Bytes, BytesMut};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Waker};
@@ -15,7 +16,7 @@ use tidegate_journal::{Journal, LIMIT_BYTES_MIN, Refused};
 use tidegate_redact::restore::Live;
 use tidegate_wire::dialect::words::{Recover, Resume};
 use tidegate_wire::event::{Kind, plain_delta};
-use tidegate_wire::http::ResponseHead;
+use tidegate_wire::http::{HeadWriter, ResponseHead, parse_response};
 use tidegate_wire::raw::RawObject;
 use tidegate_wire::sse;
 
@@ -264,6 +265,11 @@ impl Hosted {
                 return;
             }
             let why = if state.broken { StreamTrouble::TooLarge } else { StreamTrouble::Cancelled };
+            if state.head.is_none() {
+                // There is no answer that an event could be in: whoever waits or comes is refused.
+                state.whole = refusal(why, self.request);
+                return;
+            }
             let event = last_event(why, self.request);
             let epoch = state.journal.epoch();
             let told = match why {
@@ -331,6 +337,21 @@ pub(super) fn last_event(why: StreamTrouble, request: RequestId) -> Vec<u8> {
     let mut event = Vec::new();
     sse::write(&mut event, "error", &envelope);
     event
+}
+
+/// The answer to a request that was called off before it had one.
+fn refusal(why: StreamTrouble, request: RequestId) -> Option<(ResponseHead, BytesMut)> {
+    let row = answer(&Trouble::Stream(why));
+    let body = row.body.envelope(Some(request.as_str()));
+    let mut text = BytesMut::new();
+    let mut head = HeadWriter::response(&mut text, row.status);
+    row.lines(&mut head);
+    own_lines(&mut head, request, None);
+    head.number("content-length", body.len() as u64);
+    head.end();
+    // What we wrote ourselves can be read.
+    let head = parse_response(&mut text, false).ok().flatten()?;
+    Some((head, BytesMut::from(&body[..])))
 }
 
 /// The kind of a whole event that was let through already.

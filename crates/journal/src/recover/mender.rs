@@ -63,6 +63,9 @@ pub struct Mender {
     rules: Rules,
     has: Has,
     fate: Option<Fate>,
+    /// The upstream's index of the block that began last, and whether nothing of it came since.
+    at: Option<u64>,
+    fresh: bool,
     held: Vec<(Kind, Box<[u8]>)>,
     held_bytes: usize,
     /// Replies that were begun, this one included.
@@ -89,6 +92,8 @@ impl Mender {
             rules,
             has: Has::default(),
             fate: None,
+            at: None,
+            fresh: false,
             held: Vec::new(),
             held_bytes: 0,
             segments: 1,
@@ -194,6 +199,12 @@ impl Mender {
     }
 
     fn begin(&mut self, event: &[u8], pass: Pass<'_>) -> Result<(), Unmendable> {
+        let index = index(event);
+        if self.fresh && self.at == index {
+            // Said twice: taken for another block, it would be one without content.
+            return Ok(());
+        }
+        (self.at, self.fresh) = (index, true);
         let what = What::begun_by(event).ok_or(Unmendable::Broken)?;
         let again = self.segments > 1 && self.has.blocks > 0;
         let holds = matches!(what, What::Call | What::Thinking) || (what == What::Text && !self.held.is_empty());
@@ -230,6 +241,7 @@ impl Mender {
 
     fn delta(&mut self, event: &[u8], pass: Pass<'_>) -> Result<(), Unmendable> {
         let mut fate = self.fate.take().ok_or(Unmendable::Broken)?;
+        self.fresh = false;
         match &mut fate {
             Fate::Drop => {}
             Fate::Pass => self.put(Kind::BlockDelta, event, pass)?,
@@ -276,6 +288,7 @@ impl Mender {
     }
 
     fn end(&mut self, event: &[u8], pass: Pass<'_>) -> Result<(), Unmendable> {
+        self.fresh = false;
         match self.fate.take().ok_or(Unmendable::Broken)? {
             Fate::Drop => {}
             Fate::Pass => self.put(Kind::BlockStop, event, pass)?,
@@ -348,6 +361,7 @@ impl Mender {
             return Action::Ended;
         }
         (self.held, self.held_bytes, self.fate, self.texts) = (Vec::new(), 0, None, 0);
+        (self.at, self.fresh) = (None, false);
         self.before = sum(&self.before, &self.usage_so_far());
         (self.usage, self.twelfths) = (Usage::default(), 0);
         if self.has.blocks == 0 {
@@ -371,6 +385,11 @@ impl Mender {
         self.trimmed = trimmed;
         Ok(body)
     }
+}
+
+/// Which block an event is about.
+fn index(event: &[u8]) -> Option<u64> {
+    RawObject::read(&sse::parts(event).data?).ok()?.parse("index")
 }
 
 fn sum(a: &Usage, b: &Usage) -> Usage {

@@ -53,6 +53,16 @@ fn before_content_the_same_request_goes_out_again_however_often() {
 }
 
 #[test]
+fn a_block_whose_beginning_is_said_twice_is_one_block() {
+    for mode in BOTH {
+        let mut play = Play::new(Rules::new(mode));
+        play.feed(&[start(7), text_block(0), text_block(0), text(0, "a"), stop(0), totals(3), end()]).unwrap();
+        let blocks = content(&play);
+        assert_eq!((blocks.as_array().unwrap().len(), &blocks[0]["text"]), (1, &json!("a")));
+    }
+}
+
+#[test]
 fn a_whole_reply_goes_through_as_it_came() {
     for mode in BOTH {
         let reply = [start(7), thinking_block(0), thinking(0, "hm"), signature(0, "S"), stop(0), text_block(1)];

@@ -17,6 +17,8 @@ use tidegate_simulator::{Action, Block, Record, RequestFacts};
 
 /// How long after a client's leaving its upstream stream may still be open.
 const CLOSING_MAX: Duration = Duration::from_millis(50);
+/// From one piece of a trickle to the next.
+const TRICKLE: Duration = Duration::from_millis(100);
 /// How long a refusal waits to be read.
 const LINGER: Duration = Duration::from_secs(10);
 /// What timers may add to a deadline (they tick in milliseconds).
@@ -276,11 +278,15 @@ fn one_whole_answer(case: &Case<'_>) -> Verdict {
     }
 }
 
-/// Whether a client of HTTP/2 may be cut off although it reads: what came at one moment is more than
-/// a small backlog takes before its window opens again, or it reads only when it has sent all, and
-/// that takes longer than a refusal waits to be read.
+/// Whether a client may be cut off although it reads. Any: an event came that is larger than a small
+/// backlog. One of HTTP/2: what came at one moment is more than that takes before its window opens
+/// again, or it reads only when it has sent all, and that takes longer than a refusal waits to be
+/// read.
 fn is_narrow(case: &Case<'_>) -> bool {
     let burst = case.over.scene.settings.limits.backlog_bytes < 256 * 1024;
+    if burst && case.records.iter().any(|record| record.faults.contains(&"huge-at")) {
+        return true;
+    }
     let busy = matches!(case.request.upload, Upload::Pieces(..)) && case.seen.sent.since(case.seen.began) > LINGER;
     case.request.http2 && (burst || busy && case.status() >= 400)
 }
@@ -419,7 +425,7 @@ fn stream_grammar(case: &Case<'_>) -> Verdict {
 }
 
 /// What a block of the truth would have told.
-fn told_by(block: &Block) -> Told {
+pub(crate) fn told_by(block: &Block) -> Told {
     let told = |kind: &str, text: &str| Told { kind: kind.to_owned(), text: text.to_owned(), ..Told::default() };
     match block {
         Block::Thinking { text, signature, .. } => Told { signature: signature.clone(), ..told("thinking", text) },
@@ -554,7 +560,9 @@ fn vanished_clients_close_upstream(case: &Case<'_>) -> Verdict {
     for record in case.records.iter().chain(&case.abandoned) {
         let ended = record.ended.ok_or("an attempt never ended")?;
         let from = record.began.max(left);
-        if ended > from && ended.since(from) > CLOSING_MAX {
+        // A trickle looks for its end a tenth of a second after its last bytes.
+        let most = if record.faults.contains(&"trickle") { CLOSING_MAX + TRICKLE } else { CLOSING_MAX };
+        if ended > from && ended.since(from) > most {
             return Err(format!("attempt {} went on for {:?}", record.ordinal, ended.since(from)));
         }
     }
@@ -681,7 +689,7 @@ const OF_THE_WORLD: &[OfTheWorld] = &[
 ];
 
 /// The sum of a metric's values over all lines with `label`.
-fn sum(metrics: &str, name: &str, label: &str) -> u64 {
+pub(crate) fn sum(metrics: &str, name: &str, label: &str) -> u64 {
     let lines = metrics.lines().filter(|line| !line.starts_with('#') && line.contains(name) && line.contains(label));
     lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
 }

@@ -61,7 +61,7 @@ thread_local! {
 }
 
 /// A panic inside a task is swallowed by its runtime; here none is.
-fn watch_panics() {
+pub(crate) fn watch_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let before = std::panic::take_hook();
@@ -72,6 +72,11 @@ fn watch_panics() {
     });
 }
 
+/// What panicked on this thread since it was last asked.
+pub(crate) fn panics() -> Vec<String> {
+    PANICS.take()
+}
+
 /// Runs the world of `seed` and checks it.
 pub(crate) fn run(seed: u64) -> Outcome {
     run_scene(&Scene::of(seed))
@@ -80,7 +85,7 @@ pub(crate) fn run(seed: u64) -> Outcome {
 /// Runs this world and checks it.
 pub(crate) fn run_scene(scene: &Scene) -> Outcome {
     watch_panics();
-    PANICS.take();
+    panics();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let runtime = runtime.expect("a runtime for the world");
     let trace = Trace::new();
@@ -160,5 +165,5 @@ async fn live(scene: &Scene, trace: Trace) -> Over<'_> {
     trace.add(summary.to_string().as_bytes());
     let drain = *drain.lock().unwrap_or_else(PoisonError::into_inner);
     let judge = Simulator::new(scene.good_mood(), scene.seed, EPOCH_S);
-    Over { scene, seen, records, judge, drain, gateway, summary, panics: PANICS.take() }
+    Over { scene, seen, records, judge, drain, gateway, summary, panics: panics() }
 }

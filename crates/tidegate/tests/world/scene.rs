@@ -283,9 +283,11 @@ fn rule(prng: &mut Prng) -> Rule {
     }
 }
 
-/// A fault of any kind the simulator knows.
+/// A fault of any kind the simulator knows, but for events that change places: no reader of a stream
+/// can tell what was first, so nothing can be asked of what it says then (worlds of faulted streams
+/// draw them, and ask for what is left to be asked).
 fn fault(prng: &mut Prng) -> String {
-    let place = match prng.below(8) {
+    let place = match prng.below(11) {
         0 => prng.below(5_000).to_string(),
         1 => format!("event-{}", prng.below(3)),
         2 => format!("event-{}", prng.below(40)),
@@ -293,13 +295,16 @@ fn fault(prng: &mut Prng) -> String {
         4 => "in-tool".to_owned(),
         5 => "before-delta".to_owned(),
         6 => "before-stop".to_owned(),
+        7 => "in-text".to_owned(),
+        8 => "in-thinking".to_owned(),
+        9 => "between-tools".to_owned(),
         _ => "in-data".to_owned(),
     };
     let span = prng.between(50, 100_000);
     let kind = ["overloaded_error", "api_error", "timeout_error", "rate_limit_error", "invalid_request_error"];
     let kind = kind[prng.below(5) as usize];
     let status = [400, 401, 403, 404, 413, 429, 500, 500, 502, 503, 504, 529, 529][prng.below(13) as usize];
-    match prng.below(18) {
+    match prng.below(25) {
         0 => format!("slow-connect:{span}ms"),
         1 => format!("slow-head:{span}ms"),
         2 | 3 => format!("status:{status}"),
@@ -315,6 +320,12 @@ fn fault(prng: &mut Prng) -> String {
         13 => format!("garbage-at:{place}"),
         14 => format!("unknown-at:{place}"),
         15 => format!("duplicate-at:{place}"),
+        18 => format!("half-close-at:{place}"),
+        19 => format!("truncate-at:{place}"),
+        20 | 21 => format!("goaway-at:{place}"),
+        22 => format!("goaway-at:{place}:error"),
+        23 => format!("trickle:{}B", prng.between(200, 5_000)),
+        24 => format!("huge-at:{place}:{}KB", prng.between(1, 300)),
         _ => "one-byte".to_owned(),
     }
 }

@@ -56,6 +56,11 @@ impl Story {
         self.start.as_ref()?["id"].as_str()
     }
 
+    /// Bytes of text, thinking and input.
+    pub(crate) fn content_bytes(&self) -> u64 {
+        self.blocks.iter().map(|block| block.text.len() as u64).sum()
+    }
+
     pub(crate) fn ended(&self) -> bool {
         self.stopped || self.error.is_some()
     }
@@ -75,34 +80,44 @@ impl Story {
         if data["type"] != name {
             return Err("an event's name is not its type".to_owned());
         }
-        let begun = self.start.is_some();
         if name != "ping" {
             self.progress.push(end);
         }
-        match name {
-            "ping" => return Ok(()),
+        if self.take(&data)? {
+            self.content_from.get_or_insert(end);
+        }
+        Ok(())
+    }
+
+    /// Takes one event in; whether it is content.
+    pub(crate) fn take(&mut self, data: &Value) -> Result<bool, String> {
+        if self.ended() {
+            return Err("an event after the last one".to_owned());
+        }
+        let begun = self.start.is_some();
+        match data["type"].as_str().unwrap_or_default() {
+            "ping" => return Ok(false),
             "error" => {
-                self.error = Some(data);
-                return Ok(());
+                self.error = Some(data.clone());
+                return Ok(false);
             }
             "message_start" if begun => return Err("a second message_start".to_owned()),
             "message_start" => {
                 self.usage = data["message"]["usage"].clone();
                 self.start = Some(data["message"].clone());
-                return Ok(());
+                return Ok(false);
             }
             // A type that no client knows yet may be anywhere, and every client passes over it.
             "content_block_glimmer" => {}
             _ if !begun => return Err("an event before message_start".to_owned()),
-            "content_block_start" => self.block_start(&data)?,
-            "content_block_delta" => self.delta(&data)?,
-            "content_block_stop" => self.block(&data)?.stopped = true,
-            "message_delta" => self.message_delta(&data),
+            "content_block_start" => self.block_start(data)?,
+            "content_block_delta" => self.delta(data)?,
+            "content_block_stop" => self.block(data)?.stopped = true,
+            "message_delta" => self.message_delta(data),
             "message_stop" => self.stopped = true,
             other => return Err(format!("an event called {other}")),
         }
-        self.content_from.get_or_insert(end);
-        Ok(())
+        Ok(true)
     }
 
     fn block_start(&mut self, data: &Value) -> Result<(), String> {
