@@ -202,7 +202,7 @@ fn address(url: &str) -> Result<(Target, String, String), BenchError> {
     let (path, query) = path.split_at(path.find('?').unwrap_or(path.len()));
     let path = path.trim_end_matches('/');
     let path = if path.ends_with(PATH) { path.to_owned() } else { format!("{path}{PATH}") };
-    Ok((Target { host, port, tls, http: HttpOffer::Http1 }, authority.to_owned(), path + query))
+    Ok((Target { host, port, tls, http: HttpOffer::Http1, proxy: None }, authority.to_owned(), path + query))
 }
 
 /// `bytes` bytes of words.

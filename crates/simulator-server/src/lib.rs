@@ -13,7 +13,10 @@ mod bare_target;
 mod connection;
 mod exchange;
 mod ground_truth;
+mod proxy;
 mod websocket;
+
+pub use proxy::{ProxyRules, run_proxy};
 
 use bare_target::BareTarget;
 use connection::Stage;

@@ -449,7 +449,7 @@ async fn over_tls_a_truncated_connection_lacks_its_close_notify() {
     let client = async {
         let mut ended = Vec::new();
         for fault in ["close-at:in-data", "truncate-at:in-data"] {
-            let target = Target { host: "localhost".to_owned(), port, tls: true, http: HttpOffer::Http1 };
+            let target = Target { host: "localhost".to_owned(), port, tls: true, http: HttpOffer::Http1, proxy: None };
             let mut io = dialler.dial(&target).await.unwrap().io;
             io.write_all(request(&hello(true), &format!("fault={fault}")).as_bytes()).await.unwrap();
             let (bytes, end) = rest(&mut io).await;

@@ -37,12 +37,31 @@ pub enum Command {
         /// The file.
         file: PathBuf,
     },
+    /// Try every upstream key, step by step: name, proxy, TCP, TLS, key, one tiny stream; costs some ten tokens each.
+    CheckUpstream(CheckUpstream),
     /// Make client keys, and the keys of the vault.
     Key {
         #[command(subcommand)]
         /// What to do with keys.
         command: Key,
     },
+}
+
+/// `tidegate check-upstream`
+#[derive(Args, Debug)]
+pub struct CheckUpstream {
+    /// Configuration file with the upstreams. [default: ANTHROPIC_API_KEY and the API itself]
+    #[arg(long)]
+    pub config: Option<PathBuf>,
+    /// Upstream URL, in place of the configuration's. [default: https://api.anthropic.com]
+    #[arg(long)]
+    pub upstream: Option<String>,
+    /// Upstream key. Other users of this machine can see arguments: prefer ANTHROPIC_API_KEY.
+    #[arg(long)]
+    pub upstream_key: Option<String>,
+    /// Model to ask for one word.
+    #[arg(long, default_value = "claude-haiku-5-5")]
+    pub model: String,
 }
 
 /// Commands about keys.
@@ -158,6 +177,12 @@ pub struct Simulate {
     /// Its private key (PEM, not encrypted).
     #[arg(long, requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
+    /// Where a proxy listens that leads to the API: HTTP CONNECT and SOCKS5, any name.
+    #[arg(long, value_name = "ADDRESS")]
+    pub proxy_listen: Option<SocketAddr>,
+    /// Who may use the proxy. [default: anybody]
+    #[arg(long, value_name = "USER:PASSWORD", requires = "proxy_listen")]
+    pub proxy_login: Option<String>,
 }
 
 /// `tidegate chat`

@@ -75,7 +75,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let address = std::env::args().nth(1).ok_or("say where the fuzzing server listens: HOST:PORT")?;
     let (host, port) = address.rsplit_once(':').ok_or("an address is HOST:PORT")?;
     let clock = Clock::real();
-    let target = Target { host: host.to_owned(), port: port.parse()?, tls: false, http: HttpOffer::Http1 };
+    let target = Target { host: host.to_owned(), port: port.parse()?, tls: false, http: HttpOffer::Http1, proxy: None };
     let dial = TcpDial::new(clock, DialClocks::default(), &TlsRoots::Machine)?;
     let mut client = Client { clock, dial, target, prng: Prng::new(1) };
     let (count, over) = client.visit("/getCaseCount", false).await?;

@@ -29,7 +29,10 @@ pub mod websocket;
 
 pub use client_error::{ClientError, SendEnd, SocketEnd};
 pub use clock::Clock;
-pub use dial::{Dial, DialClocks, DialError, DialStage, Dialing, Dialled, HttpOffer, Target, TcpDial};
+pub use dial::{
+    Dial, DialClocks, DialError, DialStage, Dialing, Dialled, Done, HttpOffer, Proxy, ProxyKind, ProxyUrlError, Target,
+    TcpDial,
+};
 pub use io::{BoxIo, Io};
 pub use listen::{Accepted, Accepting, Listen, TcpListen, TlsListen};
 pub use memory::{MemoryNetwork, pipe};

@@ -76,7 +76,7 @@ fn dialler(roots: &TlsRoots) -> TcpDial {
 }
 
 fn target(host: &str, port: u16) -> Target {
-    Target { host: host.to_owned(), port, tls: true, http: HttpOffer::Http1 }
+    Target { host: host.to_owned(), port, tls: true, http: HttpOffer::Http1, proxy: None }
 }
 
 #[tokio::test]
@@ -201,7 +201,7 @@ async fn the_second_handshake_resumes_the_first_whatever_it_offers() {
 #[tokio::test]
 async fn a_file_without_certificates_is_refused_by_name() {
     let roots = Roots::new("empty", "no certificate");
-    let clocks = DialClocks { connect: Duration::from_secs(1), tls: Duration::from_secs(1) };
+    let clocks = DialClocks { connect: Duration::from_secs(1), tls: Duration::from_secs(1), ..DialClocks::default() };
     let e = TcpDial::new(Clock::real(), clocks, &roots.0).err().unwrap();
     assert!(e.to_string().contains(&format!("tidegate-{}-empty.pem", std::process::id())), "{e}");
 }

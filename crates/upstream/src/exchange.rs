@@ -63,6 +63,7 @@ impl ExchangeError {
         match self {
             ExchangeError::Dial(DialError { timed_out: true, stage, .. }) => Some(match stage {
                 DialStage::Resolve | DialStage::Connect => "connect",
+                DialStage::Proxy => "proxy",
                 DialStage::Tls => "tls",
                 DialStage::Http2 => "http2_start",
                 DialStage::Socket => "socket_start",

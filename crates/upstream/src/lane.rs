@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use http::{HeaderMap, Method, Request, Uri};
 use std::fmt;
 use tidegate_base::Secret;
-use tidegate_transport::{ClientError, HttpOffer, Target};
+use tidegate_transport::{ClientError, HttpOffer, Proxy, Target};
 use tidegate_wire::dialect::tidegate_v1::SUBPROTOCOL;
 use tidegate_wire::http::{HeadWriter, ResponseHead};
 use tidegate_wire::websocket::handshake::{self, Opening};
@@ -116,7 +116,7 @@ impl Lane {
         }
         Ok(Lane {
             label: label.into(),
-            target: Target { host: bare.to_owned(), port, tls, http: HttpOffer::Auto },
+            target: Target { host: bare.to_owned(), port, tls, http: HttpOffer::Auto, proxy: None },
             host: if port == default_port { host.to_owned() } else { format!("{host}:{port}") },
             base_path: path.trim_end_matches('/').to_owned(),
             scheme,
@@ -153,6 +153,12 @@ impl Lane {
     /// The same lane, offering this HTTP.
     pub fn offering(mut self, http: HttpOffer) -> Self {
         self.target.http = http;
+        self
+    }
+
+    /// The same lane, through this proxy.
+    pub fn through(mut self, proxy: Option<Proxy>) -> Self {
+        self.target.proxy = proxy;
         self
     }
 

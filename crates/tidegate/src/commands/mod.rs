@@ -3,6 +3,7 @@
 mod ask;
 mod bench;
 mod chat;
+mod check_upstream;
 mod compare;
 mod conversations;
 mod key;
@@ -88,6 +89,7 @@ pub fn run(cli: Cli) -> Result<ExitCode, Failed> {
             say(format_args!("  redaction: {}", config.redact.told()));
             Ok(())
         }
+        Command::CheckUpstream(flags) => check_upstream::run(&flags),
         Command::Key { command: Key::New { tenant } } => key::new(&tenant),
         Command::Key { command: Key::Vault { file } } => key::vault(&file),
         Command::Key { command: Key::Reseal(flags) } => reseal::run(&flags),

@@ -27,7 +27,7 @@ const ADMIN: TaskKind =
     TaskKind { name: "admin door", on_cancel: "ends with the process", on_error: "accepts again after 50 ms" };
 
 /// Flags over file over environment over defaults.
-fn configure(flags: &Serve) -> Result<Config, Failed> {
+pub(super) fn configure(flags: &Serve) -> Result<Config, Failed> {
     let mut config = match &flags.config {
         // With the simulator behind it, the file's organisations and their keys are not used.
         Some(path) => Config::load(path, &|name| env(name).or_else(|| flags.simulate.then(|| "unused".to_owned())))
@@ -49,7 +49,7 @@ fn configure(flags: &Serve) -> Result<Config, Failed> {
     if from_flags || (config.settings.organisations.is_empty() && key.is_some()) {
         let key = key
             .ok_or_else(|| Failed("--upstream needs a key: set ANTHROPIC_API_KEY or give --upstream-key".to_owned()))?;
-        config.use_upstream(flags.upstream.as_deref().unwrap_or(API_URL), &key).map_err(Failed::because)?;
+        config.use_upstream(flags.upstream.as_deref().unwrap_or(API_URL), &key, &env).map_err(Failed::because)?;
     }
     config.settings.seed = u64::from_le_bytes(key::random()?);
     Ok(config)
@@ -151,7 +151,7 @@ pub(super) fn redaction(config: &Config) -> Result<Redaction, Failed> {
 pub(super) fn use_simulator(config: &mut Config, simulator: &Running) -> Result<(), Failed> {
     let url = format!("http://{}", simulator.api);
     if simulator.organisations.is_empty() {
-        return config.use_upstream(&url, "sk-ant-simulated").map_err(Failed::because);
+        return config.use_upstream(&url, "sk-ant-simulated", &|_| None).map_err(Failed::because);
     }
     let organisation = |(name, keys): &(String, Vec<String>)| {
         let lane = |(n, key): (usize, &String)| {
@@ -187,7 +187,10 @@ async fn serve(
         .organisations
         .iter()
         .flat_map(|o| &o.lanes)
-        .map(|l| format!("{} at {}", l.label, l.target.host))
+        .map(|l| {
+            let through = l.target.proxy.as_ref().map_or_else(String::new, |proxy| format!(" through {proxy}"));
+            format!("{} at {}{through}", l.label, l.target.host)
+        })
         .collect();
     let store = log.store.take();
     let redact = config.redact.told();

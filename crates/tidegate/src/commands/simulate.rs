@@ -4,8 +4,9 @@ use super::{Failed, listen, say};
 use crate::cli::Simulate;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
+use tidegate_base::Secret;
 use tidegate_simulator::{NAMED, Scenario, Simulator};
-use tidegate_simulator_server::{Doors, HTTP2_STREAMS, SharedSimulator};
+use tidegate_simulator_server::{Doors, HTTP2_STREAMS, ProxyRules, SharedSimulator, run_proxy};
 use tidegate_transport::{Clock, Listen, ServerTls, Tasks, TcpListen, TlsFiles, TlsListen};
 use tokio::sync::oneshot;
 
@@ -106,9 +107,20 @@ pub(super) fn run(flags: &Simulate) -> Result<(), Failed> {
     say(format_args!("simulator  {}://{}", if tls.is_some() { "https" } else { "http" }, running.api));
     say(format_args!("truth      http://{}", running.truth));
     say(format_args!("scenario   {} (seed {})", flags.scenario, flags.seed));
-    say("ready");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failed::because)?;
-    runtime.block_on(super::serve::asked_to_stop())?;
+    runtime.block_on(async {
+        let Some(at) = flags.proxy_listen else {
+            say("ready");
+            return super::serve::asked_to_stop().await;
+        };
+        let proxy = listen(at, "--proxy-listen")?;
+        say(format_args!("proxy      http://{0}, socks5h://{0}", proxy.local()));
+        say("ready");
+        let rules = ProxyRules { to: running.api, login: flags.proxy_login.as_deref().map(Secret::new) };
+        // A signal that cannot be waited for ends it at once.
+        let stopped = async { drop(super::serve::asked_to_stop().await) };
+        run_proxy(Box::new(proxy), rules, Tasks::new(), stopped).await.map_err(Failed::because)
+    })?;
     running.stop();
     Ok(())
 }

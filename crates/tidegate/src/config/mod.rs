@@ -9,6 +9,7 @@ mod contradictions;
 mod conversations;
 mod organisation;
 mod places;
+mod proxies;
 mod redact;
 mod secrets;
 mod tables;
@@ -182,7 +183,7 @@ impl Config {
         for (n, table) in file.client_key.iter().enumerate() {
             settings.keys.push(client_key(&places, n, table)?);
         }
-        settings.own_credentials = file.own_credentials.map(|table| table.lane(&places)).transpose()?;
+        settings.own_credentials = file.own_credentials.map(|table| table.lane(&places, env)).transpose()?;
         settings.tenants = tenants(&places, &file.tenant, settings)?;
         file.conversations.set(&places, &mut config)?;
         config.redact = file.redact.over(&places, file.tenant.iter().map(TenantTable::redact), Some(env))?;
@@ -211,11 +212,18 @@ impl Config {
         Ok(file.conversations.file)
     }
 
-    /// An organisation made of flags or the environment, in place of the file's.
-    pub fn use_upstream(&mut self, url: &str, key: &str) -> Result<(), ConfigError> {
+    /// An organisation made of flags or the environment, in place of the file's; `env` looks up which
+    /// proxy leads there.
+    pub fn use_upstream(
+        &mut self,
+        url: &str,
+        key: &str,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<(), ConfigError> {
         let lane =
             Lane::new("default/1", url, Scheme::ApiKey, Secret::new(key)).map_err(|e| ConfigError(e.to_string()))?;
-        self.settings.organisations = vec![Organisation::new("default", vec![Arc::new(lane)])];
+        let through = proxies::proxy(None, &lane.target, env).map_err(ConfigError)?;
+        self.settings.organisations = vec![Organisation::new("default", vec![Arc::new(lane.through(through))])];
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! `[[organisation]]`: where requests go, over which keys, and what is known of the limits.
 
 use super::places::Places;
+use super::proxies::{ProxyChoice, proxy};
 use super::secrets::secret;
 use super::{API_URL, ConfigError};
 use std::collections::BTreeMap;
@@ -98,6 +99,7 @@ pub(super) struct OrganisationTable {
     transport: Spoken,
     #[serde(default)]
     http: Http,
+    proxy: Option<ProxyChoice>,
     keys: Vec<KeyTable>,
     #[serde(default)]
     reserves_output: bool,
@@ -114,15 +116,17 @@ pub(super) struct OwnCredentialsTable {
     url: Option<String>,
     #[serde(default)]
     http: Http,
+    proxy: Option<ProxyChoice>,
 }
 
 impl OwnCredentialsTable {
     /// The way there: a lane without a key.
-    pub(super) fn lane(&self, places: &Places<'_>) -> Result<Arc<Lane>, ConfigError> {
+    pub(super) fn lane(&self, places: &Places<'_>, env: Env<'_>) -> Result<Arc<Lane>, ConfigError> {
         let url = self.url.as_deref().unwrap_or(API_URL);
-        let lane = Lane::new("own", url, Scheme::ApiKey, Secret::new(""));
-        let lane = lane.map_err(|e| places.wrong("own_credentials", 0, "url", &e.0))?;
-        Ok(Arc::new(lane.offering(self.http.offer())))
+        let wrong = |key: &str, why: &str| places.wrong("own_credentials", 0, key, why);
+        let lane = Lane::new("own", url, Scheme::ApiKey, Secret::new("")).map_err(|e| wrong("url", &e.0))?;
+        let through = proxy(self.proxy.as_ref(), &lane.target, env).map_err(|why| wrong("proxy", &why))?;
+        Ok(Arc::new(lane.offering(self.http.offer()).through(through)))
     }
 }
 
@@ -172,7 +176,9 @@ pub(super) fn organisation(
         let url = table.url.as_deref().unwrap_or(API_URL);
         let lane = Lane::over(transport, format!("{}/{}", table.name, k + 1), url, scheme, Secret::new(secret));
         let at = |e: &tidegate_upstream::LaneError| if e.0.contains("key has") { "keys" } else { "url" };
-        made.lanes.push(Arc::new(lane.map_err(|e| wrong(at(&e), &e.0))?.offering(table.http.offer())));
+        let lane = lane.map_err(|e| wrong(at(&e), &e.0))?.offering(table.http.offer());
+        let through = proxy(table.proxy.as_ref(), &lane.target, env).map_err(|why| wrong("proxy", &why))?;
+        made.lanes.push(Arc::new(lane.through(through)));
     }
     Ok(made)
 }

@@ -35,6 +35,7 @@ table!(ClocksTable sets Clocks {
 
 table!(DialTable sets DialClocks {
     connect: Time,
+    proxy: Time,
     tls: Time,
 });
 

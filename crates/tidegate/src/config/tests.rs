@@ -238,7 +238,7 @@ fn no_error_shows_a_secret() {
 #[test]
 fn the_world_is_not_served_without_keys() {
     let mut config = check("").unwrap();
-    config.use_upstream(API_URL, "k").unwrap();
+    config.use_upstream(API_URL, "k", &|_| None).unwrap();
     assert!(config.check().is_ok());
     config.listen = "0.0.0.0:4600".parse().unwrap();
     assert!(config.check().unwrap_err().to_string().contains("tidegate key new"));
@@ -344,7 +344,7 @@ fn keys_of_redaction_are_read_and_never_shown() {
         "[redact]\npolicy = \"mask\"\nscope_key = {{ value = \"{scope}\" }}\nvault_keys = [{{ id = 2, value = \"{new}\" }}, {{ id = 1, value = \"{old}\" }}]\n"
     );
     let mut config = check(&text).unwrap();
-    config.use_upstream(API_URL, "k").unwrap();
+    config.use_upstream(API_URL, "k", &|_| None).unwrap();
     config.conversations = Some("c.db".into());
     assert!(config.check().is_ok() && !config.redact.needs_passing_keys());
     assert_eq!(config.redact.scope_key().unwrap()[0], 0xab);

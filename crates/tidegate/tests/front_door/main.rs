@@ -8,6 +8,7 @@
 
 mod buffered;
 mod chat;
+mod checked;
 mod commands;
 mod conversations;
 mod crowd;
@@ -28,6 +29,7 @@ mod phases;
 mod process;
 mod prompts;
 mod proofs;
+mod proxies;
 mod quota;
 mod redact;
 mod secrets;

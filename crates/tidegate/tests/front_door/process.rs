@@ -66,6 +66,10 @@ fn command_within(within: &[&str], args: &[&str]) -> Command {
     let words = [within, &[env!("CARGO_BIN_EXE_tidegate")], args].concat();
     let mut command = Command::new(words[0]);
     command.args(&words[1..]).env_remove("ANTHROPIC_API_KEY").env_remove("RUST_LOG");
+    for name in ["http_proxy", "https_proxy", "all_proxy", "no_proxy"] {
+        // Those that a test wants are set by `within`.
+        command.env_remove(name).env_remove(name.to_ascii_uppercase());
+    }
     command
 }
 
@@ -141,6 +145,11 @@ impl Tidegate {
     pub(crate) fn simulated_within(within: &[&str], config: &str) -> Self {
         let simulate = ["--simulate", "--simulate-listen", FREE, "--truth-listen", FREE];
         Tidegate::start_within(within, config, &simulate)
+    }
+
+    /// A gateway whose upstreams stand in `config`, with these variables of the environment.
+    pub(crate) fn configured_within(variables: &[&str], config: &str) -> Self {
+        Tidegate::start_within(&[&["env"], variables].concat(), config, &[])
     }
 
     fn start(config: &str, flags: &[&str]) -> Self {

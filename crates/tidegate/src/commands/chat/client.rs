@@ -61,7 +61,7 @@ impl Place {
         };
         // SDKs take a base URL with or without the last part.
         let path = uri.path().trim_end_matches('/').trim_end_matches("/v1").to_owned();
-        let target = Target { host, port, tls, http: HttpOffer::Http1 };
+        let target = Target { host, port, tls, http: HttpOffer::Http1, proxy: None };
         Ok(Place { target, authority: authority.as_str().to_owned(), path })
     }
 

@@ -1,11 +1,19 @@
-//! Reaching another machine: name, TCP, TLS, each measured by its own clock.
+//! Reaching another machine: name, TCP, proxy, TLS, each measured by its own clock.
 //!
 //! ```text
-//!   resolve ──▶ TCP to the first address ──250 ms──▶ and to the next beside it … ──▶ TLS ──▶ Io
-//!   └───────── one clock: connect (3 s) ─────────────────────────────────────┘ └ tls (5 s) ┘
+//!   resolve ──▶ TCP to the first address ──250 ms──▶ and to the next beside it … ──▶ proxy ──▶ TLS ──▶ Io
+//!   └───────── one clock: connect (3 s) ─────────────────────────────────────┘ └ 5 s ┘   └ tls (5 s) ┘
 //! ```
+//! Through a proxy the name and the TCP connection are the proxy's, and it has a clock of its own for
+//! reaching the upstream.
+//!
 //! The staggered attempts are RFC 8305's (happy eyeballs), families interleaved: one dead address
 //! costs a quarter of a second, not the clock. All attempts but the winner are dropped.
+
+mod proxy;
+mod tunnel;
+
+pub use proxy::{Proxy, ProxyKind, ProxyUrlError};
 
 use crate::clock::Clock;
 use crate::io::{BoxIo, Boxed};
@@ -15,6 +23,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
+use tidegate_base::Moment;
 use tokio::net::TcpStream;
 
 /// Head start of one connection attempt over the next (RFC 8305 section 5 recommends 250 ms).
@@ -47,6 +56,8 @@ pub struct Target {
     pub tls: bool,
     /// Which HTTP is offered there.
     pub http: HttpOffer,
+    /// The proxy that leads there, if one does.
+    pub proxy: Option<Proxy>,
 }
 
 /// A connection, and what is spoken on it.
@@ -64,6 +75,8 @@ pub enum DialStage {
     Resolve,
     /// The TCP connection.
     Connect,
+    /// The proxy's answer, and TLS to it.
+    Proxy,
     /// The TLS handshake.
     Tls,
     /// The first words of HTTP/2.
@@ -88,6 +101,7 @@ impl fmt::Display for DialError {
         let stage = match self.stage {
             DialStage::Resolve => "resolving the upstream's name",
             DialStage::Connect => "connecting to the upstream",
+            DialStage::Proxy => "reaching the upstream through the proxy",
             DialStage::Tls => "the TLS handshake with the upstream",
             DialStage::Http2 => "beginning HTTP/2 with the upstream",
             DialStage::Socket => "opening a WebSocket with the upstream",
@@ -110,15 +124,18 @@ pub trait Dial: Send + Sync {
 /// How long each stage may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DialClocks {
-    /// Name and TCP together (design: 3 s).
+    /// Name and TCP together.
     pub connect: Duration,
-    /// The TLS handshake (design: 5 s).
+    /// From there to a proxy's word that it has reached the upstream, TLS to it included.
+    pub proxy: Duration,
+    /// The TLS handshake.
     pub tls: Duration,
 }
 
 impl Default for DialClocks {
     fn default() -> Self {
-        DialClocks { connect: Duration::from_secs(3), tls: Duration::from_secs(5) }
+        let [three, five] = [3, 5].map(Duration::from_secs);
+        DialClocks { connect: three, proxy: five, tls: five }
     }
 }
 
@@ -135,18 +152,21 @@ impl TcpDial {
         Ok(TcpDial { clock, clocks, tls: Connectors::new(roots)? })
     }
 
-    async fn resolve(target: &Target) -> Result<Vec<SocketAddr>, DialError> {
+    async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, DialError> {
         let fail = |message: String| DialError { stage: DialStage::Resolve, timed_out: false, message };
-        let found = tokio::net::lookup_host((target.host.as_str(), target.port)).await;
-        let found: Vec<SocketAddr> = found.map_err(|e| fail(format!("{}: {e}", target.host)))?.collect();
+        let found = tokio::net::lookup_host((host, port)).await;
+        let found: Vec<SocketAddr> = found.map_err(|e| fail(format!("{host}: {e}")))?.collect();
         if found.is_empty() {
-            return Err(fail(format!("{}: the name has no address", target.host)));
+            return Err(fail(format!("{host}: the name has no address")));
         }
         Ok(interleaved(found))
     }
 
-    async fn connect(target: &Target) -> Result<TcpStream, DialError> {
-        let mut addresses = Self::resolve(target).await?.into_iter().take(ADDRESSES_MAX);
+    async fn connect(&self, host: &str, port: u16, done: Done<'_>) -> Result<TcpStream, DialError> {
+        let began = self.clock.now();
+        let found = Self::resolve(host, port).await?;
+        done(DialStage::Resolve, self.clock.now().since(began));
+        let mut addresses = found.into_iter().take(ADDRESSES_MAX);
         let mut attempts = tokio::task::JoinSet::new();
         let mut last: Option<io::Error> = None;
         loop {
@@ -194,30 +214,81 @@ pub(crate) fn keep_alive(stream: &TcpStream) -> io::Result<()> {
 
 impl Dial for TcpDial {
     fn dial<'a>(&'a self, target: &'a Target) -> Dialing<'a> {
-        Box::pin(async move {
-            let late = |stage, span: Duration| DialError {
-                stage,
-                timed_out: true,
-                message: format!("no answer within {} s", span.as_secs_f64()),
-            };
-            let tcp = self.clock.within(self.clocks.connect, Self::connect(target)).await;
-            let tcp = tcp.unwrap_or_else(|| Err(late(DialStage::Connect, self.clocks.connect)))?;
-            let failed = |stage| move |e: io::Error| DialError { stage, timed_out: false, message: e.to_string() };
-            tcp.set_nodelay(true).and_then(|()| keep_alive(&tcp)).map_err(failed(DialStage::Connect))?;
-            if !target.tls {
-                return Ok(Dialled { io: Box::new(tcp), http2: target.http == HttpOffer::Http2 });
-            }
-            let failed = failed(DialStage::Tls);
-            let name = ServerName::try_from(target.host.clone()).map_err(|e| failed(io::Error::other(e)))?;
-            let shaking = self.tls.offering(target.http).connect(name, Box::new(tcp) as BoxIo);
-            let shaken = self.clock.within(self.clocks.tls, shaking).await;
-            let shaken = shaken.ok_or_else(|| late(DialStage::Tls, self.clocks.tls))?.map_err(&failed)?;
-            let http2 = shaken.get_ref().1.alpn_protocol() == Some(b"h2");
-            if target.http == HttpOffer::Http2 && !http2 {
-                return Err(failed(io::Error::other(NO_HTTP2)));
-            }
-            Ok(Dialled { io: Box::new(shaken), http2 })
-        })
+        Box::pin(self.dial_telling(target, &|_, _| {}))
+    }
+}
+
+/// Who is told of each stage that was passed, and how long it took.
+pub type Done<'a> = &'a (dyn Fn(DialStage, Duration) + Sync);
+
+fn failed(stage: DialStage) -> impl Fn(io::Error) -> DialError {
+    move |e| DialError { stage, timed_out: false, message: e.to_string() }
+}
+
+impl TcpDial {
+    /// The same as [`Dial::dial`], telling `done` of each stage that was passed.
+    pub async fn dial_telling(&self, target: &Target, done: Done<'_>) -> Result<Dialled, DialError> {
+        let (host, port) = target.proxy.as_ref().map_or((&target.host, target.port), |p| (&p.host, p.port));
+        let mut began = self.clock.now();
+        let passed = |stage, began: &mut Moment| {
+            let now = self.clock.now();
+            done(stage, now.since(std::mem::replace(began, now)));
+        };
+        let tcp = self.within(DialStage::Connect, self.clocks.connect, self.connect(host, port, done)).await?;
+        tcp.set_nodelay(true).and_then(|()| keep_alive(&tcp)).map_err(failed(DialStage::Connect))?;
+        passed(DialStage::Connect, &mut began);
+        let mut io: BoxIo = Box::new(tcp);
+        if let Some(proxy) = &target.proxy {
+            let through = self.through(proxy, io, target);
+            io = self.within(DialStage::Proxy, self.clocks.proxy, through).await?;
+            passed(DialStage::Proxy, &mut began);
+        }
+        if !target.tls {
+            return Ok(Dialled { io, http2: target.http == HttpOffer::Http2 });
+        }
+        let shaking = self.shake(&target.host, target.http, io, DialStage::Tls);
+        let (io, http2) = self.within(DialStage::Tls, self.clocks.tls, shaking).await?;
+        if target.http == HttpOffer::Http2 && !http2 {
+            return Err(failed(DialStage::Tls)(io::Error::other(NO_HTTP2)));
+        }
+        passed(DialStage::Tls, &mut began);
+        Ok(Dialled { io, http2 })
+    }
+
+    async fn within<T>(
+        &self,
+        stage: DialStage,
+        span: Duration,
+        work: impl Future<Output = Result<T, DialError>>,
+    ) -> Result<T, DialError> {
+        let late =
+            || DialError { stage, timed_out: true, message: format!("no answer within {} s", span.as_secs_f64()) };
+        self.clock.within(span, work).await.unwrap_or_else(|| Err(late()))
+    }
+
+    /// TLS with `host`; whether HTTP/2 was chosen.
+    async fn shake(
+        &self,
+        host: &str,
+        http: HttpOffer,
+        io: BoxIo,
+        stage: DialStage,
+    ) -> Result<(BoxIo, bool), DialError> {
+        let name = ServerName::try_from(host.to_owned()).map_err(|e| failed(stage)(io::Error::other(e)))?;
+        let shaken = self.tls.offering(http).connect(name, io).await.map_err(failed(stage))?;
+        let http2 = shaken.get_ref().1.alpn_protocol() == Some(b"h2");
+        Ok((Box::new(shaken), http2))
+    }
+
+    /// A connection to `target` over `io`, which leads to `proxy`.
+    async fn through(&self, proxy: &Proxy, mut io: BoxIo, target: &Target) -> Result<BoxIo, DialError> {
+        if proxy.kind == ProxyKind::ConnectTls {
+            io = self.shake(&proxy.host, HttpOffer::Http1, io, DialStage::Proxy).await?.0;
+        }
+        let open = tunnel::open(proxy, &mut io, &target.host, target.port).await;
+        let told = |e: io::Error| DialError { message: format!("{proxy}: {e}"), ..failed(DialStage::Proxy)(e) };
+        open.map_err(told)?;
+        Ok(io)
     }
 }
 
@@ -226,12 +297,16 @@ mod tests {
     use super::*;
 
     fn dialler(connect_ms: u64) -> TcpDial {
-        let clocks = DialClocks { connect: Duration::from_millis(connect_ms), tls: Duration::from_millis(300) };
+        let clocks = DialClocks {
+            connect: Duration::from_millis(connect_ms),
+            tls: Duration::from_millis(300),
+            ..DialClocks::default()
+        };
         TcpDial::new(Clock::real(), clocks, &TlsRoots::Machine).unwrap()
     }
 
     fn to(port: u16, tls: bool) -> Target {
-        Target { host: "127.0.0.1".into(), port, tls, http: HttpOffer::Http1 }
+        Target { host: "127.0.0.1".into(), port, tls, http: HttpOffer::Http1, proxy: None }
     }
 
     #[test]
@@ -257,7 +332,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_that_is_none_says_resolve() {
-        let target = Target { host: "no-such-host.invalid".into(), port: 1, tls: false, http: HttpOffer::Http1 };
+        let target =
+            Target { host: "no-such-host.invalid".into(), port: 1, tls: false, http: HttpOffer::Http1, proxy: None };
         let e = dialler(2900).dial(&target).await.err().unwrap();
         assert!(e.stage == DialStage::Resolve || e.timed_out, "{e}");
     }
