@@ -52,9 +52,10 @@ fn stands_still(case: &Case<'_>) -> bool {
     case.ask.struck > 1 && case.ask.faults.iter().any(|fault| silent(&fault.kind))
 }
 
-/// Whether the API says 429 to anybody.
+/// Whether the API says 429 to anybody, or what means the same inside a stream.
 fn is_throttled(plan: &Plan) -> bool {
-    plan.asks.iter().flat_map(|ask| &ask.faults).any(|fault| fault.text.starts_with("status:429"))
+    let throttles = |text: &str| text.starts_with("status:429") || text.ends_with(":rate_limit_error");
+    plan.asks.iter().flat_map(|ask| &ask.faults).any(|fault| throttles(&fault.text))
 }
 
 /// Whether its reader came back when its time was over.
