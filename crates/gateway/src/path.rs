@@ -306,8 +306,8 @@ async fn attempts(
             plan.ask.input = enlarged(plan.ask.input, times);
         }
         if let Some((left, limit)) = failure.refused_for_size() {
-            let elsewhere = plan.ask.pin.is_none() && house.settings.organisations.len() > 1;
-            if oversize.refused(left, limit, elsewhere) {
+            let organisations = if plan.ask.pin.is_some() { 1 } else { house.settings.organisations.len() };
+            if oversize.refused(lane.org, left, limit, organisations) {
                 return Err(Trouble::Refused(Refusal::TooLarge { tokens: input, limit }).into());
             }
         }

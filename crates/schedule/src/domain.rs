@@ -45,6 +45,9 @@ const WEIGHT: f64 = 0.05;
 const IDLE: Duration = Duration::from_secs(60);
 /// A window that has recovered so far stops mattering.
 const WINDOW_OPEN: f64 = 4_096.0;
+/// Where a window is full, one more may go so long after the last: an answer that never comes holds
+/// the others up for so long and not for all its life.
+const WINDOW_WAIT: Duration = Duration::from_secs(5);
 /// How often a window shrinks at most.
 const SHRINK_PAUSE: Duration = Duration::from_secs(1);
 /// No `retry-after` closes a domain for longer before it is tried again.
@@ -136,7 +139,9 @@ impl Domain {
         let closed = span(now.until(self.closed_until).max(closed), WaitsFor::RetryAfter);
         let broken = span(self.breaker.wait(now), WaitsFor::Breaker);
         let full = self.window.is_some_and(|w| f64::from(self.in_flight) >= w.max(1.0));
-        let full = full.then_some(Blocked { wait: crate::meters::LOOK_AGAIN, by: WaitsFor::InFlight });
+        let since = self.last_sent.map_or(WINDOW_WAIT, |at| now.since(at));
+        let full = (full && since < WINDOW_WAIT)
+            .then_some(Blocked { wait: (WINDOW_WAIT - since).min(crate::meters::LOOK_AGAIN), by: WaitsFor::InFlight });
         Blocked::max(Blocked::max(closed, broken), full)
     }
 

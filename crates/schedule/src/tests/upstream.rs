@@ -65,6 +65,21 @@ fn known_limits_begin_empty_and_let_through_what_refills() {
 }
 
 #[test]
+fn after_a_429_that_tells_no_limits_a_silent_answer_does_not_hold_the_others() {
+    let mut s = unmetered(&[keys(1)]);
+    let refused = go(&mut s, at(0), ask());
+    s.settle(at(10), refused, throttled(Throttle::Unnamed, 1_000));
+    let waiting: Vec<_> = (0..3).map(|_| wait(&mut s, at(20), ask())).collect();
+    let went = pass(&mut s, at(20), at(11_500));
+    // None of them is answered: the window is one, and every five seconds it is tried with one more.
+    let times: Vec<_> = went.iter().map(|(when, id, _)| (*when, *id)).collect();
+    assert_eq!(times.iter().map(|(_, id)| *id).collect::<Vec<_>>(), waiting, "{times:?}");
+    for ((when, _), due) in times.iter().zip([1_010, 6_010, 11_010]) {
+        assert!((at(due)..at(due + 300)).contains(when), "{due}: {times:?}");
+    }
+}
+
+#[test]
 fn a_429_is_waited_for_as_long_as_the_upstream_asks() {
     let mut s = unmetered(&[keys(1)]);
     let (a, b) = (go(&mut s, at(0), ask()), go(&mut s, at(0), ask()));
