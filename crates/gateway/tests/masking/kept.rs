@@ -30,8 +30,21 @@ fn a_request_that_was_refused_leaves_nothing() {
         assert_eq!(refused.status, 400);
         scene.post(&asks(true, &format!("only {EMAIL}")), &lines).await;
     });
-    let vault = folder.store().vault(Address::new("default", "c").unwrap()).wait().unwrap().unwrap();
-    assert_eq!(vault.records.len(), 1, "that of the turn that is there");
+    let records = || {
+        let vault = folder.store().vault(Address::new("default", "c").unwrap()).wait();
+        vault.unwrap().unwrap().records.len()
+    };
+    assert_eq!(records(), 1, "that of the turn that is there");
+    // Told again after it came to nothing, in one life, it is told for good.
+    life(async {
+        let scene = Scene::with_log(masking(), &folder);
+        let lines = [("tidegate-conversation", "c")];
+        scene.post(&asks(true, &format!("REFUSE {PHONE}")), &lines).await;
+        scene.post(&asks(true, &format!("now {PHONE}")), &lines).await;
+    });
+    assert_eq!(records(), 2);
+    let turns = life(async { Scene::with_log(masking(), &folder).get("/v1/conversations/c/turns").await.body });
+    assert!(turns.contains(PHONE), "{turns}");
 }
 
 #[tokio::test]

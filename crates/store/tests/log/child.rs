@@ -71,7 +71,7 @@ fn crowd(store: Store) {
             scope.spawn(move || {
                 loop {
                     let asked: Vec<_> =
-                        part.iter().zip(first..).map(|(number, c)| store.append(story::turn(c, *number))).collect();
+                        part.iter().zip(first..).map(|(number, c)| store.append(story::sealed(c, *number))).collect();
                     for (answer, (number, conversation)) in asked.into_iter().zip(part.iter_mut().zip(first..)) {
                         match answer.wait() {
                             Ok(appended) => {

@@ -1,4 +1,5 @@
-//! Killed at a random moment under a thousand conversations: every acknowledged turn is there.
+//! Killed at a random moment under a thousand conversations: every acknowledged turn is there, with what
+//! it told of its vault and with nothing else.
 //!
 //! `TIDEGATE_KILL_ROUNDS` changes the number of rounds, `TIDEGATE_KILL_SEED` where the dice begin.
 
@@ -33,6 +34,9 @@ fn every_acknowledged_turn_survives_a_kill_byte_for_byte_and_in_order() {
             let store = crate::open(&folder.log());
             let found = story::verify(&store, CROWD);
             for (conversation, (found, acknowledged)) in found.iter().zip(&acknowledged).enumerate() {
+                let vault = store.vault(story::address(conversation as u32)).wait().unwrap();
+                let told = (*found > 0).then(|| story::told(conversation as u32, 1..=*found));
+                assert_eq!(vault, told, "each turn has what restores it, and there is nothing else");
                 assert!(
                     found >= acknowledged,
                     "seed {seed}, round {done}: turn {acknowledged} of conversation {conversation} was acknowledged, \

@@ -1,7 +1,7 @@
 //! Turns made from numbers: the same numbers, the same bytes.
 
 use tidegate_base::Prng;
-use tidegate_store::{Address, NewTurn, Status, Store, TokenCounts, TurnContent};
+use tidegate_store::{Address, NewTurn, Status, Store, TokenCounts, TurnContent, VaultRecord, VaultRecords};
 
 /// The tenant of all stories.
 pub(crate) const TENANT: &str = "team-a";
@@ -68,6 +68,17 @@ pub(crate) fn turn(conversation: u32, number: u32) -> NewTurn {
         window: None,
         vault: None,
     }
+}
+
+/// The same turn with a record of its own for the conversation's vault.
+pub(crate) fn sealed(conversation: u32, number: u32) -> NewTurn {
+    NewTurn { vault: Some(told(conversation, number..=number)), ..turn(conversation, number) }
+}
+
+/// What such turns have told of the vault.
+pub(crate) fn told(conversation: u32, numbers: std::ops::RangeInclusive<u32>) -> VaultRecords {
+    let record = |number| VaultRecord { shared: number % 2 == 0, content: format!("{conversation} {number}").into() };
+    VaultRecords { scope: format!("c-{conversation}"), records: numbers.map(record).collect() }
 }
 
 /// Appends turns 1 to `turns` of `conversation`.

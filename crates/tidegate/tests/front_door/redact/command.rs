@@ -4,6 +4,7 @@ use super::{piped, redact};
 use crate::process::{Folder, command, eventually};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::Stdio;
+use std::sync::mpsc;
 use std::time::Duration;
 
 const LETTER: &str =
@@ -152,11 +153,19 @@ fn a_reader_that_leaves_ends_it_quietly() {
 fn line_by_line_each_is_there_before_the_next_is_written() {
     let mut child =
         command(&["redact", "--line-buffered"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    let (mut stdin, mut lines) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()).lines());
+    let (mut stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let (said, heard) = mpsc::sync_channel(100);
+    let reader = std::thread::spawn(move || {
+        BufReader::new(stdout).lines().map_while(Result::ok).for_each(|line| said.send(line).unwrap_or_default());
+    });
+    let mut lines = Vec::new();
     for n in 0..20 {
         stdin.write_all(format!("{n} li{n}@example.org\n").as_bytes()).unwrap();
-        assert_eq!(lines.next().unwrap().unwrap(), format!("{n} [EMAIL]"));
+        let Ok(line) = heard.recv_timeout(Duration::from_secs(20)) else { break };
+        lines.push(line);
     }
     drop(stdin);
     assert_eq!(eventually("the end", Duration::from_secs(30), || child.try_wait().unwrap()).code(), Some(0));
+    reader.join().unwrap();
+    assert_eq!(lines, (0..20).map(|n| format!("{n} [EMAIL]")).collect::<Vec<_>>());
 }

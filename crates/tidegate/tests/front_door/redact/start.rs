@@ -1,6 +1,8 @@
 //! What an operator says of personal data at start, and what is said back.
 
 use crate::process::{Folder, Tidegate, finished};
+use crate::wire::{QUICK, post};
+use serde_json::json;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 
@@ -70,4 +72,40 @@ fn tokens_beside_a_lasting_log_need_keys_and_the_start_says_how_to_get_them() {
         let (code, _, err) = serve(config, flags);
         assert!(code == 2 && err.contains(&format!("cannot listen on {at}")), "{config} {flags:?}: {err}");
     }
+}
+
+/// What `text` gets under `config` and `flags`: status and body, and what the model said.
+fn asked(config: &str, flags: &[&str], text: &str) -> (u16, String, Tidegate) {
+    let tidegate = Tidegate::simulated_with(config, flags);
+    let body = json!({"model": "echo", "max_tokens": 500, "messages": [{"role": "user", "content": text}]});
+    let answer = tidegate.ask(post(&[QUICK], body.to_string()));
+    (answer.status, answer.text(), tidegate)
+}
+
+/// The text of the last answer as the simulator gave it.
+fn given(tidegate: &Tidegate) -> String {
+    tidegate.truth("/truth/requests?limit=1")[0]["text"].as_str().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn what_the_operator_says_is_what_requests_meet() {
+    const TEXT: &str = "ORD-1234 of 138 0013 8000, li.wei@example.org";
+    let (status, body, tidegate) = asked("", &["--redact", "block"], TEXT);
+    assert_eq!(status, 400, "{body}");
+    assert!(body.contains("phone at messages.0.content") && !body.contains("138 0013"), "{body}");
+    assert_eq!(tidegate.truth("/truth")["requests"], 0);
+
+    let (status, body, tidegate) = asked("", &["--redact", "report"], TEXT);
+    assert!(status == 200 && body.contains(TEXT) && given(&tidegate) == TEXT, "{body}");
+    let count = "tidegate_redact_findings_total{tenant=\"default\",kind=\"phone\",action=\"report\"}";
+    assert_eq!(tidegate.metric(count), 1.0);
+
+    let rules = "[redact]\npolicy = \"mask\"\nstyle = \"tag\"\nallow = [\"@example.org\"]\n[[redact.patterns]]\nname = \"order\"\nregex = 'ORD-\\d{4}'\n";
+    let (status, body, tidegate) = asked(rules, &[], TEXT);
+    assert_eq!((status, given(&tidegate).as_str()), (200, "[CUSTOM] of [PHONE], li.wei@example.org"), "{body}");
+    assert!(body.contains("[PHONE]"), "a tag is for good: {body}");
+
+    let tenant = format!("{rules}[[tenant]]\nname = \"default\"\nredact = {{ policy = \"off\" }}\n");
+    let (_, _, tidegate) = asked(&tenant, &[], TEXT);
+    assert_eq!(given(&tidegate), TEXT);
 }

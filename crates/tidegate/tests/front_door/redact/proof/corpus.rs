@@ -7,6 +7,7 @@ use tidegate_redact::detect::Scratch;
 use tidegate_redact::kind::Kind;
 use tidegate_redact::mask::Filter;
 use tidegate_redact::rules::{Policy, Rules, Style};
+use tidegate_redact::token::Token;
 
 /// Sentences with a word, `W`, and a value, `@`.
 const SENTENCES: [&str; 9] = [
@@ -147,12 +148,10 @@ pub(super) fn bare(text: &str) -> String {
     text.replace("_'s", "").replace("'s", "").replace(['*', '_', '`'], "")
 }
 
-/// How many whole tokens stand in a text.
+/// How many whole tokens stand in a text, as words of their own and with the right check letter: ids
+/// made of random letters are none.
 pub(super) fn tokens_in(text: &str) -> usize {
-    let letter = |c: char| "BCDFGHJKLMNPQRSTVWXZ".contains(c);
     let upper = bare(text).to_ascii_uppercase();
-    upper
-        .match_indices("ZQ")
-        .filter(|(at, _)| upper[*at..].chars().take(10).filter(|c| letter(*c)).count() == 10)
-        .count()
+    let words = upper.split(|c: char| !c.is_ascii_alphanumeric());
+    words.filter(|word| Token::read(word.as_bytes()).is_some()).count()
 }
