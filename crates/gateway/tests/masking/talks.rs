@@ -276,3 +276,29 @@ async fn with_tags_a_client_goes_on_with_what_it_said_and_what_the_model_did() {
     }
     scene.assert_masked(3);
 }
+
+#[test]
+fn with_masking_off_again_a_masked_history_is_still_known_and_put_back() {
+    let folder = Folder::new();
+    let mut body = asks(false, SAID);
+    life(async {
+        let scene = Scene::with_log(masking(), &folder);
+        let answer = say(&scene, "c", &body).await.json();
+        let messages = body["messages"].as_array_mut().unwrap();
+        messages.push(json!({"role": "assistant", "content": answer["content"]}));
+        messages.push(json!({"role": "user", "content": "And in clear?"}));
+    });
+    life(async {
+        let scene = Scene::with_log(Redaction::with_keys(crate::scene::keys()), &folder);
+        let answer = say(&scene, "c", &body).await;
+        assert_eq!(
+            (answer.header("tidegate-turn"), &answer.json()["content"][0]["text"]),
+            (Some("2"), &json!("And in clear?"))
+        );
+        scene.assert_masked(1);
+        assert!(scene.get("/v1/conversations/c/turns").await.body.contains(PHONE));
+        let sent = scene.bodies().remove(0);
+        assert_eq!(sent["messages"].as_array().unwrap().len(), 3);
+        assert!(sent.get("system").is_none(), "and nothing is explained");
+    });
+}
