@@ -79,8 +79,14 @@ async fn a_line_that_may_not_be_kept_is_refused() {
         "request": [{"role": "user", "content": [{"type": "image", "source": source}]}]});
     let answer = import(&scene, &format!("{head}\n{turn}\n")).await;
     assert_eq!((answer.status, &*answer.code()), (400, "unscannable"));
+    // What an answer says beside its content is kept as well, and masked.
+    let turn = json!({"type": "turn", "conversation": "a", "number": 1, "status": "complete", "created_ms": 1,
+        "request": [{"role": "user", "content": "who?"}],
+        "answer": {"role": "assistant", "content": [], "stop_sequence": PHONE}});
+    assert_eq!(import(&scene, &format!("{head}\n{turn}\n")).await.status, 200);
+    assert!(memchr::memmem::find(&folder.bytes(), PHONE.as_bytes()).is_none());
+    assert!(scene.get("/v1/conversations/a/turns").await.body.contains(PHONE));
     let broken = import(&scene, &format!("{head}\n{{\"type\":\"turn\",\"conversation\":\"a\"}}\n")).await;
     assert_eq!((broken.status, &*broken.code()), (400, "invalid_line"), "{}", broken.body);
-    let page = scene.get("/v1/conversations").await.json();
-    assert_eq!(page["data"], json!([]));
+    assert_eq!(scene.get("/v1/conversations/a/turns").await.json()["data"].as_array().unwrap().len(), 1);
 }

@@ -13,7 +13,6 @@ use crate::memory::{TurnTrouble, talk::Talk};
 use crate::redaction::shown;
 use crate::reply::Reply;
 use bytes::Bytes;
-use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -208,18 +207,15 @@ impl One<'_> {
         let mut parts = Vec::new();
         for (at, names) in PARTS.iter().enumerate() {
             let Some((json, place, text)) = part(self.line, &self.object, *names) else { continue };
-            // A list of messages, an answer of which only the content is sent anywhere, a summary.
-            let inside = match at {
-                0 => Some((b"{\"messages\":".as_slice(), 0..json.len(), b"}".as_slice())),
-                1 => content(&json)
-                    .map(|at| (&b"{\"messages\":[{\"role\":\"assistant\",\"content\":"[..], at, &b"}]}"[..])),
-                _ => Some((&b""[..], 0..json.len(), &b""[..])),
+            // A list of messages, a message, a summary: each as a body has it.
+            let (open, close) = match at {
+                0 => (&b"{\"messages\":"[..], &b"}"[..]),
+                1 => (&b"{\"messages\":["[..], &b"]}"[..]),
+                _ => (&b""[..], &b""[..]),
             };
-            let Some((open, at, close)) = inside else { continue };
-            let body = Bytes::from([open, &json[at.clone()], close].concat());
+            let body = Bytes::from([open, &json, close].concat());
             let masked = masking::body(self.house, reply, (self.tenant, self.filter), talk, body).await?;
-            let masked = &masked[open.len()..masked.len() - close.len()];
-            parts.push(([&json[..at.start], masked, &json[at.end..]].concat(), place, text));
+            parts.push((masked[open.len()..masked.len() - close.len()].to_vec(), place, text));
         }
         if let Some(at) = self.object.place("end_user", self.line) {
             // So that its owner gets it back: what the log has of it is made below.
@@ -229,11 +225,4 @@ impl One<'_> {
         parts.extend(self.end_user());
         Ok(with(self.line, parts))
     }
-}
-
-/// Where an answer's content stands.
-fn content(answer: &[u8]) -> Option<Range<usize>> {
-    let object = RawObject::read(answer).ok()?;
-    object.get("content").map(RawValue::get)?;
-    object.place("content", answer)
 }
