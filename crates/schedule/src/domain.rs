@@ -140,8 +140,10 @@ impl Domain {
         let broken = span(self.breaker.wait(now), WaitsFor::Breaker);
         let full = self.window.is_some_and(|w| f64::from(self.in_flight) >= w.max(1.0));
         let since = self.last_sent.map_or(WINDOW_WAIT, |at| now.since(at));
-        let full = (full && since < WINDOW_WAIT)
-            .then_some(Blocked { wait: (WINDOW_WAIT - since).min(crate::meters::LOOK_AGAIN), by: WaitsFor::InFlight });
+        let full = (full && since < WINDOW_WAIT).then_some(Blocked {
+            wait: WINDOW_WAIT.saturating_sub(since).min(crate::meters::LOOK_AGAIN),
+            by: WaitsFor::InFlight,
+        });
         Blocked::max(Blocked::max(closed, broken), full)
     }
 
