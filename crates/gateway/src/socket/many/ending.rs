@@ -29,6 +29,9 @@ impl Many {
 
     /// The answer is none: a refusal with its own status and lines.
     pub(super) fn refused(&mut self, key: u32, head: &ResponseHead, body: &[u8]) {
+        if self.streams.get(&key).is_some_and(|entry| entry.cancelled) {
+            return self.cancelled(key);
+        }
         let unread = || ErrorBody::new(ErrorType::Api, "upstream_refused", "the upstream refused the request");
         let body = ErrorBody::read(body).unwrap_or_else(unread);
         let retry_after = head.headers.text("retry-after").and_then(|v| v.parse().ok());
