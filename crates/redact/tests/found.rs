@@ -164,7 +164,16 @@ fn chinese_identifiers() {
 
 #[test]
 fn national_numbers() {
-    check(Kind::Ssn, &["SSN «536-90-4399»", "SSN «123-45-6789»", "my social security number is «078-05-1120».", "«536-90-4399»", "social security number «536904399»"]);
+    check(
+        Kind::Ssn,
+        &[
+            "SSN «536-90-4399»",
+            "SSN «123-45-6789»",
+            "my social security number is «078-05-1120».",
+            "«536-90-4399»",
+            "social security number «536904399»",
+        ],
+    );
     check(
         Kind::NationalId,
         &[
