@@ -132,8 +132,7 @@ async fn a_lost_connection_cancels_the_upstreams_of_all_its_streams_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn streams_of_all_connections_together_are_bounded() {
-    // One for the connection, one for the accept that waits: eight are left.
-    let limits = Limits { connections: 10, ..Limits::default() };
+    let limits = Limits { streams: 8, ..Limits::default() };
     let scene = scene(limits, Duration::from_secs(5));
     let (client, _conn) = scene.client().await;
     let mut served = Vec::new();
