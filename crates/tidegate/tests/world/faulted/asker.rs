@@ -264,9 +264,13 @@ impl Street {
         if self.keyed {
             cases.push((ask.tenant + 1, format!("/v1/streams/{stream}"), 404, "unknown_stream"));
         }
+        // A slow reader can still be at it when the stream is no longer kept for others.
+        let slow = ask.visits.iter().chain(&ask.twin).any(|visit| visit.slow.is_some());
         for (tenant, target, status, code) in cases {
             let (said, body) = self.whole(tenant % TENANTS, "GET", target.clone(), &[]).await;
-            if (said, body["error"]["details"]["error_code"].as_str()) != (status, Some(code)) {
+            let told = (said, body["error"]["details"]["error_code"].as_str());
+            let forgotten = slow && target.contains("after=str_") && told == (404, Some("unknown_stream"));
+            if told != (status, Some(code)) && !forgotten {
                 locked(&line.broken).push(format!("{target}: {said} {body} where {status} {code} was due"));
             }
         }
