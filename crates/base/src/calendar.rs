@@ -22,6 +22,24 @@ pub fn rfc3339(seconds: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60)
 }
 
+/// The seconds after the Unix epoch that `text` names, if it is written as [`rfc3339`] writes it.
+pub fn rfc3339_seconds(text: &str) -> Option<u64> {
+    let number = |from: usize, to: usize| text.get(from..to)?.parse::<u64>().ok();
+    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
+    if !(1970..=9999).contains(&year) || !(1..=12).contains(&month) {
+        return None;
+    }
+    // The same formula the other way round.
+    let (shifted_year, month_from_march) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let (era, year_of_era) = (shifted_year / 400, shifted_year % 400);
+    let day_of_year = (153 * month_from_march + 2) / 5 + day.checked_sub(1)?;
+    let days = era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    let time = number(11, 13)? * 3600 + number(14, 16)? * 60 + number(17, 19)?;
+    let seconds = days.checked_sub(719_468)? * 86_400 + time;
+    // What is not on the calendar, or written otherwise, comes out as something else.
+    (rfc3339(seconds) == text).then_some(seconds)
+}
+
 /// Seconds from `seconds` after the Unix epoch to 00:00 UTC on the next first of a month.
 pub fn to_next_month(seconds: u64) -> u64 {
     let days = seconds / 86_400;
@@ -39,6 +57,23 @@ mod tests {
         assert_eq!(rfc3339(951_827_696), "2000-02-29T12:34:56Z");
         assert_eq!(rfc3339(1_795_379_640), "2026-11-22T20:34:00Z");
         assert_eq!(rfc3339(4_107_542_399), "2100-02-28T23:59:59Z");
+    }
+
+    #[test]
+    fn what_is_printed_is_read_and_nothing_else() {
+        for seconds in (0..253_402_300_799).step_by(86_400 * 97 + 12_345) {
+            assert_eq!(rfc3339_seconds(&rfc3339(seconds)), Some(seconds), "{}", rfc3339(seconds));
+        }
+        for text in [
+            "",
+            "2026-11-22",
+            "2026-02-30T00:00:00Z",
+            "2026-11-22T24:00:00Z",
+            "2026-11-22 20:34:00Z",
+            "2026-13-01T00:00:00Z",
+        ] {
+            assert_eq!(rfc3339_seconds(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod secret;
 mod units;
 
 pub use budget::{ByteBudget, ByteLease};
-pub use calendar::{rfc3339, to_next_month};
+pub use calendar::{rfc3339, rfc3339_seconds, to_next_month};
 pub use ids::{IdSource, RequestId, StreamId};
 pub use moment::{Deadline, Moment};
 pub use prng::Prng;

@@ -8,6 +8,7 @@ use crate::answer::{Trouble, answer};
 use crate::domains;
 use crate::gateway::Gateway;
 use crate::house::House;
+use crate::operators::Wanted;
 use serde_json::json;
 use std::time::Duration;
 use tidegate_base::StreamId;
@@ -36,14 +37,17 @@ pub async fn serve(gateway: Gateway, mut listen: Box<dyn Listen>) {
             }
             // Dropping it closes it: an operator's tool tries again.
             Ok(_) => {}
-            Err(_) => gateway.house.clock.sleep_until(gateway.house.clock.now() + Duration::from_millis(50)).await,
+            Err(_) => {
+                let clock = gateway.house().clock;
+                clock.sleep_until(clock.now() + Duration::from_millis(50)).await;
+            }
         }
     }
 }
 
 async fn connection(gateway: Gateway, accepted: Accepted) {
     let Ok(io) = accepted.open() else { return };
-    let clock = gateway.house.clock;
+    let clock = gateway.house().clock;
     let mut conn = ServerConn::new(io);
     loop {
         let head = async {
@@ -53,7 +57,13 @@ async fn connection(gateway: Gateway, accepted: Accepted) {
             conn.read_head().await.ok()
         };
         let Some(Some(head)) = clock.within(IDLE_MAX, head).await else { return };
-        let page = page(&gateway, &head);
+        let page = match wanted(&head) {
+            Some(wanted) => {
+                let (status, body) = gateway.wish(wanted).await;
+                Page { status, kind: "application/json", body, allow: None }
+            }
+            None => page(&gateway, &head),
+        };
         let close = !head.keeps_alive() || !conn.body_read();
         conn.respond(page.status, Some(page.body.len() as u64), close, |h| {
             h.header("content-type", page.kind.as_bytes()).header("cache-control", b"no-store");
@@ -93,8 +103,21 @@ fn trouble(trouble: &Trouble) -> Page {
     Page { status: row.status, kind: "application/json", body: row.body.envelope(None), allow: row.allow }
 }
 
+/// What a request asks of the process. Not a page's: one that a person on this machine looks at could
+/// send it.
+fn wanted(head: &RequestHead) -> Option<Wanted> {
+    if head.method() != "POST" || head.headers.has("origin") {
+        return None;
+    }
+    match head.path() {
+        "/reload" => Some(Wanted::Reload),
+        "/upgrade" => Some(Wanted::Upgrade),
+        _ => None,
+    }
+}
+
 fn page(gateway: &Gateway, head: &RequestHead) -> Page {
-    let house = &*gateway.house;
+    let house = &*gateway.house();
     match (head.method(), head.path()) {
         ("GET" | "HEAD", "/metrics") => {
             house.refresh_gauges();
@@ -121,9 +144,11 @@ fn page(gateway: &Gateway, head: &RequestHead) -> Page {
         (_, "/metrics" | "/healthz" | "/readyz" | "/streams" | "/domains" | "/snapshot") => {
             trouble(&Trouble::Method { allowed: "GET" })
         }
+        ("POST", "/reload" | "/upgrade") => trouble(&Trouble::Origin),
+        (_, "/reload" | "/upgrade") => trouble(&Trouble::Method { allowed: "POST" }),
         (_, path) if path.starts_with("/streams/") => trouble(&Trouble::Method { allowed: "DELETE" }),
         _ => {
-            let message = "the admin port has /metrics, /healthz, /readyz, /streams, /domains, /snapshot and DELETE /streams/{id}";
+            let message = "the admin port has /metrics, /healthz, /readyz, /streams, /domains, /snapshot, POST /reload, POST /upgrade and DELETE /streams/{id}";
             let body = ErrorBody::new(ErrorType::NotFound, "unknown_path", message).envelope(None);
             Page { status: 404, kind: "application/json", body, allow: None }
         }

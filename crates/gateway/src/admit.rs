@@ -133,6 +133,19 @@ impl Admission {
         }
     }
 
+    /// The settings are these now.
+    pub(crate) fn renew(&self, settings: &Settings, tenants: &Tenants) {
+        let specs: Vec<_> = settings.organisations.iter().map(|o| o.spec()).collect();
+        self.change(|state, now| {
+            state.alarms.are_about(&settings.organisations);
+            let scheduler = &mut state.scheduler;
+            scheduler.set_rules(now, settings.schedule);
+            scheduler.set_organisations(now, &specs);
+            tenants.iter().for_each(|t| scheduler.set_tenant(now, t.id, &t.rules));
+            tenants.named(OWN).into_iter().for_each(|own| scheduler.own_tenants(&own.rules));
+        });
+    }
+
     /// Decides about a failed attempt.
     pub(crate) fn retry(&self, backoff: &mut Backoff, failed: &FailedAttempt, prng: &mut Prng) -> Retry {
         let now = self.0.clock.now();

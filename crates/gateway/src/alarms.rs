@@ -27,9 +27,16 @@ pub(crate) struct Alarms {
 
 impl Alarms {
     pub(crate) fn new(organisations: &[Organisation]) -> Self {
+        let mut alarms = Alarms::default();
+        alarms.are_about(organisations);
+        alarms
+    }
+
+    /// The organisations are these now; places are kept, so what is known stays with its own.
+    pub(crate) fn are_about(&mut self, organisations: &[Organisation]) {
         let labels = |o: &Organisation| o.lanes.iter().map(|l| l.label.clone()).collect();
-        let names: Vec<_> = organisations.iter().map(|o| (o.name.clone(), labels(o))).collect();
-        Alarms { ids: vec![None; names.len()], names, ..Alarms::default() }
+        self.names = organisations.iter().map(|o| (o.name.clone(), labels(o))).collect();
+        self.ids.resize(self.names.len(), None);
     }
 
     fn name(&self, org: OrgId) -> &str {

@@ -40,6 +40,8 @@ pub(crate) enum Trouble {
     KeyMissing,
     /// The credential is not known.
     KeyUnknown,
+    /// The credential is known, and its time is over.
+    KeyExpired,
     /// One of our own headers has a value it cannot have.
     Header { name: String, expected: &'static str },
     /// The body did not come in time.
@@ -123,6 +125,7 @@ pub fn public_codes() -> &'static [&'static str] {
         "origin_not_allowed",
         "missing_key",
         "unknown_key",
+        "expired_key",
         "invalid_header",
         "body_timeout",
         "body_too_large",
@@ -164,6 +167,7 @@ pub fn public_codes() -> &'static [&'static str] {
         "stream_too_large",
         "stream_cancelled",
         "stream_lost",
+        "stream_elsewhere",
         "streams_budget_spent",
         "invalid_upgrade",
         "ticket_unknown",
@@ -276,6 +280,11 @@ pub(crate) fn answer(trouble: &Trouble) -> Answer {
         Trouble::KeyMissing => {
             row(Authentication, "missing_key", "send a Tidegate client key as x-api-key or as authorization: Bearer")
         }
+        Trouble::KeyExpired => row(
+            Authentication,
+            "expired_key",
+            "this client key is no longer valid: its time is over; ask whoever runs Tidegate for a new one",
+        ),
         Trouble::KeyUnknown => row(Authentication, "unknown_key", "this client key is not known to Tidegate"),
         Trouble::Header { name, expected } => {
             row(InvalidRequest, "invalid_header", format!("{name}: expected {expected}"))

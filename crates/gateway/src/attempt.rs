@@ -153,7 +153,7 @@ pub(crate) async fn attempt(
         body: &mut plan.request.body,
         mending: plan.mending.as_deref_mut(),
         said: plan.said.take().filter(|_| mends),
-        meter: lease.is_metered().then(|| plane.progress.meter(lease.id())),
+        meter: lease.is_metered().then(|| plane.thread.progress.meter(lease.id())),
         home: plan.home.learns.then_some(&plan.home),
         own_credential: plan.request.own_credential,
         lease,

@@ -33,13 +33,13 @@ const DEFAULT: &str = "default";
 /// The classes seen so far.
 #[derive(Debug, Default)]
 pub(crate) struct Classes {
-    /// Names that the configuration has limits for.
-    configured: BTreeSet<String>,
     all: Mutex<Table>,
 }
 
 #[derive(Debug, Default)]
 struct Table {
+    /// Names that the configuration has limits for.
+    configured: BTreeSet<String>,
     seats: BTreeMap<String, Seat>,
     /// Numbers that were given out.
     numbers: usize,
@@ -101,9 +101,23 @@ impl Table {
 
 impl Classes {
     pub(crate) fn new(organisations: &[Organisation]) -> Self {
+        let classes = Classes::default();
+        classes.configure(organisations);
+        classes
+    }
+
+    /// The configuration is this now; every class there is, to be told its limits.
+    pub(crate) fn configure(&self, organisations: &[Organisation]) -> Vec<(ClassId, String)> {
         let tables = organisations.iter().flat_map(|o| o.workspaces.iter().map(|w| &w.limits).chain([&o.limits]));
         let names = tables.flat_map(|limits| limits.keys()).filter(|name| *name != DEFAULT);
-        Classes { configured: names.cloned().collect(), all: Mutex::default() }
+        let mut all = self.all();
+        all.configured = names.cloned().collect();
+        let Table { configured, seats, .. } = &mut *all;
+        for (name, seat) in seats.iter_mut() {
+            seat.is_configured = configured.contains(name);
+            seat.is_proven |= seat.is_configured;
+        }
+        seats.iter().map(|(name, seat)| (seat.class, name.clone())).collect()
     }
 
     fn all(&self) -> MutexGuard<'_, Table> {
@@ -134,9 +148,9 @@ impl Classes {
             seat.asked = asked;
             return Classed { class: seat.class, unproven: (!seat.is_proven).then(|| name.into()) };
         }
-        let is_configured = self.configured.contains(name);
+        let is_configured = all.configured.contains(name);
         // Those that the configuration names find room whenever they come.
-        let most = if is_configured { CLASSES_MAX } else { CLASSES_MAX.saturating_sub(self.configured.len()) };
+        let most = if is_configured { CLASSES_MAX } else { CLASSES_MAX.saturating_sub(all.configured.len()) };
         let shared = Classed { class: ClassId(CLASSES_MAX as u32), unproven: None };
         let Some(number) = all.number(name, is_configured, most) else { return shared };
         // Before the lock is gone: nobody may ask for it with limits that are not known yet.

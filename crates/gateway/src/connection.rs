@@ -111,7 +111,7 @@ async fn http2(plane: Arc<Plane>, io: BoxIo, read: BytesMut, peer: &Peer) {
         Some(Err(_)) => return,
         None => return house.metrics.clock_expired("client_head"),
     };
-    let mut drain = std::pin::pin!(house.drain_begun());
+    let mut drain = std::pin::pin!(house.leave_begun());
     let mut draining = false;
     loop {
         let next = tokio::select! {
@@ -136,7 +136,7 @@ fn take(plane: &Arc<Plane>, stream: Box<http2::ServerStream>, peer: &Peer) {
     let permit = Arc::clone(&plane.house.stream_permits).try_acquire_owned().ok();
     let load = plane.count_stream();
     let (plane, peer) = (Arc::clone(plane), peer.clone());
-    let tasks = plane.tasks.clone();
+    let tasks = plane.thread.tasks.clone();
     tasks.spawn(&STREAM, async move {
         let _load = load;
         let mut stream = ServerStream::Http2(stream);
@@ -156,6 +156,7 @@ fn take(plane: &Arc<Plane>, stream: Box<http2::ServerStream>, peer: &Peer) {
 mod tests {
     use super::*;
     use crate::house::House;
+    use crate::renewal::Current;
     use crate::settings::Settings;
     use tidegate_transport::{Clock, Listen, MemoryNetwork, Tasks};
 
@@ -168,7 +169,7 @@ mod tests {
         let house =
             Arc::new(House::new(Clock::real(), Settings::default(), Arc::new(tidegate_observe::NoRecords), None));
         let permit = Arc::clone(&house.connection_permits).try_acquire_owned().unwrap();
-        let plane = Arc::new(Plane::new(house, Arc::new(network), Tasks::new(), 0));
+        let plane = Arc::new(Plane::new(Current::new(house), Arc::new(network), Tasks::new(), 0));
         let load = plane.count();
         let task = connection(plane, door.accept().await.unwrap(), permit, load);
         let bytes = size_of_val(&task);

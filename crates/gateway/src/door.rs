@@ -208,6 +208,8 @@ pub(crate) async fn one(plane: &Arc<Plane>, conn: &mut ServerStream, peer: &Peer
             return refuse(plane, conn, &Trouble::HeadSlow, false).await;
         }
     };
+    // From here on the request is served under the settings of this moment, whatever they become.
+    let plane = &plane.now();
     match route(head.method(), head.path()) {
         Ok(door) if door.ours == Some(Ours::Socket) => Box::pin(open(plane, conn, &head, peer)).await,
         Ok(door) if *door == ROOT => root(plane, conn, &head).await,
@@ -224,7 +226,7 @@ pub(crate) async fn one(plane: &Arc<Plane>, conn: &mut ServerStream, peer: &Peer
 async fn root(plane: &Plane, conn: &mut ServerStream, head: &RequestHead) -> After {
     const HERE: &[u8] = b"{\"service\":\"tidegate\"}\n";
     let house = &*plane.house;
-    let keep = head.keeps_alive() && conn.body_read();
+    let keep = head.keeps_alive() && conn.body_read() && !house.is_leaving();
     let (id, _): (RequestId, _) = plane.new_ids();
     conn.respond(200, Some(HERE.len() as u64), !keep, |lines| {
         lines.header("content-type", b"application/json");

@@ -6,17 +6,22 @@
 //! connection permit is taken before a connection is accepted.
 
 use crate::connection::connection;
-use crate::house::House;
+use crate::house::{House, Leaving};
 use crate::memory::{ERRANDS, UPKEEP, run_errands, upkeep};
-use crate::plane::{CONNECTION, POOL_GRACE, Plane, REPORT, SWEEP};
+use crate::operators::Wishes;
+use crate::plane::{CONNECTION, POOL_GRACE, Plane, REPORT, SWEEP, Thread};
+use crate::renewal::Current;
 use crate::settings::Settings;
+use crate::succession::{self, Claim, Claimed};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use tidegate_observe::{Live, Metrics, NoRecords, Records};
-use tidegate_store::Store;
+use tidegate_store::{Store, StoreError};
 use tidegate_transport::{Accepted, Clock, Dial, Listen, TaskKind, Tasks};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
@@ -54,14 +59,16 @@ pub struct Drained {
 /// A gateway: its house and its planes.
 #[derive(Clone)]
 pub struct Gateway {
-    pub(crate) house: Arc<House>,
+    current: Current,
     dial: Arc<dyn Dial>,
     /// Connections and streams, on all threads; awaited by a drain.
     connections: Tasks,
     /// Everything that lives as long as the process.
     background: Tasks,
-    /// Every plane that was made and still lives.
-    planes: Arc<Mutex<Vec<Weak<Plane>>>>,
+    /// Every thread that was made and still lives.
+    threads: Arc<Mutex<Vec<Weak<Thread>>>>,
+    /// What operators wish of whoever runs it.
+    pub(crate) wishes: Arc<Wishes>,
 }
 
 impl Gateway {
@@ -84,35 +91,59 @@ impl Gateway {
         store: Option<Store>,
     ) -> Self {
         let house = Arc::new(House::new(clock, settings, records, store));
-        Gateway { house, dial, connections: Tasks::new(), background: Tasks::new(), planes: Arc::default() }
+        Gateway {
+            current: Current::new(house),
+            dial,
+            connections: Tasks::new(),
+            background: Tasks::new(),
+            threads: Arc::default(),
+            wishes: Arc::default(),
+        }
+    }
+
+    /// Everything, under the settings of now.
+    pub(crate) fn house(&self) -> Arc<House> {
+        self.current.house()
+    }
+
+    /// Serves under `settings` from now on: requests that come have them, those under way keep what they
+    /// began with. What cannot change while the process runs stays as it was ([`Settings::fixed`]).
+    pub fn renew(&self, settings: Settings) -> Result<(), SetupError> {
+        self.current.renew(settings).map_err(SetupError)
     }
 
     /// Its metrics.
-    pub fn metrics(&self) -> &Metrics {
-        &self.house.metrics
+    pub fn metrics(&self) -> Metrics {
+        self.house().metrics.clone()
     }
 
     /// Its live requests.
-    pub fn live(&self) -> &Live {
-        &self.house.live
+    pub fn live(&self) -> Live {
+        self.house().live.clone()
+    }
+
+    /// How long a drain that begins now waits for streams.
+    pub fn drain_time(&self) -> Duration {
+        self.house().settings.clocks.drain
     }
 
     /// Brings the gauges that are read, not counted, up to date.
     pub fn refresh_gauges(&self) {
-        self.house.refresh_gauges();
+        self.house().refresh_gauges();
     }
 
     /// Bytes held of bodies and backlogs, leases out, requests waiting: all zero at rest.
     pub fn held(&self) -> (u64, u64, u64, usize) {
-        let (waiting, leased) = self.house.admission.counts();
-        (self.house.bodies.used(), self.house.backlogs.used(), leased, waiting)
+        let house = self.house();
+        let (waiting, leased) = house.admission.counts();
+        (house.bodies.used(), house.backlogs.used(), leased, waiting)
     }
 
     /// The living tasks that belong to connections, of clients and to upstreams.
     pub fn living(&self) -> BTreeMap<&'static str, usize> {
         let mut living = self.connections.living();
-        for plane in self.planes() {
-            for (name, count) in plane.pool.tasks().living() {
+        for thread in self.threads() {
+            for (name, count) in thread.pool().tasks().living() {
                 *living.entry(name).or_default() += count;
             }
         }
@@ -120,27 +151,27 @@ impl Gateway {
     }
 
     fn plane(&self, number: u8) -> Arc<Plane> {
-        let plane = Plane::new(Arc::clone(&self.house), Arc::clone(&self.dial), self.connections.clone(), number);
+        let plane = Plane::new(self.current.clone(), Arc::clone(&self.dial), self.connections.clone(), number);
         let plane = Arc::new(plane);
-        self.planes.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&plane));
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&plane.thread));
         plane
     }
 
-    fn planes(&self) -> Vec<Arc<Plane>> {
-        self.planes.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect()
+    fn threads(&self) -> Vec<Arc<Thread>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect()
     }
 
     /// Serves connections from `listen` on this runtime, in tasks of their own.
     pub fn serve_here(&self, listen: Box<dyn Listen>) {
         let plane = self.plane(0);
-        self.background.spawn(&ALARM, self.house.admission.clone().run());
+        self.background.spawn(&ALARM, self.house().admission.clone().run());
         self.background.spawn(&SWEEP, Arc::clone(&plane).sweep());
         self.background.spawn(&REPORT, Arc::clone(&plane).report());
         self.background.spawn(&ERRANDS, run_errands(Arc::clone(&plane)));
         self.keep_up();
         let deal = move |accepted, permit| {
             let counted = plane.count();
-            plane.tasks.spawn(&CONNECTION, connection(Arc::clone(&plane), accepted, permit, counted));
+            plane.thread.tasks.spawn(&CONNECTION, connection(Arc::clone(&plane), accepted, permit, counted));
             std::future::ready(())
         };
         self.background.spawn(&ACCEPTOR, self.clone().accept(listen, deal));
@@ -163,10 +194,10 @@ impl Gateway {
                 .map_err(|e| SetupError(format!("a data-plane thread could not be started: {e}")))?;
             planes.push((plane, deal));
         }
-        self.background.spawn(&ALARM, self.house.admission.clone().run());
+        self.background.spawn(&ALARM, self.house().admission.clone().run());
         self.keep_up();
         let deal = move |accepted: Accepted, permit: OwnedSemaphorePermit| {
-            let least = planes.iter().min_by_key(|(plane, _)| plane.load());
+            let least = planes.iter().min_by_key(|(plane, _)| plane.thread.load());
             let sent = least.map(|(plane, deal)| (plane.count(), deal.clone()));
             async move {
                 if let Some((counted, deal)) = sent {
@@ -181,8 +212,8 @@ impl Gateway {
 
     /// Sees to the conversation log, if there is one.
     fn keep_up(&self) {
-        if self.house.memory.store().is_ok() {
-            self.background.spawn(&UPKEEP, upkeep(Arc::clone(&self.house)));
+        if self.house().memory.store().is_ok() {
+            self.background.spawn(&UPKEEP, upkeep(self.current.clone()));
         }
     }
 
@@ -192,22 +223,24 @@ impl Gateway {
         D: Fn(Accepted, OwnedSemaphorePermit) -> F + Send,
         F: Future<Output = ()> + Send,
     {
+        // What is used of it here is the same in every generation.
+        let house = self.house();
         loop {
             let next = async {
                 // The semaphore is never closed.
-                let permit = Arc::clone(&self.house.connection_permits).acquire_owned().await.ok()?;
+                let permit = Arc::clone(&house.connection_permits).acquire_owned().await.ok()?;
                 Some((listen.accept().await, permit))
             };
             let next = tokio::select! {
                 biased;
-                () = self.house.drain_begun() => return,
+                () = house.leave_begun() => return,
                 next = next => next,
             };
             match next {
                 Some((Ok(accepted), permit)) => deal(accepted, permit).await,
                 Some((Err(e), _)) => {
                     tracing::warn!(target: "tidegate::door", error = %e, "a connection could not be accepted");
-                    self.house.clock.sleep_until(self.house.clock.now() + ACCEPT_PAUSE).await;
+                    house.clock.sleep_until(house.clock.now() + ACCEPT_PAUSE).await;
                 }
                 None => return,
             }
@@ -217,27 +250,70 @@ impl Gateway {
     /// Stops accepting, lets streams end for the drain's time, then cuts what is left, telling
     /// each client; at last closes the connections to upstreams.
     pub async fn drain(&self) -> Drained {
-        let drained = self.drain_streams().await;
-        let planes = self.planes();
-        planes.iter().for_each(|plane| plane.pool.close());
+        self.end(Leaving::Draining, self.drain_time()).await
+    }
+
+    /// Stops accepting, since another process does; serves what comes on connections that are there,
+    /// each for one more request, and lets all end, for `within` at most. Then as [`Gateway::drain`].
+    pub async fn hand_over(&self, within: Duration) -> Drained {
+        self.end(Leaving::HandedOver, within).await
+    }
+
+    /// Accepts no more from now on: another process is about to, from the same sockets.
+    pub fn accepts_no_more(&self) {
+        self.house().leave(Leaving::HandedOver);
+    }
+
+    /// Whether it goes, or has handed over.
+    pub fn is_leaving(&self) -> bool {
+        self.house().is_leaving()
+    }
+
+    /// How long [`Gateway::hand_over`] is to wait, by the settings of now.
+    pub fn hand_over_time(&self) -> Duration {
+        self.house().settings.clocks.hand_over
+    }
+
+    /// There is a process before this one that has not ended yet: what it holds is asked for.
+    pub fn follows(&self, elder: mpsc::Sender<Claim>) {
+        self.house().memory.succession.follows(elder);
+    }
+
+    /// This process' word on what the one after it claims; it may come as late as a turn ends.
+    pub async fn answer(&self, claimed: Claimed) -> bool {
+        succession::answer(&self.house(), claimed).await
+    }
+
+    /// The log of conversations, as its right to write is passed on to the process after this one; `None`
+    /// if there is none.
+    pub fn share_log(&self) -> Option<Result<(PathBuf, OwnedFd), StoreError>> {
+        self.house().memory.store().ok().map(Store::share)
+    }
+
+    async fn end(&self, how: Leaving, within: Duration) -> Drained {
+        let drained = self.drain_streams(how, within).await;
+        let pools: Vec<_> = self.threads().iter().map(|thread| thread.pool()).collect();
+        pools.iter().for_each(|pool| pool.close());
         let gone = async {
-            for plane in &planes {
-                plane.pool.tasks().all_ended().await;
+            for pool in &pools {
+                pool.tasks().all_ended().await;
             }
         };
-        self.house.clock.within(POOL_GRACE, gone).await;
+        self.house().clock.within(POOL_GRACE, gone).await;
         drained
     }
 
-    async fn drain_streams(&self) -> Drained {
-        let clock = self.house.clock;
-        self.house.begin_drain();
-        if clock.within(self.house.settings.clocks.drain, self.connections.all_ended()).await.is_some() {
+    async fn drain_streams(&self, how: Leaving, within: Duration) -> Drained {
+        let house = self.house();
+        let clock = house.clock;
+        house.leave(how);
+        if clock.within(within, self.connections.all_ended()).await.is_some() {
             return Drained { cut: 0 };
         }
-        self.house.metrics.clock_expired("drain");
-        let cut = self.house.live.len();
-        self.house.live.cancel_all();
+        house.metrics.clock_expired("drain");
+        house.leave(Leaving::Draining);
+        let cut = house.live.len();
+        house.live.cancel_all();
         clock.within(CANCELLED_GRACE, self.connections.all_ended()).await;
         Drained { cut }
     }
@@ -253,9 +329,9 @@ async fn run_plane(
     let report = local.spawn(&REPORT, Arc::clone(&plane).report());
     let errands = local.spawn(&ERRANDS, run_errands(Arc::clone(&plane)));
     while let Some((accepted, permit, counted)) = dealt.recv().await {
-        plane.tasks.spawn(&CONNECTION, connection(Arc::clone(&plane), accepted, permit, counted));
+        plane.thread.tasks.spawn(&CONNECTION, connection(Arc::clone(&plane), accepted, permit, counted));
     }
-    plane.tasks.all_ended().await;
+    plane.thread.tasks.all_ended().await;
     plane.close_pool().await;
     sweep.abort();
     report.abort();

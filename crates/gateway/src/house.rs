@@ -15,21 +15,34 @@ use tidegate_observe::{Live, Metrics, Records};
 use tidegate_schedule::{ClassId, DomainView, LaneId, OrgId, WorkspaceId};
 use tidegate_store::Store;
 use tidegate_transport::Clock;
-use tidegate_upstream::Transport;
+use tidegate_upstream::{Lane, Transport};
 use tidegate_wire::cached::HashKey;
 use tokio::sync::{Semaphore, watch};
 
-/// Shared by every data-plane thread and the admin door.
+/// Whether the process goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leaving {
+    No,
+    /// Another process accepts in its place; what comes on connections that it has is served.
+    HandedOver,
+    /// What is not under way yet is refused.
+    Draining,
+}
+
+/// Shared by every data-plane thread and the admin door. What settings change is of one generation: a
+/// request has the house that was there when it came, to its end. What lives longer than that is the
+/// same in all of them.
+#[derive(Clone)]
 pub(crate) struct House {
     pub(crate) clock: Clock,
-    pub(crate) settings: Settings,
-    pub(crate) keys: Keys,
-    pub(crate) tenants: Tenants,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) keys: Arc<Keys>,
+    pub(crate) tenants: Arc<Tenants>,
     pub(crate) admission: Admission,
-    pub(crate) references: References,
-    pub(crate) memory: Memory,
-    pub(crate) streams: Streams,
-    pub(crate) tickets: Tickets,
+    pub(crate) references: Arc<References>,
+    pub(crate) memory: Arc<Memory>,
+    pub(crate) streams: Arc<Streams>,
+    pub(crate) tickets: Arc<Tickets>,
     /// The key of every hash that a client could wish to meet another.
     pub(crate) hash_key: HashKey,
     pub(crate) metrics: Metrics,
@@ -41,8 +54,11 @@ pub(crate) struct House {
     pub(crate) stream_permits: Arc<Semaphore>,
     pub(crate) bodies: ByteBudget,
     pub(crate) backlogs: ByteBudget,
-    draining: watch::Sender<bool>,
-    classes: Classes,
+    leaving: Arc<watch::Sender<Leaving>>,
+    classes: Arc<Classes>,
+    /// The way of those who bring their own credential; there too after they no longer may, for those
+    /// of their requests that are under way.
+    own_lane: Option<Arc<Lane>>,
 }
 
 impl House {
@@ -53,22 +69,23 @@ impl House {
         let hash_key = [prng.next_u64(), prng.next_u64()];
         House {
             admission: Admission::new(clock, &settings, &tenants, metrics.clone()),
-            keys: Keys::new(&settings, &tenants),
-            references: References::new(hash_key, places(&settings)),
-            memory: Memory::new(clock, &settings, store),
-            streams: Streams::new(settings.limits.journals_bytes, settings.clocks.stream_kept),
-            tickets: Tickets::default(),
+            keys: Arc::new(Keys::new(&settings, &tenants)),
+            references: Arc::new(References::new(hash_key, places(&settings))),
+            memory: Arc::new(Memory::new(clock, &settings, store)),
+            streams: Arc::new(Streams::new(settings.limits.journals_bytes, settings.clocks.stream_kept)),
+            tickets: Arc::default(),
             hash_key,
-            tenants,
+            tenants: Arc::new(tenants),
             connection_permits: permits(settings.limits.connections),
             stream_permits: permits(settings.limits.streams),
             bodies: ByteBudget::new(settings.limits.bodies_bytes),
             backlogs: ByteBudget::new(settings.limits.backlogs_bytes),
             live: Live::default(),
-            draining: watch::Sender::new(false),
-            classes: Classes::new(&settings.organisations),
+            leaving: Arc::new(watch::Sender::new(Leaving::No)),
+            classes: Arc::new(Classes::new(&settings.organisations)),
+            own_lane: settings.own_credentials.clone(),
             clock,
-            settings,
+            settings: Arc::new(settings),
             metrics,
             records,
         }
@@ -81,19 +98,60 @@ impl House {
             if !self.admission.forget(class) {
                 return false;
             }
-            for (n, org) in self.settings.organisations.iter().enumerate() {
-                let id = OrgId(n as u32);
-                if let Some(limits) = Classes::quota(&org.limits, name) {
-                    self.admission.know(id, None, class, limits);
-                }
-                for (w, workspace) in org.workspaces.iter().enumerate() {
-                    if let Some(limits) = Classes::quota(&workspace.limits, name) {
-                        self.admission.know(id, Some(WorkspaceId(w as u16)), class, limits);
-                    }
-                }
-            }
+            self.tell_limits(class, name);
             true
         })
+    }
+
+    /// Tells the scheduler what the configuration says of a class.
+    fn tell_limits(&self, class: ClassId, name: &str) {
+        for (n, org) in self.settings.organisations.iter().enumerate() {
+            let id = OrgId(n as u32);
+            if let Some(limits) = Classes::quota(&org.limits, name) {
+                self.admission.know(id, None, class, limits);
+            }
+            for (w, workspace) in org.workspaces.iter().enumerate() {
+                if let Some(limits) = Classes::quota(&workspace.limits, name) {
+                    self.admission.know(id, Some(WorkspaceId(w as u16)), class, limits);
+                }
+            }
+        }
+    }
+
+    /// The house under other settings, arranged by `renewal::arrange`: requests that come from now on
+    /// are to have it. The scheduler is the same one, and knows them at once.
+    pub(crate) fn renewed(&self, settings: Settings) -> Self {
+        let tenants = self.tenants.renewed(&settings);
+        self.admission.renew(&settings, &tenants);
+        let house = House {
+            keys: Arc::new(Keys::new(&settings, &tenants)),
+            references: Arc::new(self.references.with_places(places(&settings))),
+            own_lane: settings.own_credentials.clone().or_else(|| self.own_lane.clone()),
+            tenants: Arc::new(tenants),
+            settings: Arc::new(settings),
+            ..self.clone()
+        };
+        for (class, name) in house.classes.configure(&house.settings.organisations) {
+            house.tell_limits(class, &name);
+        }
+        house
+    }
+
+    /// Every lane and whether it is used, in the order of [`House::lane_index`].
+    pub(crate) fn lanes(&self) -> Vec<(Arc<Lane>, bool)> {
+        let organisations = self.settings.organisations.iter();
+        let of_org = |o: &Organisation| {
+            let is_open = |key: usize| !o.closed.contains(&(key as u16));
+            o.lanes.iter().cloned().enumerate().map(|(key, lane)| (lane, is_open(key))).collect::<Vec<_>>()
+        };
+        // Last, the way of those who bring their own credential.
+        let own = self.own_lane.clone().map(|lane| (lane, self.settings.own_credentials.is_some()));
+        organisations.flat_map(of_org).chain(own).collect()
+    }
+
+    /// How many organisations may be asked.
+    pub(crate) fn organisations_open(&self) -> usize {
+        self.settings.organisations.iter().filter(|o| o.is_open()).count()
     }
 
     /// An upstream answered a request of this class.
@@ -136,22 +194,33 @@ impl House {
         org.and_then(|o| o.lanes.get(usize::from(lane.key))).map_or(OWN, |l| &l.label)
     }
 
-    /// Whether a drain has begun.
+    /// Whether a drain has begun: what is not under way yet is refused.
     pub(crate) fn is_draining(&self) -> bool {
-        *self.draining.borrow()
+        *self.leaving.borrow() == Leaving::Draining
     }
 
-    /// Begins a drain.
-    pub(crate) fn begin_drain(&self) {
+    /// Whether the process goes, now or when its clients have: each connection is told after its request.
+    pub(crate) fn is_leaving(&self) -> bool {
+        *self.leaving.borrow() != Leaving::No
+    }
+
+    /// Begins to leave.
+    pub(crate) fn leave(&self, how: Leaving) {
         self.metrics.draining(true);
-        self.draining.send_replace(true);
+        self.leaving.send_replace(how);
     }
 
     /// Waits for a drain to begin.
     pub(crate) async fn drain_begun(&self) {
-        let mut draining = self.draining.subscribe();
+        let mut leaving = self.leaving.subscribe();
         // The sender lives as long as the house, so this only ends when a drain begins.
-        let _ = draining.wait_for(|d| *d).await;
+        let _ = leaving.wait_for(|how| *how == Leaving::Draining).await;
+    }
+
+    /// Waits for the process to begin to leave, however.
+    pub(crate) async fn leave_begun(&self) {
+        let mut leaving = self.leaving.subscribe();
+        let _ = leaving.wait_for(|how| *how != Leaving::No).await;
     }
 
     /// Brings the gauges that are read, not counted, up to date.
@@ -174,6 +243,10 @@ impl House {
         for (n, org) in self.settings.organisations.iter().enumerate() {
             let of_org = domains.iter().filter(|d| d.org == OrgId(n as u32));
             let aside = |d: &DomainView| d.keys.iter().filter(|k| !k.rejected_for.is_zero()).count();
+            if !org.is_open() {
+                self.metrics.keys_aside(&org.name, 0);
+                continue;
+            }
             // A rejected key is so in every class.
             self.metrics.keys_aside(&org.name, of_org.map(aside).max().unwrap_or(0));
         }
@@ -188,7 +261,7 @@ fn permits(most: usize) -> Arc<Semaphore> {
 fn places(settings: &Settings) -> Vec<Place> {
     let of_org = |(n, org): (usize, &Organisation)| {
         let place = move |key: usize| Place { org: OrgId(n as u32), workspace: org.workspace(key as u16) };
-        (0..org.lanes.len()).map(place).collect::<Vec<_>>()
+        org.open_keys().map(|key| place(usize::from(key))).collect::<Vec<_>>()
     };
     settings.organisations.iter().enumerate().flat_map(of_org).collect()
 }

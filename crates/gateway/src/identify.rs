@@ -21,12 +21,13 @@ use tidegate_wire::http::{Headers, RequestHead};
 /// The keys that are known, by the first bytes of their hashes.
 #[derive(Debug, Default)]
 pub(crate) struct Keys {
-    by_prefix: BTreeMap<[u8; 8], Vec<(KeyHash, Arc<Tenant>)>>,
+    by_prefix: BTreeMap<[u8; 8], Vec<(KeyHash, Option<u64>, Arc<Tenant>)>>,
     /// Who asks where nobody has to say who they are.
     nobody: Option<Arc<Tenant>>,
     /// Who asks with an upstream credential of their own, if they may.
     own: Option<Arc<Tenant>>,
-    organisations: Vec<String>,
+    /// Names of organisations by number; `None` for those that are gone.
+    organisations: Vec<Option<String>>,
 }
 
 impl Keys {
@@ -34,19 +35,25 @@ impl Keys {
         let mut by_prefix: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for key in &settings.keys {
             if let Some(tenant) = tenants.named(&key.tenant) {
-                by_prefix.entry(key.hash.prefix()).or_default().push((key.hash, Arc::clone(tenant)));
+                by_prefix.entry(key.hash.prefix()).or_default().push((key.hash, key.expires_ms, Arc::clone(tenant)));
             }
         }
-        let nobody = settings.keys.is_empty().then(|| tenants.named(NOBODY).cloned()).flatten();
+        let nobody =
+            (settings.keys.is_empty() && !settings.keys_only).then(|| tenants.named(NOBODY).cloned()).flatten();
         let own = settings.own_credentials.as_ref().and_then(|_| tenants.named(OWN).cloned());
-        Keys { by_prefix, nobody, own, organisations: settings.organisations.iter().map(|o| o.name.clone()).collect() }
+        let organisations = settings.organisations.iter().map(|o| o.is_open().then(|| o.name.clone())).collect();
+        Keys { by_prefix, nobody, own, organisations }
     }
 
-    fn tenant(&self, key: &[u8]) -> Option<Arc<Tenant>> {
+    /// Whose key it is, if it is still good at `wall_ms`.
+    fn tenant(&self, key: &[u8], wall_ms: u64) -> Result<Arc<Tenant>, Trouble> {
         let hash = KeyHash::of(key);
-        let candidates = self.by_prefix.get(&hash.prefix())?;
-        let (_, found) = candidates.iter().find(|(k, _)| k.is(&hash))?;
-        Some(Arc::clone(found))
+        let candidates = self.by_prefix.get(&hash.prefix()).ok_or(Trouble::KeyUnknown)?;
+        let (_, expires, found) = candidates.iter().find(|(k, ..)| k.is(&hash)).ok_or(Trouble::KeyUnknown)?;
+        if expires.is_some_and(|at| at <= wall_ms) {
+            return Err(Trouble::KeyExpired);
+        }
+        Ok(Arc::clone(found))
     }
 
     /// Whose an upstream's own credential is, and its hash, if it may be used. A key of ours that is
@@ -92,7 +99,13 @@ fn credential(headers: &Headers) -> Option<&[u8]> {
 }
 
 /// The phase.
-pub(crate) fn identify(keys: &Keys, head: &RequestHead, peer: &Peer, now: Moment) -> Result<Caller, Trouble> {
+pub(crate) fn identify(
+    keys: &Keys,
+    head: &RequestHead,
+    peer: &Peer,
+    now: Moment,
+    wall_ms: u64,
+) -> Result<Caller, Trouble> {
     let headers = &head.headers;
     let key = credential(headers).filter(|k| !k.is_empty());
     let errand = if let Peer::Errand(tenant) = peer { Some(tenant) } else { None };
@@ -112,7 +125,7 @@ pub(crate) fn identify(keys: &Keys, head: &RequestHead, peer: &Peer, now: Moment
         }
         Arc::clone(nobody)
     } else {
-        keys.tenant(key.ok_or(Trouble::KeyMissing)?).ok_or(Trouble::KeyUnknown)?
+        keys.tenant(key.ok_or(Trouble::KeyMissing)?, wall_ms)?
     };
     let (mut band, mut deadline, mut organisation, mut resume) = (tenant.band, None, None, Resume::Off);
     let (mut wish, mut recover) = (Wish::default(), Recover::Never);
@@ -141,7 +154,7 @@ pub(crate) fn identify(keys: &Keys, head: &RequestHead, peer: &Peer, now: Moment
                 return Err(wrong("to be left out with an upstream credential of your own"));
             }
             "organisation" => {
-                let at = keys.organisations.iter().position(|name| name == value);
+                let at = keys.organisations.iter().position(|name| name.as_deref() == Some(value));
                 let at = at.ok_or_else(|| wrong("the name of an organisation that Tidegate is configured with"))?;
                 organisation = Some(OrgId(at as u32));
             }
@@ -199,7 +212,7 @@ mod tests {
         }
         let mut read = bytes::BytesMut::from((text + "\r\n").as_str());
         let head = tidegate_wire::http::parse_request(&mut read).unwrap().unwrap();
-        identify(keys, &head, if here { &Peer::Here } else { &Peer::Elsewhere }, Moment::ZERO)
+        identify(keys, &head, if here { &Peer::Here } else { &Peer::Elsewhere }, Moment::ZERO, 1_000)
     }
 
     fn keys(keys: &[ClientKey]) -> Keys {
@@ -212,7 +225,34 @@ mod tests {
     }
 
     fn one_key() -> Keys {
-        keys(&[ClientKey { tenant: "acme".into(), hash: KeyHash::of(b"tg_secret") }])
+        keys(&[ClientKey { tenant: "acme".into(), hash: KeyHash::of(b"tg_secret"), expires_ms: None }])
+    }
+
+    #[test]
+    fn a_key_whose_time_is_over_is_refused_by_name() {
+        let until = |ms| ClientKey { tenant: "acme".into(), hash: KeyHash::of(b"tg_secret"), expires_ms: Some(ms) };
+        let asked = [("x-api-key", "tg_secret")];
+        assert!(check(&keys(&[until(1_001)]), &asked, false).is_ok());
+        assert!(matches!(check(&keys(&[until(1_000)]), &asked, false), Err(Trouble::KeyExpired)));
+    }
+
+    #[test]
+    fn where_keys_are_asked_for_nobody_is_served_without_any() {
+        let settings = Settings { keys_only: true, ..Settings::default() };
+        let keys = Keys::new(&settings, &Tenants::new(&settings));
+        assert!(matches!(check(&keys, &[("x-api-key", "any")], true), Err(Trouble::KeyUnknown)));
+        assert!(matches!(check(&keys, &[], true), Err(Trouble::KeyMissing)));
+    }
+
+    #[test]
+    fn an_organisation_that_is_gone_cannot_be_asked_for() {
+        let mut gone = Organisation { closed: [0].into(), ..Organisation::new("south", Vec::new()) };
+        let lane =
+            tidegate_upstream::Lane::new("south/1", "http://a", Default::default(), tidegate_base::Secret::new("k"));
+        gone.lanes.push(Arc::new(lane.unwrap()));
+        let settings = Settings { organisations: vec![gone], ..Settings::default() };
+        let keys = Keys::new(&settings, &Tenants::new(&settings));
+        assert!(matches!(check(&keys, &[("tidegate-organisation", "south")], true), Err(Trouble::Header { .. })));
     }
 
     #[test]

@@ -45,6 +45,7 @@ mod identify;
 mod key;
 mod memory;
 mod mending;
+mod operators;
 mod oversize;
 mod path;
 mod plan;
@@ -54,18 +55,22 @@ mod query;
 pub mod redaction;
 mod references;
 mod relay;
+mod renewal;
 mod reply;
 mod settings;
 mod settle;
 mod socket;
 mod streams;
+mod succession;
 mod tenants;
 
 pub use admin::serve as serve_admin;
 pub use answer::public_codes;
 pub use gateway::{Drained, Gateway, SetupError};
 pub use key::{KeyHash, KeyHashError};
+pub use operators::{Said, Wanted, Wish};
 pub use settings::{
     ClientKey, Clocks, Concurrent, Conversations, Divergent, Keep, Limits, Organisation, QuotaByClass, Settings,
     Sockets, TenantSettings, Workspace,
 };
+pub use succession::{Claim, Claimed};

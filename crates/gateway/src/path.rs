@@ -74,7 +74,7 @@ pub(crate) async fn serve(
     let house = &*plane.house;
     let Named { ids: (request, stream), hosted } = named;
     let life = Life::begin(house, LiveRequest::new(request, stream, door.name, house.clock.now()));
-    let close = !head.keeps_alive() || house.is_draining();
+    let close = !head.keeps_alive() || house.is_leaving();
     let deadline = Deadline::by_default(life.live.since + house.settings.clocks.whole);
     let mut reply = Reply::new(conn, house, life.live.clone(), deadline, close);
     reply.goes_to(hosted);
@@ -122,7 +122,7 @@ async fn walk(
     // A refusal below leaves the body unread, and then the connection cannot be used again.
     let close = std::mem::replace(&mut reply.close, true);
     let arrived = house.clock.now();
-    let caller = identify(&house.keys, head, peer, arrived)?;
+    let caller = identify(&house.keys, head, peer, arrived, house.memory.now_ms())?;
     account.tenant = Some(caller.tenant.name.clone());
     // Whose own credential it is is known with the plan.
     reply.limits_of = (caller.tenant.is_metered() && caller.own.is_none()).then_some(caller.tenant.id);
@@ -262,7 +262,7 @@ async fn keep(
 
 /// The loop of attempts: admit, exchange, relay; again while the rule says so.
 async fn attempts(
-    plane: &Plane,
+    plane: &Arc<Plane>,
     reply: &mut Reply<'_>,
     plan: &mut Plan<'_>,
     account: &mut Account,
@@ -276,6 +276,9 @@ async fn attempts(
     loop {
         let lease = admit(plane, reply, plan, account).await.map_err(|stop| late(stop, reply, under_load.take()))?;
         let lane = lease.lane();
+        // The scheduler knows lanes that came after this request did.
+        let plane = &plane.now();
+        let house = &*plane.house;
         backoff.begin();
         account.attempts = backoff.attempts();
         let attempt = attempt(plane, reply, plan, &lease, account).await;
@@ -306,7 +309,7 @@ async fn attempts(
             plan.ask.input = enlarged(plan.ask.input, times);
         }
         if let Some((left, limit)) = failure.refused_for_size() {
-            let organisations = if plan.ask.pin.is_some() { 1 } else { house.settings.organisations.len() };
+            let organisations = if plan.ask.pin.is_some() { 1 } else { house.organisations_open() };
             if oversize.refused(lane.org, left, limit, organisations) {
                 return Err(Trouble::Refused(Refusal::TooLarge { tokens: input, limit }).into());
             }

@@ -43,14 +43,19 @@ pub(crate) struct References {
     key: HashKey,
     /// Every place there is.
     places: Vec<Place>,
-    known: Mutex<Generations>,
+    known: Arc<Mutex<Generations>>,
 }
 
 impl References {
     pub(crate) fn new(key: HashKey, mut places: Vec<Place>) -> Self {
         places.sort();
         places.dedup();
-        References { key, places, known: Mutex::default() }
+        References { key, places, known: Arc::default() }
+    }
+
+    /// The same table with other places: what lived at one that is gone is looked for anew.
+    pub(crate) fn with_places(&self, places: Vec<Place>) -> Self {
+        References { known: Arc::clone(&self.known), ..References::new(self.key, places) }
     }
 
     /// The hash of what `tenant` calls `id`.
@@ -95,7 +100,8 @@ impl References {
             return Ok(home);
         }
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        for place in home.ids.iter().filter_map(|id| known.get(*id)) {
+        let there = |place: &Place| self.places.contains(place);
+        for place in home.ids.iter().filter_map(|id| known.get(*id).filter(there)) {
             if home.places.first().is_some_and(|other| *other != place) {
                 return Err(Trouble::ReferencesApart);
             }

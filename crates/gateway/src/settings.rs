@@ -3,7 +3,7 @@
 
 use crate::key::KeyHash;
 use crate::redaction::Redaction;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_conversation::budget::Rules as WindowRules;
@@ -26,8 +26,10 @@ pub struct Settings {
     /// Where requests go whose clients bring an upstream credential of their own: a lane without a
     /// key. `None`: they may not.
     pub own_credentials: Option<Arc<Lane>>,
-    /// Who may ask. Empty: anybody on this machine, and nobody else.
+    /// Who may ask. Empty: anybody on this machine, and nobody else; or nobody, if `keys_only`.
     pub keys: Vec<ClientKey>,
+    /// Whether nobody is served without a key, even where there are none.
+    pub keys_only: bool,
     /// What tenants may use; one that is not named here has no limits of its own.
     pub tenants: Vec<TenantSettings>,
     /// WebSockets.
@@ -54,6 +56,8 @@ pub struct Organisation {
     /// The workspace of each key, by its place in `workspaces`; what is missing or `None` is the
     /// default one.
     pub lane_workspaces: Vec<Option<WorkspaceId>>,
+    /// Keys that are used no more, by number; they came with earlier settings.
+    pub closed: BTreeSet<u16>,
     /// Its workspaces, but for the default one.
     pub workspaces: Vec<Workspace>,
     /// What it may use. What is not known is learned from its answers.
@@ -75,7 +79,9 @@ impl Settings {
     /// Whether all that upstreams understand is a prompt. Such a one stands beside no others: what may
     /// be asked could not be told before a request has its place.
     pub(crate) fn speaks_prompts(&self) -> bool {
-        self.organisations.iter().flat_map(|o| &o.lanes).any(|lane| lane.transport() == Transport::Prompt)
+        let spoken =
+            |o: &Organisation| o.open_keys().any(|key| o.lanes[usize::from(key)].transport() == Transport::Prompt);
+        self.organisations.iter().any(spoken)
     }
 }
 
@@ -90,9 +96,20 @@ impl Organisation {
         self.lane_workspaces.get(usize::from(key)).copied().flatten()
     }
 
+    /// Its keys that are used, by number.
+    pub(crate) fn open_keys(&self) -> impl Iterator<Item = u16> {
+        (0..self.lanes.len()).map(|key| key as u16).filter(|key| !self.closed.contains(key))
+    }
+
+    /// Whether it has any: one of earlier settings has none.
+    pub(crate) fn is_open(&self) -> bool {
+        self.lanes.is_empty() || self.open_keys().next().is_some()
+    }
+
     /// What the scheduler is told of it.
     pub(crate) fn spec(&self) -> OrgSpec {
         OrgSpec {
+            closed: self.closed.clone(),
             keys: (0..self.lanes.len()).map(|key| self.workspace(key as u16)).collect(),
             workspaces: self.workspaces.len() as u16,
             reserves_output: self.reserves_output,
@@ -211,6 +228,8 @@ pub struct ClientKey {
     pub tenant: Arc<str>,
     /// What the key hashes to.
     pub hash: KeyHash,
+    /// From when on it is no longer taken, wall clock, ms since 1970.
+    pub expires_ms: Option<u64>,
 }
 
 /// How long things may take (design section 6). Name, TCP and TLS are the dialler's clocks.
@@ -249,6 +268,8 @@ pub struct Clocks {
     pub whole: Duration,
     /// How long a drain waits for streams to end.
     pub drain: Duration,
+    /// How long a process that has handed over waits for its streams to end.
+    pub hand_over: Duration,
     /// Between two pings on a WebSocket.
     pub socket_ping: Duration,
     /// From our close of a WebSocket to the client's.
@@ -284,6 +305,7 @@ impl Default for Clocks {
             progress_unseen: s(600),
             whole: s(600),
             drain: s(30),
+            hand_over: s(60 * 60),
             socket_ping: s(15),
             socket_close: s(5),
             detach_grace: s(60),

@@ -1,7 +1,7 @@
 //! Who calls us, by number: the scheduler knows tenants as numbers, everybody else by name.
 
 use crate::settings::Settings;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tidegate_schedule::{Band, TenantId, TenantRules};
 
@@ -33,42 +33,62 @@ impl Tenant {
 
 /// Every tenant there is: those with keys, those with rules, [`NOBODY`] and [`OWN`].
 #[derive(Debug, Default)]
-pub(crate) struct Tenants(Vec<Arc<Tenant>>);
+pub(crate) struct Tenants {
+    /// By number; those that are gone keep theirs, for requests of theirs that are under way.
+    all: Vec<Arc<Tenant>>,
+    /// Those that may ask.
+    by_name: BTreeMap<Arc<str>, usize>,
+}
 
 impl Tenants {
     pub(crate) fn new(settings: &Settings) -> Self {
+        Tenants::default().renewed(settings)
+    }
+
+    /// The tenants of other settings: who was there before keeps the number.
+    pub(crate) fn renewed(&self, settings: &Settings) -> Self {
         let rules: BTreeMap<&str, _> = settings.tenants.iter().map(|t| (&*t.name, t)).collect();
-        let mut names: Vec<Arc<str>> = vec![NOBODY.into(), OWN.into()];
-        names.extend(settings.keys.iter().map(|k| Arc::clone(&k.tenant)));
-        names.extend(settings.tenants.iter().map(|t| Arc::clone(&t.name)));
-        names.sort();
-        names.dedup();
-        let numbered = names.into_iter().enumerate().map(|(n, name)| {
-            let known = rules.get(&*name);
-            Arc::new(Tenant {
+        let keys = settings.keys.iter().map(|k| Arc::clone(&k.tenant));
+        let named = settings.tenants.iter().map(|t| Arc::clone(&t.name));
+        let names: BTreeSet<Arc<str>> = keys.chain(named).chain([NOBODY.into(), OWN.into()]).collect();
+        let known: BTreeMap<&str, usize> = self.all.iter().enumerate().map(|(n, t)| (&*t.name, n)).collect();
+        let mut tenants = Tenants { all: self.all.clone(), by_name: BTreeMap::new() };
+        for name in names {
+            let n = known.get(&*name).copied().unwrap_or(tenants.all.len());
+            let own = rules.get(&*name);
+            let tenant = Arc::new(Tenant {
                 id: TenantId(n as u32),
-                band: known.and_then(|t| t.band).unwrap_or_default(),
-                rules: known.map(|t| t.rules).unwrap_or_default(),
-                window: known.and_then(|t| t.window),
-                name,
-            })
-        });
-        Tenants(numbered.collect())
+                band: own.and_then(|t| t.band).unwrap_or_default(),
+                rules: own.map(|t| t.rules).unwrap_or_default(),
+                window: own.and_then(|t| t.window),
+                name: Arc::clone(&name),
+            });
+            tenants.by_name.insert(name, n);
+            match tenants.all.get_mut(n) {
+                Some(before) => *before = tenant,
+                None => tenants.all.push(tenant),
+            }
+        }
+        tenants
     }
 
     /// The tenant called `name`.
     pub(crate) fn named(&self, name: &str) -> Option<&Arc<Tenant>> {
-        let at = self.0.binary_search_by(|t| (*t.name).cmp(name)).ok()?;
-        self.0.get(at)
+        self.all.get(*self.by_name.get(name)?)
+    }
+
+    /// How many there were.
+    pub(crate) fn len(&self) -> usize {
+        self.all.len()
     }
 
     /// The tenant numbered `id`. Clients with a credential of their own are numbered by the scheduler
     /// and have one name.
     pub(crate) fn name(&self, id: TenantId) -> &str {
-        self.0.get(id.0 as usize).map_or(OWN, |t| &t.name)
+        self.all.get(id.0 as usize).map_or(OWN, |t| &t.name)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Tenant> {
-        self.0.iter().map(|t| &**t)
+        self.all.iter().map(|t| &**t)
     }
 }

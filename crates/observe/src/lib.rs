@@ -4,6 +4,7 @@
 //! once and kept; nothing is looked up by name per event, and nothing per event is shared between
 //! threads.
 
+mod configuration;
 mod live;
 mod memory;
 mod metrics;

@@ -4,6 +4,7 @@
 //! the model, is admitted up to a number and then called `other`. Gaps between events are counted
 //! in the stream ([`GapCounts`]) and added here once it ends.
 
+use crate::configuration::Configuration;
 use crate::memory::Conversations;
 use crate::redaction::Redaction;
 use crate::sockets::Sockets;
@@ -230,6 +231,7 @@ pub struct Metrics {
     merged: Counter,
     drained: Gauge,
     pub(crate) conversations: Conversations,
+    pub(crate) configuration: Configuration,
     pub(crate) sockets: Sockets,
     pub(crate) redaction: Redaction,
 }
@@ -300,6 +302,7 @@ impl Metrics {
             merged: Counter::default(),
             drained: Gauge::default(),
             conversations: Conversations::default(),
+            configuration: Configuration::default(),
             sockets: Sockets::default(),
             redaction: Redaction::default(),
         };
@@ -371,6 +374,7 @@ impl Metrics {
         r.register("backlog_merges", "Times a slow reader's backlog was merged", m.merged.clone());
         r.register("draining", "1 while the process drains", m.drained.clone());
         m.conversations.register(&mut r);
+        m.configuration.register(&mut r);
         m.sockets.register(&mut r);
         m.redaction.register(&mut r);
         r.register_collector(Box::new(m.gaps.clone()));

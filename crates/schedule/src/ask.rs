@@ -4,6 +4,7 @@
 //! their numbers; their names never come in here.
 
 use crate::estimate::Mix;
+use std::collections::BTreeSet;
 use std::time::Duration;
 use tidegate_base::Moment;
 
@@ -98,6 +99,8 @@ impl Limits {
 pub struct OrgSpec {
     /// Its keys: the workspace each belongs to, if it is not the default one.
     pub keys: Vec<Option<WorkspaceId>>,
+    /// Keys of these that are used no more: what is under way over them ends, and nothing new goes.
+    pub closed: BTreeSet<u16>,
     /// How many workspaces the keys name.
     pub workspaces: u16,
     /// Whether this provider reserves `max_tokens` against its output limit, as the API did until

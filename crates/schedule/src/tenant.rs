@@ -76,6 +76,7 @@ impl Meter {
 /// One tenant.
 #[derive(Clone, Debug)]
 pub(crate) struct Tenant {
+    pub(crate) rules: TenantRules,
     pub(crate) weight: f64,
     requests: Option<Meter>,
     tokens: Option<Meter>,
@@ -89,6 +90,7 @@ pub(crate) struct Tenant {
 impl Tenant {
     pub(crate) fn new(rules: &TenantRules, retries: RetryBudget, now: Moment) -> Self {
         Tenant {
+            rules: *rules,
             weight: if rules.weight.is_finite() { rules.weight.clamp(0.001, 1_000.0) } else { 1.0 },
             requests: rules.requests.map(|n| Meter::new(n, now)),
             tokens: rules.tokens.map(|n| Meter::new(n, now)),
@@ -96,6 +98,14 @@ impl Tenant {
             in_flight: 0,
             parked: false,
             retries,
+        }
+    }
+
+    /// Other rules from now on. What is under way still counts; limits begin full.
+    pub(crate) fn set_rules(&mut self, rules: &TenantRules, now: Moment) {
+        if self.rules != *rules {
+            let fresh = Tenant::new(rules, self.retries.clone(), now);
+            *self = Tenant { in_flight: self.in_flight, parked: self.parked, ..fresh };
         }
     }
 

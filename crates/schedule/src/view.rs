@@ -160,7 +160,12 @@ impl Scheduler {
         }
         let one = |(id, class): (ClassId, usize)| (0..self.classes[class].len()).map(move |n| (id, class, n));
         let view = |(id, class, n): (ClassId, usize, usize)| self.view(now, id, &self.classes[class], n, queued[class]);
-        self.numbered().flat_map(one).map(view).collect()
+        // One whose keys were all taken away is there until what went over them has ended.
+        let is_there = |(_, class, n): &(ClassId, usize, usize)| {
+            let d = &self.classes[*class].domains[*n];
+            !d.keys.is_empty() || d.in_flight > 0
+        };
+        self.numbered().flat_map(one).filter(is_there).map(view).collect()
     }
 
     fn view(&self, now: Moment, id: ClassId, class: &Class, n: usize, queued: [usize; 3]) -> DomainView {

@@ -2,16 +2,19 @@
 //!
 //! SQLite's WAL would let many processes write in turns; but the gateway holds conversations in
 //! memory, and two of them would each believe to be the only one. So the lock is held for as long as
-//! the store is open. The kernel drops it with the process, however that ends. The lock file is never
+//! the store is open. It can be passed on to a process that takes over, and then both have it until the
+//! first has ended; who knows which conversation is theirs to say. The kernel drops it with the process, however that ends. The lock file is never
 //! deleted: between a deletion and a new file two processes could both hold "the" lock.
 
 use crate::schema;
 use crate::{Durability, Settings, StoreError};
 use rusqlite::{Connection, OpenFlags};
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{Read, Seek, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// How long another program's lock is waited for: longer than any honest write.
@@ -23,8 +26,10 @@ const STATEMENTS_MAX: usize = 64;
 #[derive(Debug)]
 pub(crate) struct FileLock {
     path: PathBuf,
-    /// The lock lives as long as this is open.
+    /// The lock lives as long as this is open, here or in a process that it was passed on to.
     held: File,
+    /// It was passed on.
+    shared: AtomicBool,
 }
 
 impl FileLock {
@@ -52,7 +57,30 @@ impl FileLock {
             Err(TryLockError::Error(error)) => return Err(of_lock(error)),
         }
         held.set_len(0).and_then(|()| writeln!(held, "{}", std::process::id())).map_err(of_lock)?;
-        Ok(FileLock { path, held })
+        Ok(FileLock { path, held, shared: AtomicBool::new(false) })
+    }
+
+    /// The lock of the database at `path` as another process has passed it on, and still has it.
+    pub(crate) fn adopt(path: &Path, held: File) -> Result<Self, StoreError> {
+        let path = path.canonicalize().map_err(|error| StoreError::of_file(path, &error))?;
+        let mut beside = path.clone().into_os_string();
+        beside.push(".lock");
+        let of_lock = |error| StoreError::of_file(Path::new(&beside), &error);
+        let (named, passed) = (std::fs::metadata(&beside).map_err(of_lock)?, held.metadata().map_err(of_lock)?);
+        if (named.dev(), named.ino()) != (passed.dev(), passed.ino()) {
+            return Err(StoreError::Failed(format!("{}: the lock that was passed on is another's", path.display())));
+        }
+        let mut held = held;
+        let said = held.set_len(0).and_then(|()| held.rewind()).and_then(|()| writeln!(held, "{}", std::process::id()));
+        said.map_err(of_lock)?;
+        Ok(FileLock { path, held, shared: AtomicBool::new(false) })
+    }
+
+    /// The lock for another process, which has it from then on as long as it lives.
+    pub(crate) fn share(&self) -> Result<OwnedFd, StoreError> {
+        let held = self.held.try_clone().map_err(|error| StoreError::of_file(&self.path, &error))?;
+        self.shared.store(true, Ordering::Relaxed);
+        Ok(held.into())
     }
 
     /// The database's file, every link resolved.
@@ -71,7 +99,9 @@ impl Drop for FileLock {
     fn drop(&mut self) {
         // Not left to the closing: a process that is being started at this moment still shares the
         // file, and with it the lock, until it is the other program. Closing drops the lock anyway.
-        let _ = self.held.unlock();
+        if !self.shared.load(Ordering::Relaxed) {
+            let _ = self.held.unlock();
+        }
     }
 }
 
@@ -85,8 +115,14 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
 }
 
 /// The writer's connection, the schema brought up to date.
-pub(crate) fn open_writer(lock: &FileLock, settings: &Settings) -> Result<Connection, StoreError> {
+///
+/// With `others`, a process that still writes: then nothing is done that it would have to wait for, or
+/// would not understand.
+pub(crate) fn open_writer(lock: &FileLock, settings: &Settings, others: bool) -> Result<Connection, StoreError> {
     let mut connection = connect(lock.path())?;
+    if others {
+        schema::is_up(&connection, lock.path())?;
+    }
     schema::bring_up(&mut connection, lock.path(), &schema::STEPS)?;
     let synchronous = match settings.durability {
         Durability::PowerLoss => "FULL",
@@ -102,6 +138,9 @@ pub(crate) fn open_writer(lock: &FileLock, settings: &Settings) -> Result<Connec
         let page: i64 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
         let pages = i64::try_from(bytes).unwrap_or(i64::MAX) / page.max(1);
         connection.pragma_update_and_check(None, "max_page_count", pages.clamp(1, 0xffff_fffe), |_| Ok(()))?;
+    }
+    if others {
+        return Ok(connection);
     }
     // What a killed process left in the WAL comes into the database, deletions among it.
     match connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(StoreError::from) {

@@ -181,6 +181,19 @@ pub(crate) fn bring_up(connection: &mut Connection, path: &Path, steps: &[&str])
     Ok(())
 }
 
+/// Whether the database has the newest schema; changing it is nothing for a file that others write to.
+pub(crate) fn is_up(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if usize::try_from(version).is_ok_and(|version| version < STEPS.len()) {
+        return Err(StoreError::Failed(format!(
+            "{}: has schema version {version} and would have to be brought up to {}, while another process writes to it; end that one first",
+            path.display(),
+            STEPS.len()
+        )));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -21,7 +21,8 @@ use crate::vault;
 use crate::writer::{Changes, Writer};
 use rusqlite::Connection;
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use tidegate_base::StreamId;
 
@@ -87,8 +88,23 @@ impl Store {
     /// Opens the log at `path`, or makes it; its folder must be there. Blocks for the time of a few
     /// disk accesses, or of a migration.
     pub fn open(path: &Path, settings: Settings) -> Result<Self, StoreError> {
-        let lock = FileLock::take(path)?;
-        let writing = files::open_writer(&lock, &settings)?;
+        Store::with(FileLock::take(path)?, settings, false)
+    }
+
+    /// Opens the log at `path` beside a process that has it open and has passed on its lock
+    /// ([`Store::share`]). Both may write; that no conversation is in the memory of both is theirs to see to.
+    pub fn open_beside(path: &Path, lock: OwnedFd, settings: Settings) -> Result<Self, StoreError> {
+        Store::with(FileLock::adopt(path, lock.into())?, settings, true)
+    }
+
+    /// Its place, and its lock for a process that takes over. Nobody else can open the log before both
+    /// have ended.
+    pub fn share(&self) -> Result<(PathBuf, OwnedFd), StoreError> {
+        Ok((self.lock.path().to_path_buf(), self.lock.share()?))
+    }
+
+    fn with(lock: FileLock, settings: Settings, others: bool) -> Result<Self, StoreError> {
+        let writing = files::open_writer(&lock, &settings, others)?;
         let readers = settings.readers.clamp(1, READERS_MAX);
         let reading: Vec<_> = (0..readers).map(|_| files::open_reader(lock.path())).collect::<Result<_, _>>()?;
         let mut store = Store {

@@ -67,12 +67,14 @@ pub struct CheckUpstream {
 /// Commands about keys.
 #[derive(Debug, Subcommand)]
 pub enum Key {
-    /// Make a new client key: prints it once, with the lines for the configuration.
-    New {
-        /// Whose key it will be.
-        #[arg(long, default_value = "my-team")]
-        tenant: String,
-    },
+    /// Make a new client key and print it, once. With --config or --file it is added to the file of keys,
+    /// and a running gateway takes it within two seconds; else the lines for the configuration are printed.
+    New(NewKey),
+    /// Take a client key away: requests with it are refused within two seconds, streams under way end as
+    /// they began.
+    Revoke(RevokeKey),
+    /// List the client keys: how each begins, whose it is, what for, since when and until when. Never a key.
+    List(KeysPlace),
     /// Make a key for redaction: writes it to a new file that only its owner can read.
     Vault {
         /// The file; it must not be there.
@@ -81,6 +83,45 @@ pub enum Key {
     /// Seal what conversations keep for redaction anew, under the first of vault_keys; no gateway may
     /// have the file open. After it the other keys are needed no more.
     Reseal(Reseal),
+}
+
+/// Where the file of client keys is.
+#[derive(Args, Clone, Debug)]
+pub struct KeysPlace {
+    /// Configuration that names the file, as `file` of [keys].
+    #[arg(long)]
+    pub config: Option<PathBuf>,
+    /// The file itself.
+    #[arg(long, conflicts_with = "config")]
+    pub file: Option<PathBuf>,
+}
+
+/// `tidegate key new`
+#[derive(Args, Debug)]
+pub struct NewKey {
+    #[command(flatten)]
+    /// Where it is added.
+    pub place: KeysPlace,
+    /// Whose key it will be.
+    #[arg(long, default_value = "my-team")]
+    pub tenant: String,
+    /// What it is for, in your words.
+    #[arg(long, default_value = "")]
+    pub label: String,
+    /// When it ends by itself, counted from now: "90 d", "12 h". [default: never]
+    #[arg(long, value_name = "SPAN")]
+    pub expires: Option<Span>,
+}
+
+/// `tidegate key revoke`
+#[derive(Args, Debug)]
+pub struct RevokeKey {
+    #[command(flatten)]
+    /// Where it is taken away.
+    pub place: KeysPlace,
+    /// How the key begins (as `key list` shows it), or its label; it has to be the only one.
+    #[arg(value_name = "PREFIX|LABEL")]
+    pub which: String,
 }
 
 /// How log lines look.
@@ -139,6 +180,13 @@ pub struct Serve {
     /// is said there of single kinds and tenants stays, but `off` is off for everybody. [default: off]
     #[arg(long, value_name = "POLICY")]
     pub redact: Option<RedactPolicy>,
+    /// Take over from the process that listens there (at --listen, if no address is given): its sockets at
+    /// once, its conversations one by one; it ends when its streams have.
+    #[arg(
+        long, value_name = "ADDRESS", num_args = 0..=1, require_equals = true, default_missing_value = "",
+        conflicts_with = "simulate"
+    )]
+    pub upgrade: Option<String>,
     /// Data-plane threads. [default: one per core]
     #[arg(long)]
     pub threads: Option<u8>,

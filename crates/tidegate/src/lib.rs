@@ -7,6 +7,7 @@
 pub mod cli;
 mod commands;
 pub mod config;
+mod keys_file;
 mod log;
 mod process;
 mod request_log;

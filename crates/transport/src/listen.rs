@@ -9,6 +9,8 @@ use crate::io::{BoxIo, Boxed};
 use crate::tls::{Alpn, ServerTls};
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::{TcpListener, TcpStream};
 
 /// The answer of [`Listen::accept`].
@@ -79,13 +81,19 @@ impl Accepted {
 /// A listener on whose connections TLS is spoken.
 pub struct TlsListen {
     inner: Box<dyn Listen>,
-    tls: ServerTls,
+    tls: Arc<Mutex<ServerTls>>,
 }
 
 impl TlsListen {
     /// TLS on every connection that `inner` accepts.
     pub fn new(inner: Box<dyn Listen>, tls: ServerTls) -> Self {
-        TlsListen { inner, tls }
+        TlsListen { inner, tls: Arc::new(Mutex::new(tls)) }
+    }
+
+    /// Puts another certificate in place: connections that are accepted from then on are shown it.
+    pub fn renewer(&self) -> impl Fn(ServerTls) + Send + 'static {
+        let tls = Arc::clone(&self.tls);
+        move |renewed| *tls.lock().unwrap_or_else(PoisonError::into_inner) = renewed
     }
 }
 
@@ -93,7 +101,8 @@ impl Listen for TlsListen {
     fn accept(&mut self) -> Accepting<'_> {
         Box::pin(async {
             let accepted = self.inner.accept().await?;
-            Ok(Accepted { tls: Some(self.tls.clone()), ..accepted })
+            let tls = self.tls.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            Ok(Accepted { tls: Some(tls), ..accepted })
         })
     }
 
@@ -122,9 +131,19 @@ impl TcpListen {
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
         socket.listen(ACCEPT_BACKLOG)?;
-        let listener: StdListener = socket.into();
+        TcpListen::on(socket.into())
+    }
+
+    /// Accepts from a socket that listens already: somebody else opened it.
+    pub fn on(listener: StdListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         Ok(TcpListen { listener: TcpListener::from_std(listener)?, address })
+    }
+
+    /// The same socket, for another process.
+    pub fn share(&self) -> io::Result<OwnedFd> {
+        self.listener.as_fd().try_clone_to_owned()
     }
 
     /// The address it listens on, with the port it got.

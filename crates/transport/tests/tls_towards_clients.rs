@@ -95,6 +95,28 @@ async fn the_version_of_http_is_agreed_on_and_a_client_comes_back_without_a_full
     }
 }
 
+/// A client believes one of two certificates; whichever is shown is the one that was put in place last.
+#[tokio::test]
+async fn another_certificate_is_shown_to_whoever_comes_after_it() {
+    let (old, believes_old) = certificate("before");
+    let (new, believes_new) = certificate("after");
+    let network = MemoryNetwork::new();
+    let mut door = TlsListen::new(Box::new(network.listen("a:1")), ServerTls::load(&old.0).unwrap());
+    let renew = door.renewer();
+    for (renews, shaken) in [(false, [true, false]), (true, [false, true])] {
+        if renews {
+            renew(ServerTls::load(&new.0).unwrap());
+        }
+        for (believed, shakes) in [&believes_old, &believes_new].into_iter().zip(shaken) {
+            let connector = connector(believed.clone(), &[b"http/1.1"], &[&rustls::version::TLS13]);
+            let io = network.connect("a:1").unwrap();
+            let accepted = door.accept().await.unwrap();
+            let (server, client) = tokio::join!(accepted.secure(), connector.connect(localhost(), io));
+            assert_eq!((server.is_ok() && client.is_ok(), client.is_ok()), (shakes, shakes), "renewed: {renews}");
+        }
+    }
+}
+
 #[test]
 fn files_that_cannot_be_used_are_named_with_the_reason() {
     let (good, _) = certificate("good");

@@ -33,7 +33,7 @@ pub enum Transport {
 }
 
 /// One upstream key and its address.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lane {
     /// Its name in metrics, logs and `/streams`; never the key.
     pub label: String,

@@ -29,7 +29,7 @@ fn scene() -> Scene {
         clock,
         dial: Arc::new(network.clone()),
         rules: PoolRules::default(),
-        lanes: &[Arc::new(lane)],
+        lanes: &[(Arc::new(lane), true)],
         metrics: &metrics,
         tasks: Tasks::new(),
         prng: Prng::new(1),

@@ -41,6 +41,12 @@ pub(super) fn answer(trouble: StreamTrouble) -> Answer {
             row(Api, "stream_lost", "the gateway restarted while this stream was answered; what follows is lost")
                 .never_retry()
         }
+        StreamTrouble::Elsewhere => row(
+            Overloaded,
+            "stream_elsewhere",
+            "the stream is still produced by the process that this one took over from; read it to its end where you read it, or come back when it has ended",
+        )
+        .after(Duration::from_secs(2)),
         StreamTrouble::Budget => row(
             Overloaded,
             "streams_budget_spent",

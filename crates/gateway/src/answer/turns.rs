@@ -69,6 +69,12 @@ pub(super) fn answer(trouble: &TurnTrouble) -> Answer {
         .after(Duration::from_secs(1)),
         TurnTrouble::Query(why) => row(InvalidRequest, "invalid_query", why.clone()),
         TurnTrouble::Line { line, error, added } => at_line(*line, error, *added),
+        TurnTrouble::Given => row(
+            Overloaded,
+            "draining",
+            "this Tidegate has handed over to another process; ask again on a new connection",
+        )
+        .after(Duration::from_secs(1)),
         TurnTrouble::Exports => {
             row(Overloaded, "exports_busy", "as many exports are under way as may; try again when one has ended")
                 .after(Duration::from_secs(10))

@@ -46,7 +46,9 @@ pub(crate) use wish::Wish;
 use crate::answer::Trouble;
 use crate::identify::Caller;
 use crate::settings::Settings;
+use crate::succession::Succession;
 use shelf::Shelf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::UNIX_EPOCH;
 use summarise::Errands;
@@ -69,6 +71,8 @@ pub(crate) struct Memory {
     /// Whether something was deleted since the file was last rewritten.
     deleted: AtomicBool,
     errands: Errands,
+    /// Which conversations are another process'.
+    pub(crate) succession: Succession,
     clock: Clock,
 }
 
@@ -107,6 +111,8 @@ pub(crate) enum TurnTrouble {
     Line { line: u64, error: StoreError, added: u64 },
     /// As many exports are under way as may.
     Exports,
+    /// The conversation is the process' that has taken over.
+    Given,
     /// What stands behind the conversation's tokens cannot be had.
     Vault(VaultError),
     /// The log says no.
@@ -139,6 +145,7 @@ impl Memory {
             exports: doors::Exports::default(),
             deleted: AtomicBool::new(false),
             errands: Errands::new(),
+            succession: Succession::default(),
             clock,
         }
     }
@@ -146,6 +153,25 @@ impl Memory {
     /// The log.
     pub(crate) fn store(&self) -> Result<&Store, TurnTrouble> {
         self.store.as_ref().ok_or(TurnTrouble::Off)
+    }
+
+    /// Gives a conversation away to the next process, when its turn under way has ended.
+    pub(crate) async fn give(&self, address: Address) {
+        // Without a place on the shelf it is in nobody's use.
+        let slot = self.shelf.slot(&address);
+        let mut turn = match &slot {
+            Some(slot) => Some(Arc::clone(slot).lock_owned().await),
+            None => None,
+        };
+        match turn.as_deref_mut() {
+            Some(talk) if talk.is_some() => {
+                *talk = None;
+                self.shelf.weigh(&address, 0);
+            }
+            // It may be another's still; only then is it this one's to give.
+            _ => self.succession.own(&address).await,
+        }
+        self.succession.give(address);
     }
 
     /// Conversations in memory, and their bytes.

@@ -23,6 +23,7 @@ use crate::identify::Caller;
 use crate::redaction;
 use crate::reply::Reply;
 use crate::settings::{Concurrent, Divergent};
+use crate::succession;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
@@ -219,7 +220,11 @@ pub(super) async fn hold(house: &House, reply: &mut Reply<'_>, address: Address,
         }
         Err(_) => reply.attend(slot.clone().lock_owned()).await?,
     };
+    succession::given(memory, &address).map_err(Trouble::from)?;
     let is_there = guard.is_some();
+    if !is_there {
+        reply.attend(memory.succession.own(&address)).await?;
+    }
     house.metrics.conversation_found(is_there);
     if !is_there {
         let store = memory.store().map_err(Trouble::from)?;

@@ -205,7 +205,7 @@ pub(crate) async fn run(plane: Arc<Plane>) {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let plane = Arc::clone(&plane);
         tasks.spawn(&ERRAND, async move {
-            let made = make(&plane, &errand).await;
+            let made = make(&plane.now(), &errand).await;
             plane.house.metrics.summary(if made.is_ok() { "made" } else { "failed" });
             if let Err(why) = made {
                 tracing::debug!(target: "tidegate::memory", why, "no summary");
@@ -221,7 +221,11 @@ async fn make(plane: &Arc<Plane>, errand: &Errand) -> Result<(), &'static str> {
     let store = memory.store().map_err(|_| "conversations are off")?;
     let slot = memory.shelf.slot(&errand.address).ok_or("no room for the conversation")?;
     let mut guard = Arc::clone(&slot).lock_owned().await;
+    if memory.succession.is_given(&errand.address) {
+        return Err("the conversation is another process' by now");
+    }
     if guard.is_none() {
+        memory.succession.own(&errand.address).await;
         let talk = Talk::load(store, &errand.address, &errand.gauge, false).await;
         *guard = Some(talk.map_err(|_| "the conversation cannot be read")?);
     }

@@ -16,8 +16,9 @@ const VERSION: &str = "2023-06-01";
 
 /// Begins a stream for `body`, the body of a Messages request, with the header lines `headers`.
 pub(super) fn ask(plane: &Arc<Plane>, opened: &Opened, body: &[u8], headers: &Headers) -> Result<Reader, Trouble> {
+    let plane = &plane.now();
     let house = &plane.house;
-    if house.is_draining() {
+    if house.is_leaving() {
         return Err(Trouble::Draining);
     }
     let limit = house.settings.limits.body_bytes;

@@ -58,7 +58,7 @@ fn judge(plane: &Plane, head: &RequestHead, peer: &Peer) -> Result<(Opened, Byte
     let origins = if ticket.is_some() { Origins::Any } else { Origins::Listed(&settings.origins) };
     let rules = ServerRules { subprotocols: &[SUBPROTOCOL], origins };
     let accepted = handshake::accept(head, &rules).map_err(Trouble::Handshake)?;
-    if house.is_draining() {
+    if house.is_leaving() {
         return Err(Trouble::Draining);
     }
     let now = house.clock.now();
@@ -68,7 +68,8 @@ fn judge(plane: &Plane, head: &RequestHead, peer: &Peer) -> Result<(Opened, Byte
     };
     // A page's origin was judged above, and by the rule for whoever needs no key here.
     let origin = if ticket.is_none() { head.headers.text("origin") } else { None };
-    let caller = identify(&house.keys, &request(&pass, origin.map(|o| ("origin", o)))?, &pass.peer, now)?;
+    let asked = request(&pass, origin.map(|o| ("origin", o)))?;
+    let caller = identify(&house.keys, &asked, &pass.peer, now, house.memory.now_ms())?;
     let once = query.switch("once")?;
     let spoken = match accepted.subprotocol {
         Some(_) => Spoken::Many,

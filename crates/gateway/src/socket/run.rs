@@ -41,7 +41,7 @@ pub(crate) async fn run(plane: Arc<Plane>, io: BoxIo, early: BytesMut, opened: O
     };
     house.metrics.socket(1);
     let mut life = Life { plane: &plane, opened: &opened, dialect, lease: house.bodies.empty_lease(), stall: None };
-    let mut drain = pin!(house.drain_begun());
+    let mut drain = pin!(house.leave_begun());
     let mut draining = false;
     let over = poll_fn(|cx| {
         draining = draining || drain.as_mut().poll(cx).is_ready();

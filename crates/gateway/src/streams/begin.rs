@@ -69,12 +69,12 @@ pub(crate) fn host(plane: &Arc<Plane>, hosting: Hosting) -> Result<Reader, Troub
     }
     let reader = Reader::at(Arc::clone(&hosted), None)?;
     if class == Resume::Durable {
-        plane.tasks.spawn(&KEEPER, keep(Arc::clone(plane), Arc::clone(&hosted)));
+        plane.thread.tasks.spawn(&KEEPER, keep(Arc::clone(plane), Arc::clone(&hosted)));
     }
     let inlet = Inlet::new(Arc::clone(&hosted), house.clock, house.settings.clocks.detach_grace);
     let load = plane.count_stream();
     let on = Arc::clone(plane);
-    plane.tasks.spawn(&OWNER, async move {
+    plane.thread.tasks.spawn(&OWNER, async move {
         let (_load, _permit) = (load, permit);
         let stream = local::ServerStream::new(body.bytes, body.lease, Box::new(inlet));
         let mut conn = ServerStream::Local(Box::new(stream));

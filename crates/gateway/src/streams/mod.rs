@@ -70,6 +70,8 @@ pub(crate) enum StreamTrouble {
     Cancelled,
     /// The process that answered it ended before it did.
     Lost,
+    /// The process before this one still produces it.
+    Elsewhere,
     /// As much is held of streams as may.
     Budget,
     /// As much of durable ones is in the conversation log as may, and all of them still run.
@@ -173,6 +175,11 @@ impl Streams {
 
     fn note_log_full(&self, until: Option<Moment>) {
         *self.log_full.lock().unwrap_or_else(PoisonError::into_inner) = until;
+    }
+
+    /// Whether a stream has not ended.
+    pub(crate) fn is_running(&self, id: StreamId) -> bool {
+        self.table().get(&id).is_some_and(|hosted| hosted.ended_at().is_none())
     }
 
     /// Durable streams that have not ended, or not in the log.

@@ -58,10 +58,14 @@ pub(crate) async fn erasing<'h>(house: &'h House, of: &Erased<'_>) -> (u64, Vec<
 /// `owner`'s stream `id`. Nobody learns whether another tenant has one.
 pub(crate) async fn find(house: &House, id: StreamId, owner: &Owner) -> Result<Arc<Hosted>, Trouble> {
     let in_memory = house.streams.find(id, owner);
-    let Ok(store) = house.memory.store() else { return Ok(in_memory?) };
     if let Ok(hosted) = in_memory {
         return Ok(hosted);
     }
+    // What the log has of one that runs is not its end.
+    if house.memory.succession.runs_elsewhere(id).await {
+        return Err(StreamTrouble::Elsewhere.into());
+    }
+    let Ok(store) = house.memory.store() else { return Err(StreamTrouble::Unknown.into()) };
     let _alone = house.streams.restoring.of(id).lock().await;
     if let Ok(hosted) = house.streams.find(id, owner) {
         return Ok(hosted);

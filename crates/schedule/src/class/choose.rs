@@ -78,7 +78,8 @@ impl Class {
     /// Whether a request may be served by a domain at all.
     pub(super) fn eligible(&self, domain: usize, ask: &Ask) -> bool {
         let d = &self.domains[domain];
-        ask.pin.is_none_or(|pin| pin.org == d.org && pin.workspace.is_none_or(|w| w == d.workspace))
+        !d.keys.is_empty()
+            && ask.pin.is_none_or(|pin| pin.org == d.org && pin.workspace.is_none_or(|w| w == d.workspace))
     }
 
     /// What a domain lets through a second, all its levels together.
@@ -98,7 +99,8 @@ impl Class {
     /// What the class lets through a second, and what its domains have saved up.
     pub(crate) fn rates(&self) -> (Rates, Rates) {
         let (mut all, mut saved) = (Rates::default(), Rates::default());
-        for n in 0..self.domains.len() {
+        // One whose keys were taken away lets nothing through.
+        for n in (0..self.domains.len()).filter(|n| !self.domains[*n].keys.is_empty()) {
             let rates = self.rates_of(n);
             all.requests += rates.requests;
             all.input += rates.input;

@@ -62,15 +62,27 @@ pub(crate) struct Class {
     wake: Option<Moment>,
 }
 impl Class {
-    /// A domain for each workspace of an organisation.
-    pub(crate) fn add_org(&mut self, org: OrgId, shared: &Shared, now: Moment) {
+    /// A domain for each workspace of an organisation, with the keys that it has now. Domains stay
+    /// where they are, with all that was learned; one without keys takes nothing new.
+    pub(crate) fn set_org(&mut self, org: OrgId, shared: &Shared, now: Moment) {
         let Some(spec) = shared.orgs.get(&org).map(|o| &o.spec) else { return };
-        let level = self.meters.len();
-        self.meters.push(Meters::new(ASSUMED, Source::Assumed, now));
         let mut by_workspace: BTreeMap<Option<WorkspaceId>, Vec<u16>> = BTreeMap::new();
-        for (key, workspace) in (0u16..).zip(&spec.keys) {
+        for (key, workspace) in (0u16..).zip(&spec.keys).filter(|(key, _)| !spec.closed.contains(key)) {
             by_workspace.entry(*workspace).or_default().push(key);
         }
+        let mut level = None;
+        for domain in self.domains.iter_mut().filter(|d| d.org == org) {
+            level = level.or(domain.meters.first().copied());
+            domain.keys = by_workspace.remove(&domain.workspace).unwrap_or_default();
+            domain.reserves_output = spec.reserves_output;
+        }
+        if by_workspace.is_empty() {
+            return;
+        }
+        let level = level.unwrap_or_else(|| {
+            self.meters.push(Meters::new(ASSUMED, Source::Assumed, now));
+            self.meters.len() - 1
+        });
         for (workspace, keys) in by_workspace {
             let retries = RetryBudget::new(shared.rules.retry.budget);
             let mut domain = Domain::new(org, workspace, keys, spec.reserves_output, retries);
@@ -90,7 +102,9 @@ impl Class {
                 let level = self.domains[n].meters[0];
                 self.meters[level].forget_assumed();
                 self.meters[level].limit(limits, Source::Config, now);
-            } else if self.domains[n].meters.len() == 1 {
+            } else if let Some(level) = self.domains[n].meters.get(1).copied() {
+                self.meters[level].limit(limits, Source::Config, now);
+            } else {
                 // Nothing is known of the organisation's own limits, but that they are metered.
                 let level = self.domains[n].meters[0];
                 self.meters[level].forget_assumed();

@@ -5,6 +5,7 @@
 
 mod audit;
 mod lease;
+mod renewal;
 
 pub use audit::Audit;
 
@@ -220,7 +221,7 @@ impl Scheduler {
             None => orgs.filter(|(_, o)| o.credential.is_none()).map(|(id, _)| *id).collect(),
         };
         for org in members {
-            made.add_org(org, &self.shared, now);
+            made.set_org(org, &self.shared, now);
         }
         let taken: std::collections::BTreeSet<usize> = self.numbers.values().copied().collect();
         let free = (0..self.classes.len()).find(|n| !taken.contains(n));
@@ -370,7 +371,9 @@ impl Scheduler {
         let number = self.class(now, failed.class, private);
         let class = &mut self.classes[number];
         let lane = failed.lane;
-        let domain = class.domains.iter_mut().find(|d| d.org == lane.org && d.keys.contains(&lane.key));
+        // By its workspace: the key itself may have been taken away meanwhile.
+        let workspace = self.shared.orgs.get(&lane.org).and_then(|o| o.spec.keys.get(usize::from(lane.key)).copied());
+        let domain = class.domains.iter_mut().find(|d| d.org == lane.org && workspace == Some(d.workspace));
         let tenant = self.shared.tenants.get_mut(&failed.tenant);
         let (Some(domain), Some(tenant)) = (domain, tenant) else { return Retry::GiveUp(GiveUp::Budget) };
         let budgets = &mut [&mut domain.retries, &mut tenant.retries];

@@ -248,7 +248,7 @@ fn output_that_is_reserved_goes_only_if_all_of_it_is_there_and_comes_back() {
 
 #[test]
 fn a_workspace_is_held_to_its_own_limits_and_its_organisations() {
-    let spec = OrgSpec { keys: vec![None, Some(WorkspaceId(0))], workspaces: 1, reserves_output: false };
+    let spec = OrgSpec { keys: vec![None, Some(WorkspaceId(0))], workspaces: 1, ..OrgSpec::default() };
     let mut s = scheduler(&[spec]);
     s.know(at(0), OrgId(0), None, CLASS, limits(600, 10_000_000, 10_000_000));
     s.know(at(0), OrgId(0), Some(WorkspaceId(0)), CLASS, limits(60, 10_000_000, 10_000_000));

@@ -6,7 +6,7 @@ const NORTH: Pin = Pin { org: OrgId(0), workspace: Some(None) };
 const LAB: Pin = Pin { org: OrgId(0), workspace: Some(Some(WorkspaceId(0))) };
 
 fn two_workspaces() -> Scheduler {
-    scheduler(&[OrgSpec { keys: vec![None, Some(WorkspaceId(0))], workspaces: 1, reserves_output: false }])
+    scheduler(&[OrgSpec { keys: vec![None, Some(WorkspaceId(0))], workspaces: 1, ..OrgSpec::default() }])
 }
 
 /// One that is answered at once, with a head that tells these limits of full buckets.

@@ -90,6 +90,7 @@ fn spec(plan: &crate::upstream::OrgPlan) -> OrgSpec {
         keys: plan.keys.iter().map(|workspace| workspace.map(WorkspaceId)).collect(),
         workspaces: plan.workspaces.len() as u16,
         reserves_output: plan.counting == Counting::Reserved,
+        ..OrgSpec::default()
     }
 }
 

@@ -191,7 +191,7 @@ async fn stream(exchange: &mut Exchange, row: &mut dyn FnMut(&str, &str)) -> Res
 
 async fn check(lane: &Arc<Lane>, dial: TcpDial, clock: Clock, rules: PoolRules, model: &str) -> Result<(), Trouble> {
     let watched = Arc::new(Watched { dial, passed: Mutex::default() });
-    let lanes = [Arc::clone(lane)];
+    let lanes = [(Arc::clone(lane), true)];
     let parts = PoolParts {
         clock,
         dial: Arc::clone(&watched) as Arc<dyn Dial>,

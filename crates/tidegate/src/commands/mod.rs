@@ -1,17 +1,21 @@
 //! The commands, one file each.
 
+mod activation;
 mod ask;
 mod bench;
 mod chat;
 mod check_upstream;
 mod compare;
 mod conversations;
+mod hand_over;
 mod key;
+mod notify;
 mod page;
 mod peers;
 mod proc;
 mod quota;
 mod redact;
+mod reload;
 mod reseal;
 mod resume;
 mod scratch;
@@ -90,7 +94,9 @@ pub fn run(cli: Cli) -> Result<ExitCode, Failed> {
             Ok(())
         }
         Command::CheckUpstream(flags) => check_upstream::run(&flags),
-        Command::Key { command: Key::New { tenant } } => key::new(&tenant),
+        Command::Key { command: Key::New(flags) } => key::new(&flags),
+        Command::Key { command: Key::Revoke(flags) } => key::revoke(&flags),
+        Command::Key { command: Key::List(place) } => key::list(&place),
         Command::Key { command: Key::Vault { file } } => key::vault(&file),
         Command::Key { command: Key::Reseal(flags) } => reseal::run(&flags),
     };

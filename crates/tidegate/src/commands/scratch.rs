@@ -6,6 +6,7 @@
 
 use super::{Failed, key};
 use crate::config::Config;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use tidegate_store::{Durability, Settings, Store};
 
@@ -18,15 +19,24 @@ pub(super) struct ConversationLog {
 }
 
 impl ConversationLog {
-    /// Opens the configured file; with `simulated` and none, a scratch one.
-    pub(super) fn open(config: &Config, simulated: bool) -> Result<Self, Failed> {
+    /// Opens the configured file; with `simulated` and none, a scratch one. `passed_on` is the log of the
+    /// process before this one, if that has one: the same file is opened beside it.
+    pub(super) fn open(
+        config: &Config,
+        simulated: bool,
+        passed_on: Option<(PathBuf, OwnedFd)>,
+    ) -> Result<Self, Failed> {
         let Some(path) = &config.conversations else {
             let store = if simulated { Some(scratch(config.store)?) } else { None };
             return Ok(ConversationLog { store, path: None });
         };
         let settings = Settings { durability: Durability::PowerLoss, ..config.store };
-        let store = Store::open(path, settings)
-            .map_err(|e| Failed(format!("conversations cannot be kept in {}: {e}", path.display())))?;
+        let same = passed_on.filter(|(theirs, _)| path.canonicalize().is_ok_and(|ours| ours == *theirs));
+        let opened = match same {
+            Some((_, lock)) => Store::open_beside(path, lock, settings),
+            None => Store::open(path, settings),
+        };
+        let store = opened.map_err(|e| Failed(format!("conversations cannot be kept in {}: {e}", path.display())))?;
         Ok(ConversationLog { store: Some(store), path: Some(path.clone()) })
     }
 }

@@ -1,30 +1,40 @@
 //! `tidegate serve`: the gateway, alone or with the simulator behind it.
 //!
 //! The control thread accepts, wakes the scheduler and serves the operators; each data-plane thread
-//! serves its connections; the simulator, if there is one, has a thread of its own. SIGTERM or
-//! SIGINT begins a drain; a second one ends the process at once.
+//! serves its connections; the simulator, if there is one, has a thread of its own. SIGHUP reads the
+//! configuration anew, SIGUSR2 starts a process that takes over. SIGTERM or SIGINT begins a drain; a second one ends the process at once.
 
+use super::activation::{Passed, passed};
+use super::hand_over::{Elder, Heir, Inherited, spawn, start};
+use super::reload::{Reloader, RenewTls};
 use super::scratch::ConversationLog;
 use super::simulate::Running;
-use super::{Failed, env, key, listen, say};
+use super::{Failed, env, key, listen, notify, say};
 use crate::cli::{LogFormat, Serve};
-use crate::config::{API_URL, Config};
+use crate::config::{API_URL, Config, KEY_BYTES as VAULT_KEY_BYTES};
 use crate::log::LogThread;
 use crate::process::Room;
 use crate::request_log::RequestLog;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tidegate_base::Secret;
-use tidegate_gateway::redaction::Redaction;
-use tidegate_gateway::{Gateway, Organisation, serve_admin};
-use tidegate_transport::{Clock, Listen, TaskKind, Tasks, TcpDial, TlsFiles, TlsListen};
+use tidegate_gateway::{Gateway, Organisation, Said, Wanted, serve_admin};
+use tidegate_transport::{Clock, Listen, TaskKind, Tasks, TcpDial, TcpListen, TlsFiles, TlsListen};
 use tidegate_upstream::{Lane, Scheme};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 use tracing_subscriber::filter::LevelFilter;
 
 const ADMIN: TaskKind =
     TaskKind { name: "admin door", on_cancel: "ends with the process", on_error: "accepts again after 50 ms" };
+
+const HEIRS: TaskKind = TaskKind {
+    name: "hand-over",
+    on_cancel: "nobody can take over from this process any more",
+    on_error: "says so and waits for the next",
+};
 
 /// Flags over file over environment over defaults.
 pub(super) fn configure(flags: &Serve) -> Result<Config, Failed> {
@@ -109,41 +119,69 @@ pub(super) async fn asked_to_stop() -> Result<(), Failed> {
     Ok(())
 }
 
-pub(super) fn run(flags: &Serve, room: Room) -> Result<(), Failed> {
-    let mut config = configure(flags)?;
+/// What a configuration is made of, now and when it is read anew.
+pub(super) struct Served<'s> {
+    pub(super) flags: &'s Serve,
+    simulator: Option<&'s Running>,
+    room: Room,
+    passing: PassingKeys,
+}
+
+/// Reads the configuration and everything it names, and checks the whole.
+pub(super) fn prepare(served: &Served<'_>) -> Result<Config, Failed> {
+    let mut config = configure(served.flags)?;
     // A permit without a file to go with it would only make the accept fail.
-    config.settings.limits.connections = config.settings.limits.connections.min(room.connections());
-    let mut simulator = None;
-    if flags.simulate {
-        let at = |flag: Option<SocketAddr>, port| flag.unwrap_or(SocketAddr::from(([127, 0, 0, 1], port)));
-        let (api, truth) = (at(flags.simulate_listen, 4610), at(flags.truth_listen, 4611));
-        let name = flags.scenario.as_deref().unwrap_or("calm");
-        let running =
-            Running::start(name, flags.seed.unwrap_or(1), api, truth, ["--simulate-listen", "--truth-listen"], None)?;
-        use_simulator(&mut config, &running)?;
-        simulator = Some(running);
+    config.settings.limits.connections = config.settings.limits.connections.min(served.room.connections());
+    if let Some(running) = served.simulator {
+        use_simulator(&mut config, running)?;
     }
     config.check().map_err(Failed::because)?;
-    config.settings.redaction = redaction(&config)?;
+    let passing = config.redact.needs_passing_keys().then_some(served.passing);
+    config.settings.redaction = config.redact.redaction(passing).map_err(Failed::because)?;
+    Ok(config)
+}
+
+pub(super) fn run(flags: &Serve, room: Room) -> Result<(), Failed> {
+    let simulator = if flags.simulate { Some(start_simulator(flags)?) } else { None };
+    let served = Served { flags, simulator: simulator.as_ref(), room, passing: passing_keys()? };
+    let config = prepare(&served)?;
+    // Where this program is, before another one lies there.
+    let program = std::env::current_exe().map_err(Failed::because)?;
+    let mut heir = flags.upgrade.as_deref().map(|from| Heir::meet(elders_address(from, config.listen)?)).transpose()?;
     // Before anything listens: a log that cannot be opened is found out at once.
-    let log = ConversationLog::open(&config, flags.simulate)?;
+    let log = ConversationLog::open(&config, flags.simulate, heir.as_mut().and_then(|heir| heir.log.take()))?;
     let (_log, records) = start_log(&config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failed::because)?;
-    let served = runtime.block_on(serve(config, simulator.as_ref(), room, records, log));
+    let ended = runtime.block_on(serve(config, served, records, log, heir, &program));
     if let Some(mut simulator) = simulator {
         simulator.stop();
     }
-    served
+    ended
 }
 
-/// What is done with personal data. Keys that are not in the configuration are needed only where
-/// nothing outlives the process, and are gone with it.
-pub(super) fn redaction(config: &Config) -> Result<Redaction, Failed> {
-    let passing = match config.redact.needs_passing_keys() {
-        true => Some([key::random()?, key::random()?]),
-        false => None,
-    };
-    config.redact.redaction(passing).map_err(Failed::because)
+/// Where the process listens that is taken over from.
+fn elders_address(said: &str, listen: SocketAddr) -> Result<SocketAddr, Failed> {
+    if said.is_empty() {
+        return Ok(listen);
+    }
+    said.parse().map_err(|_| {
+        Failed(format!("--upgrade={said}: write the address that the process listens on, such as 127.0.0.1:4600"))
+    })
+}
+
+fn start_simulator(flags: &Serve) -> Result<Running, Failed> {
+    let at = |flag: Option<SocketAddr>, port| flag.unwrap_or(SocketAddr::from(([127, 0, 0, 1], port)));
+    let (api, truth) = (at(flags.simulate_listen, 4610), at(flags.truth_listen, 4611));
+    let name = flags.scenario.as_deref().unwrap_or("calm");
+    Running::start(name, flags.seed.unwrap_or(1), api, truth, ["--simulate-listen", "--truth-listen"], None)
+}
+
+/// Keys of redaction that are in no configuration: needed only where nothing outlives the process, and
+/// gone with it.
+type PassingKeys = [[u8; VAULT_KEY_BYTES]; 2];
+
+fn passing_keys() -> Result<PassingKeys, Failed> {
+    Ok([key::random()?, key::random()?])
 }
 
 /// Makes the simulator's organisations the upstream, each with all its keys. Where the scenario lists
@@ -166,22 +204,24 @@ pub(super) fn use_simulator(config: &mut Config, simulator: &Running) -> Result<
 
 async fn serve(
     config: Config,
-    simulator: Option<&Running>,
-    room: Room,
+    served: Served<'_>,
     records: RequestLog,
     mut log: ConversationLog,
+    heir: Option<Heir>,
+    program: &Path,
 ) -> Result<(), Failed> {
+    let (simulator, room) = (served.simulator, served.room);
     let clock = Clock::real();
     let dial = TcpDial::new(clock, config.dial, &config.roots).map_err(Failed::because)?;
     let tls = config.server_tls().map_err(Failed::because)?;
-    let door = listen(config.listen, "--listen")?;
-    let admin = listen(config.admin, "--admin-listen")?;
+    let elder = heir.as_ref().map(|heir| heir.elder);
+    let (taking, inherited) = heir.map(Heir::into_parts).unzip();
+    let Doors { door, admin, hand_over } = doors(&config, inherited)?;
     let scheme = if tls.is_some() { "https" } else { "http" };
     let (gateway_at, admin_at) = (door.local(), admin.local());
     let cores = std::thread::available_parallelism().map_or(1, |n| u8::try_from(n.get()).unwrap_or(u8::MAX));
     let threads = config.threads.unwrap_or(cores);
-    let open = config.settings.keys.is_empty();
-    let drain = config.settings.clocks.drain;
+    let open = config.settings.keys.is_empty() && !config.settings.keys_only;
     let upstreams: Vec<String> = config
         .settings
         .organisations
@@ -195,21 +235,139 @@ async fn serve(
     let store = log.store.take();
     let redact = config.redact.told();
     let gateway = Gateway::remembering(config.settings, clock, Arc::new(dial), Arc::new(records), store);
-    let door: Box<dyn Listen> = match tls {
-        Some(tls) => Box::new(TlsListen::new(Box::new(door), tls)),
-        None => Box::new(door),
+    let to_share = [door.share().map_err(Failed::because)?, admin.share().map_err(Failed::because)?];
+    let (door, renew_tls): (Box<dyn Listen>, Option<RenewTls>) = match tls {
+        Some(tls) => {
+            let door = TlsListen::new(Box::new(door), tls);
+            let renew = Box::new(door.renewer());
+            (Box::new(door), Some(renew))
+        }
+        None => (Box::new(door), None),
     };
-    gateway.serve_on_threads(door, threads).map_err(Failed::because)?;
     let tasks = Tasks::new();
-    tasks.spawn(&ADMIN, serve_admin(gateway.clone(), Box::new(admin)));
+    // All that can fail has been done: from here on this process serves.
+    if let Some(taking) = taking {
+        gateway.follows(start(taking, clock, &tasks).await?);
+    }
+    gateway.serve_on_threads(door, threads).map_err(Failed::because)?;
+    let admin_door = tasks.spawn(&ADMIN, serve_admin(gateway.clone(), Box::new(admin)));
+    let (told, mut heirs) = mpsc::channel(1);
+    // What the simulated API knows lives in this process and would be gone.
+    if simulator.is_none() {
+        match Elder::new(gateway_at, hand_over, gateway.clone(), clock, to_share) {
+            Ok(elder) => drop(tasks.spawn(&HEIRS, elder.run(told))),
+            Err(error) => {
+                tracing::warn!(target: "tidegate", %error, "no process will be able to take over from this one (--upgrade)");
+            }
+        }
+    }
     greet(&format!("{scheme}://{gateway_at}"), admin_at, simulator, open, room, &log, &redact);
-    tracing::info!(target: "tidegate", %gateway_at, %admin_at, threads, upstreams = upstreams.join(", "), redact, "ready");
+    tracing::info!(target: "tidegate", %gateway_at, %admin_at, threads, upstreams = upstreams.join(", "), redact, after = elder, "ready");
+    notify::ready();
 
-    asked_to_stop().await?;
+    let reloader = Reloader::new(served, gateway.clone(), renew_tls, clock);
+    let end = tokio::select! {
+        stop = asked_to_stop() => stop.map(|()| End::Stop)?,
+        Some(heir) = heirs.recv() => End::HandedOver(heir),
+        failed = attend(reloader, &gateway, program, gateway_at) => return Err(failed),
+    };
+    if let End::HandedOver(heir) = end {
+        admin_door.abort();
+        notify::replaced_by(heir);
+        let within = gateway.hand_over_time();
+        tracing::info!(target: "tidegate", heir, streams = gateway.live().len(), within_s = within.as_secs(), "handed over; what is under way goes on to its end");
+        tokio::select! {
+            over = gateway.hand_over(within) => {
+                tracing::info!(target: "tidegate", cut = over.cut, "ended");
+                return Ok(());
+            }
+            stop = asked_to_stop() => stop?,
+        }
+    } else {
+        notify::stopping();
+    }
+    let drain = gateway.drain_time();
     tracing::info!(target: "tidegate", streams = gateway.live().len(), drain_s = drain.as_secs(), "draining; signal again to stop at once");
     let drained = gateway.drain().await;
     tracing::info!(target: "tidegate", cut = drained.cut, "drained");
     Ok(())
+}
+
+/// Why this process stops accepting.
+enum End {
+    Stop,
+    HandedOver(u32),
+}
+
+/// Where everybody comes to.
+struct Doors {
+    door: TcpListen,
+    admin: TcpListen,
+    hand_over: Option<UnixListener>,
+}
+
+/// The sockets of the process before, or of a service manager, or new ones.
+fn doors(config: &Config, inherited: Option<Inherited>) -> Result<Doors, Failed> {
+    let on = |socket| TcpListen::on(socket).map_err(Failed::because);
+    if let Some(Inherited { gateway, admin, hand_over }) = inherited {
+        let (door, admin) = (on(gateway)?, on(admin)?);
+        let is_other = |told: SocketAddr, is: SocketAddr| told.port() != 0 && told != is;
+        if is_other(config.listen, door.local()) || is_other(config.admin, admin.local()) {
+            tracing::warn!(
+                target: "tidegate", gateway = %door.local(), admin = %admin.local(),
+                "a process that takes over listens where the one before did; other addresses need a stop and a start"
+            );
+        }
+        return Ok(Doors { door, admin, hand_over: Some(hand_over) });
+    }
+    let Passed { gateway, admin } = passed()?;
+    let door = gateway.map_or_else(|| listen(config.listen, "--listen"), on)?;
+    let admin = admin.map_or_else(|| listen(config.admin, "--admin-listen"), on)?;
+    Ok(Doors { door, admin, hand_over: None })
+}
+
+/// Does what signals, files and operators ask for while it serves; ends only with an error.
+async fn attend(mut reloader: Reloader<'_>, gateway: &Gateway, program: &Path, at: SocketAddr) -> Failed {
+    let simulates = reloader.simulates();
+    let mut wishes = gateway.wishes();
+    let signals = signal(SignalKind::hangup()).and_then(|hangup| Ok((hangup, signal(SignalKind::user_defined2())?)));
+    let (mut hangup, mut upgrade) = match signals {
+        Ok(signals) => signals,
+        Err(e) => return Failed::because(e),
+    };
+    let start_heir = || match can_hand_over(simulates).and_then(|()| spawn(program, at).map_err(|e| e.to_string())) {
+        Ok(pid) => {
+            tracing::info!(target: "tidegate", pid, program = %program.display(), "a process was started that is to take over");
+            Said::Done(serde_json::json!({"started": pid}))
+        }
+        Err(why) => {
+            tracing::error!(target: "tidegate", why, "no process could be started that takes over");
+            Said::Refused("upgrade_refused", why)
+        }
+    };
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => drop(reloader.reload("SIGHUP")),
+            _ = upgrade.recv() => drop(start_heir()),
+            () = reloader.changed() => drop(reloader.reload("a file changed")),
+            Some(wish) = wishes.recv() => {
+                let said = match wish.wanted {
+                    Wanted::Reload => reloader.reload("an operator asked"),
+                    Wanted::Upgrade => start_heir(),
+                };
+                // Who asked may have left.
+                drop(wish.answer.send(said));
+            }
+        }
+    }
+}
+
+/// Why no process can take over from this one, if none can.
+fn can_hand_over(simulates: bool) -> Result<(), String> {
+    match simulates {
+        true => Err("with --simulate the simulated API lives in this process, and would be gone with it".to_owned()),
+        false => Ok(()),
+    }
 }
 
 /// What a newcomer needs to see.

@@ -15,7 +15,7 @@ const SPARES_MAX: usize = 64;
 pub(super) fn contradictions(places: &Places<'_>, config: &Config) -> Result<(), ConfigError> {
     let (limits, clocks) = (&config.settings.limits, &config.settings.clocks);
     let weights = config.settings.schedule.band_weights;
-    let rules: [(bool, &str, &str, &str); 17] = [
+    let rules: [(bool, &str, &str, &str); 18] = [
         (limits.body_bytes == 0, "limits", "body_bytes", "is zero: no request could be taken"),
         (limits.connections == 0, "limits", "connections", "is zero: no client could connect"),
         (limits.streams == 0, "limits", "streams", "is zero: no stream of HTTP/2 or a WebSocket could begin"),
@@ -75,6 +75,12 @@ pub(super) fn contradictions(places: &Places<'_>, config: &Config) -> Result<(),
             "is over progress_unseen, which is meant for longer silences",
         ),
         (clocks.drain > Duration::from_secs(600), "clocks", "drain", "is over 10 min, the most a drain may take"),
+        (
+            clocks.hand_over > Duration::from_secs(86_400),
+            "clocks",
+            "hand_over",
+            "is over 24 h, the most a process that has handed over may stay",
+        ),
         (
             config.settings.schedule.retry.attempts_max == 0,
             "retry",

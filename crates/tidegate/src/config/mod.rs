@@ -7,6 +7,7 @@
 
 mod contradictions;
 mod conversations;
+mod keys;
 mod organisation;
 mod places;
 mod proxies;
@@ -19,8 +20,10 @@ mod values;
 #[cfg(test)]
 mod tests;
 
+use crate::keys_file::KeysFile;
 use contradictions::contradictions;
 use conversations::ConversationsTable;
+use keys::KeysTable;
 use organisation::{OrganisationTable, OwnCredentialsTable, organisation};
 use places::Places;
 pub(crate) use redact::KEY_BYTES;
@@ -78,6 +81,8 @@ pub struct Config {
     pub store: tidegate_store::Settings,
     /// What is done with personal data; made into the gateway's settings when it starts.
     pub redact: Redact,
+    /// The file of client keys, if there is one, and what stands in it.
+    pub(crate) keys_file: Option<(PathBuf, KeysFile)>,
 }
 
 /// Most bytes of one conversation: it is held in memory whole while it has a turn.
@@ -101,6 +106,7 @@ impl Default for Config {
                 ..tidegate_store::Settings::default()
             },
             redact: Redact::default(),
+            keys_file: None,
         }
     }
 }
@@ -125,6 +131,7 @@ struct File {
     organisation: Vec<OrganisationTable>,
     own_credentials: Option<OwnCredentialsTable>,
     client_key: Vec<ClientKeyTable>,
+    keys: KeysTable,
     tenant: Vec<TenantTable>,
     clocks: ClocksTable,
     dial: DialTable,
@@ -183,6 +190,8 @@ impl Config {
         for (n, table) in file.client_key.iter().enumerate() {
             settings.keys.push(client_key(&places, n, table)?);
         }
+        file.keys.set(&places, &mut config)?;
+        let settings = &mut config.settings;
         settings.own_credentials = file.own_credentials.map(|table| table.lane(&places, env)).transpose()?;
         settings.tenants = tenants(&places, &file.tenant, settings)?;
         file.conversations.set(&places, &mut config)?;
@@ -203,6 +212,13 @@ impl Config {
         let file: File = toml::from_str(&text).map_err(|e| places.unreadable(&e))?;
         let tenants = file.tenant.iter().map(TenantTable::redact);
         file.redact.over(&places, tenants, with_keys.then_some(env))
+    }
+
+    /// The file of client keys that the configuration at `path` names, without reading it or any secret.
+    pub fn keys_in(path: &Path) -> Result<Option<PathBuf>, ConfigError> {
+        let text = read(path)?;
+        let file: File = toml::from_str(&text).map_err(|e| Places { path, text: &text }.unreadable(&e))?;
+        Ok(file.keys.path(path))
     }
 
     /// The file of conversations that the configuration at `path` names, without any of its secrets.
@@ -235,7 +251,7 @@ impl Config {
     /// What must hold whatever the sources were: flags can contradict the file too.
     pub fn check(&self) -> Result<(), ConfigError> {
         let own = self.settings.own_credentials.is_some();
-        if self.settings.keys.is_empty() && !own && !self.listen.ip().is_loopback() {
+        if self.settings.keys.is_empty() && !self.settings.keys_only && !own && !self.listen.ip().is_loopback() {
             return Err(ConfigError(format!(
                 "listening on {} needs client keys: without any, only clients on this machine are served; make one with `tidegate key new`, or listen on 127.0.0.1",
                 self.listen

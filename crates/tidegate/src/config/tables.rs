@@ -25,6 +25,7 @@ table!(ClocksTable sets Clocks {
     progress_unseen: Time,
     whole: Time,
     drain: Time,
+    hand_over: Time,
     socket_ping: Time,
     socket_close: Time,
     detach_grace: Time,

@@ -65,6 +65,7 @@ pub(crate) fn command(args: &[&str]) -> Command {
 fn command_within(within: &[&str], args: &[&str]) -> Command {
     let words = [within, &[env!("CARGO_BIN_EXE_tidegate")], args].concat();
     let mut command = Command::new(words[0]);
+    command.stdin(Stdio::null());
     command.args(&words[1..]).env_remove("ANTHROPIC_API_KEY").env_remove("RUST_LOG");
     for name in ["http_proxy", "https_proxy", "all_proxy", "no_proxy"] {
         // Those that a test wants are set by `within`.
@@ -107,7 +108,7 @@ pub(crate) struct Tidegate {
     pub(crate) admin: SocketAddr,
     simulator: Option<SocketAddr>,
     truth: Option<SocketAddr>,
-    _folder: Folder,
+    folder: Folder,
 }
 
 const FREE: &str = "127.0.0.1:0";
@@ -164,19 +165,41 @@ impl Tidegate {
         let folder = Folder::new();
         let file = folder.write("tidegate.toml", config);
         let common = ["serve", "--config", &file, "--listen", listen, "--admin-listen", FREE];
-        let mut child = command_within(within, &[&common[..], flags].concat())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let child = Tidegate::spawn(command_within(within, &[&common[..], flags].concat()));
+        Tidegate::come_up(child, folder).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// A process that takes over from `elder`, with these further flags; what it says if it cannot.
+    pub(crate) fn taking_over(elder: &Tidegate, config: &str, flags: &[&str]) -> Result<Self, String> {
+        let folder = Folder::new();
+        let file = folder.write("tidegate.toml", config);
+        let (listen, admin) = (elder.gateway.to_string(), elder.admin.to_string());
+        let common = ["serve", "--config", &file, "--listen", &listen, "--admin-listen", &admin, "--upgrade"];
+        Tidegate::come_up(Tidegate::spawn(command(&[&common[..], flags].concat())), folder)
+    }
+
+    /// A gateway in front of `upstream`, started by `command` with these further flags.
+    pub(crate) fn started_by(command: Command, folder: Folder) -> Self {
+        Tidegate::come_up(Tidegate::spawn(command), folder).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    fn spawn(mut command: Command) -> (Child, Arc<Mutex<String>>) {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let output = Arc::new(Mutex::new(String::new()));
         keep(child.stdout.take().unwrap(), &output);
         keep(child.stderr.take().unwrap(), &output);
+        (child, output)
+    }
+
+    fn come_up((mut child, output): (Child, Arc<Mutex<String>>), folder: Folder) -> Result<Self, String> {
         let began = Instant::now();
         while !output.lock().unwrap().lines().any(|l| l == "ready") {
-            let gone = child.try_wait().unwrap();
-            assert!(gone.is_none() && began.elapsed() < START_MAX, "{gone:?} {}", output.lock().unwrap());
+            if child.try_wait().unwrap().is_some() {
+                // What it said is read by another thread.
+                std::thread::sleep(Duration::from_millis(100));
+                return Err(output.lock().unwrap().clone());
+            }
+            assert!(began.elapsed() < START_MAX, "{}", output.lock().unwrap());
             std::thread::sleep(Duration::from_millis(5));
         }
         let text = output.lock().unwrap().clone();
@@ -184,15 +207,26 @@ impl Tidegate {
             let line = text.lines().find(|l| l.starts_with(name))?;
             line.rsplit("://").next()?.parse().ok()
         };
-        Tidegate {
+        Ok(Tidegate {
             gateway: at("gateway").unwrap(),
             admin: at("admin").unwrap(),
             simulator: at("simulator"),
             truth: at("truth"),
             child,
             output,
-            _folder: folder,
-        }
+            folder,
+        })
+    }
+
+    /// Puts another configuration in the place of the one it runs under, as editors do.
+    pub(crate) fn reconfigure(&self, config: &str) {
+        let new = self.folder.write("tidegate.toml.new", config);
+        std::fs::rename(new, self.folder.path("tidegate.toml")).unwrap();
+    }
+
+    /// Where its configuration is.
+    pub(crate) fn config_file(&self) -> String {
+        self.folder.path("tidegate.toml")
     }
 
     /// A new connection of a client.

@@ -78,7 +78,16 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl LanePool {
-    pub(super) fn new(lane: &Arc<Lane>, parts: &PoolParts<'_>) -> Arc<Self> {
+    /// A lane that is used, or one of which only the number is left.
+    pub(super) fn of(lane: &Arc<Lane>, is_open: bool, parts: &PoolParts<'_>) -> Arc<Self> {
+        let made = LanePool::new(lane, parts);
+        if !is_open {
+            made.close();
+        }
+        made
+    }
+
+    fn new(lane: &Arc<Lane>, parts: &PoolParts<'_>) -> Arc<Self> {
         let metrics = parts.metrics;
         let (busy, idle) = (metrics.lane_gauge(&lane.label, "busy"), metrics.lane_gauge(&lane.label, "idle"));
         let protocol = match (lane.target.http, lane.target.tls) {

@@ -100,8 +100,8 @@ pub struct PoolParts<'a> {
     pub dial: Arc<dyn Dial>,
     /// Its limits.
     pub rules: PoolRules,
-    /// The lanes, by number.
-    pub lanes: &'a [Arc<Lane>],
+    /// The lanes, by number, and whether each is used.
+    pub lanes: &'a [(Arc<Lane>, bool)],
     /// Where connections and streams are counted.
     pub metrics: &'a Metrics,
     /// Where dials and HTTP/2 connections live.
@@ -115,13 +115,59 @@ pub struct Pool {
     clock: Clock,
     lanes: Vec<Arc<LanePool>>,
     tasks: Tasks,
+    kit: Kit,
+}
+
+/// What lanes that come later are made of.
+struct Kit {
+    dial: Arc<dyn Dial>,
+    rules: PoolRules,
+    metrics: Metrics,
+    prng: Prng,
 }
 
 impl Pool {
     /// A pool without connections.
     pub fn new(parts: PoolParts<'_>) -> Self {
-        let lanes = parts.lanes.iter().map(|lane| LanePool::new(lane, &parts)).collect();
-        Pool { clock: parts.clock, lanes, tasks: parts.tasks }
+        let lanes = parts.lanes.iter().map(|(lane, is_open)| LanePool::of(lane, *is_open, &parts)).collect();
+        let PoolParts { clock, dial, rules, metrics, tasks, prng, .. } = parts;
+        Pool { clock, lanes, tasks, kit: Kit { dial, rules, metrics: metrics.clone(), prng } }
+    }
+
+    /// The same pool with these lanes: one that was there before keeps its connections. Those of one
+    /// that is used no more are closed, when their last request has ended.
+    pub fn renewed(&self, lanes: &[(Arc<Lane>, bool)]) -> Self {
+        let Kit { dial, rules, metrics, prng } = &self.kit;
+        let parts = PoolParts {
+            clock: self.clock,
+            dial: Arc::clone(dial),
+            rules: *rules,
+            lanes,
+            metrics,
+            tasks: self.tasks.clone(),
+            prng: prng.clone(),
+        };
+        let renewed = lanes.iter().map(|(lane, is_open)| {
+            let Some(known) = self.lanes.iter().find(|known| Arc::ptr_eq(&known.lane, lane)) else {
+                let made = LanePool::of(lane, *is_open, &parts);
+                made.sockets.iter().filter(|_| *is_open).for_each(Sockets::start);
+                return made;
+            };
+            if *is_open {
+                return Arc::clone(known);
+            }
+            known.close();
+            Arc::clone(known)
+        });
+        let renewed: Vec<_> = renewed.collect();
+        // What has no number any more, since it was never to be found by one again.
+        for known in &self.lanes {
+            if !lanes.iter().any(|(lane, _)| Arc::ptr_eq(&known.lane, lane)) {
+                known.close();
+            }
+        }
+        let kit = Kit { dial: Arc::clone(dial), rules: *rules, metrics: metrics.clone(), prng: prng.clone() };
+        Pool { clock: self.clock, lanes: renewed, tasks: self.tasks.clone(), kit }
     }
 
     /// Begins to keep spare WebSockets open, on lanes that have any.

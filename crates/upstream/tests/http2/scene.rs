@@ -36,7 +36,7 @@ pub(crate) fn scene(http: HttpOffer) -> Scene {
         clock,
         dial: Arc::new(network.clone()),
         rules: PoolRules::default(),
-        lanes: &[Arc::new(lane)],
+        lanes: &[(Arc::new(lane), true)],
         metrics: &metrics,
         tasks: tasks.clone(),
         prng: Prng::new(1),

@@ -43,7 +43,7 @@ pub(crate) fn scene_of(transport: Transport, url: &str, rules: PoolRules) -> Sce
         clock,
         dial: Arc::new(network.clone()),
         rules,
-        lanes: &[Arc::new(lane)],
+        lanes: &[(Arc::new(lane), true)],
         metrics: &metrics,
         tasks: tasks.clone(),
         prng: Prng::new(1),

@@ -9,6 +9,7 @@ use crate::attempt::Stop;
 use crate::house::House;
 use crate::memory::{Memory, TurnTrouble};
 use crate::reply::Reply;
+use crate::succession;
 use std::collections::{BTreeMap, BTreeSet};
 use tidegate_store::Address;
 use tokio::sync::OwnedMutexGuard;
@@ -19,7 +20,12 @@ pub(super) type Taken = OwnedMutexGuard<Option<Talk>>;
 /// Takes a conversation's turn, after the one under way.
 pub(super) async fn take(house: &House, reply: &mut Reply<'_>, address: &Address) -> Result<Taken, Stop> {
     let slot = house.memory.shelf.slot(address).ok_or(TurnTrouble::Budget).map_err(Trouble::from)?;
-    Ok(reply.attend(slot.lock_owned()).await?)
+    let taken = reply.attend(slot.lock_owned()).await?;
+    succession::given(&house.memory, address).map_err(Trouble::from)?;
+    if taken.is_none() {
+        reply.attend(house.memory.succession.own(address)).await?;
+    }
+    Ok(taken)
 }
 
 /// Takes the turns of all of them.

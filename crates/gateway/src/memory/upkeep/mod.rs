@@ -15,10 +15,10 @@
 use super::doors::forget_all;
 use super::{Memory, TurnTrouble};
 use crate::house::House;
+use crate::renewal::Current;
 use crate::settings::Keep;
 use crate::streams::{self, Erased};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tidegate_base::Moment;
@@ -42,7 +42,8 @@ pub(crate) const UPKEEP: TaskKind = TaskKind {
 };
 
 /// Sees to the log until a drain begins.
-pub(crate) async fn upkeep(house: Arc<House>) {
+pub(crate) async fn upkeep(current: Current) {
+    let house = current.house();
     let (clock, memory) = (house.clock, &house.memory);
     let began = clock.now();
     let mut retain_at = began;
@@ -53,10 +54,14 @@ pub(crate) async fn upkeep(house: Arc<House>) {
     loop {
         tokio::select! {
             biased;
-            () = house.drain_begun() => return,
+            () = house.leave_begun() => return,
             () = clock.sleep_until(clock.now() + LOOK_EVERY) => {}
         }
-        let now = clock.now();
+        if memory.succession.has_elder() {
+            // Rewriting the file would keep the other process from writing to it.
+            continue;
+        }
+        let (now, house) = (clock.now(), current.house());
         told(&house, "streams", streams::forget_old(&house).await);
         if now >= retain_at {
             retain_at = now + RETAIN_EVERY;
@@ -121,7 +126,7 @@ async fn retain(house: &House) -> Result<(), TurnTrouble> {
 }
 
 async fn retain_of(house: &House, tenant: &str, keep: Retention) -> Result<(), TurnTrouble> {
-    let memory = &house.memory;
+    let memory = &*house.memory;
     let store = memory.store()?;
     for _ in 0..STEPS_MAX {
         let scope = Scope::Retention { tenant: tenant.to_owned(), keep, now_ms: memory.now_ms() };
@@ -157,7 +162,7 @@ async fn retain_of(house: &House, tenant: &str, keep: Retention) -> Result<(), T
 
 /// Rewrites the file.
 async fn compact(house: &House) -> Result<(), TurnTrouble> {
-    let Memory { deleted, clock, .. } = &house.memory;
+    let Memory { deleted, clock, .. } = &*house.memory;
     let store = house.memory.store()?;
     let (before, began) = (store.size().await?, clock.now());
     // What is deleted from here on may come too late for it.

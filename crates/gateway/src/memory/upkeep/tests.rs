@@ -3,6 +3,7 @@
 use super::*;
 use crate::settings::{Settings, TenantSettings};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use tidegate_base::{IdSource, Prng};
 use tidegate_observe::{LiveRequest, NoRecords};
@@ -185,7 +186,7 @@ async fn the_task_does_both_again_and_again_until_a_drain_begins() {
     // What the process before it deleted is seen to by this one.
     let house = house(&folder, Keep { age: Some(DAY), ..Keep::default() }, Duration::ZERO);
     let tasks = tidegate_transport::Tasks::new();
-    tasks.spawn(&UPKEEP, upkeep(Arc::clone(&house)));
+    tasks.spawn(&UPKEEP, upkeep(Current::new(Arc::clone(&house))));
     let wait = async |name: &str, at_least: f64| {
         for _ in 0..10_000 {
             if metric(&house, name) >= at_least {
@@ -203,6 +204,6 @@ async fn the_task_does_both_again_and_again_until_a_drain_begins() {
     wait("tidegate_conversation_upkeep_seconds{task=\"compaction\"}", 1.0).await;
     wait("tidegate_conversation_log_freed_bytes_total", 4e6).await;
     assert!(metric(&house, "tidegate_conversation_log_bytes") > 0.0);
-    house.begin_drain();
+    house.leave(crate::house::Leaving::Draining);
     tasks.all_ended().await;
 }

@@ -33,7 +33,7 @@ impl Embedded {
         config.settings.seed = u64::from_le_bytes(key::random()?);
         serve::use_simulator(&mut config, &simulator)?;
         config.check().map_err(Failed::because)?;
-        let mut log = ConversationLog::open(&config, true)?;
+        let mut log = ConversationLog::open(&config, true, None)?;
         let dial = TcpDial::new(clock, config.dial, &config.roots).map_err(Failed::because)?;
         let door = listen(config.listen, "--simulate")?;
         let url = format!("http://{}", door.local());

@@ -1,0 +1,125 @@
+//! Two processes of one gateway: the elder, which ends what it began, and the heir, which begins what
+//! comes.
+//!
+//! They share the conversation log's file. A conversation is the elder's until the heir has asked for
+//! it and been given it, once and for good; so it has one process at a time that knows it, and what one
+//! of them keeps of it in memory is what the log has. The elder gives a conversation when its turn under
+//! way has ended, and takes none of it any more: a request that reaches it all the same is told to come
+//! again, to the heir.
+//!
+//! ```text
+//!   heir:  a turn of c ─▶ is c in memory? ─▶ ask the elder ─▶ read c from the log ─▶ go on
+//!   elder:                                    └ wait for c's turn, note "given", answer
+//! ```
+//! An elder that is gone has given everything. What lies between the two processes is not known here: an
+//! heir asks by a channel.
+
+use crate::house::House;
+use crate::memory::{Memory, TurnTrouble};
+use std::collections::BTreeSet;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use tidegate_base::StreamId;
+use tidegate_store::Address;
+use tokio::sync::{mpsc, oneshot};
+
+/// Conversations that are given one by one; past them all are given. Each takes some hundred bytes.
+const GIVEN_MAX: usize = 262_144;
+
+/// What an heir asks its elder for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claimed {
+    /// A conversation: the answer is yes, sooner or later.
+    Conversation {
+        /// Whose it is.
+        tenant: String,
+        /// What it is called.
+        name: String,
+    },
+    /// Whether a stream still runs there.
+    Stream(StreamId),
+}
+
+/// A claim, and whom to tell. Nobody answering means that the elder is gone.
+#[derive(Debug)]
+pub struct Claim {
+    /// What is claimed.
+    pub what: Claimed,
+    /// The elder's word.
+    pub answer: oneshot::Sender<bool>,
+}
+
+/// What was given away.
+#[derive(Debug, Default)]
+struct Given {
+    all: bool,
+    conversations: BTreeSet<Address>,
+}
+
+/// A process' place among its likes.
+#[derive(Debug, Default)]
+pub(crate) struct Succession {
+    elder: OnceLock<mpsc::Sender<Claim>>,
+    given: Mutex<Given>,
+}
+
+impl Succession {
+    /// There is a process before this one.
+    pub(crate) fn follows(&self, elder: mpsc::Sender<Claim>) {
+        let _ = self.elder.set(elder);
+    }
+
+    /// Whether there still is a process before this one.
+    pub(crate) fn has_elder(&self) -> bool {
+        self.elder.get().is_some_and(|elder| !elder.is_closed())
+    }
+
+    async fn claim(&self, what: Claimed) -> Option<bool> {
+        let elder = self.elder.get()?;
+        let (answer, word) = oneshot::channel();
+        elder.send(Claim { what, answer }).await.ok()?;
+        word.await.ok()
+    }
+
+    /// Waits until a conversation is this process'. Asked with its turn in hand, before it is read.
+    pub(crate) async fn own(&self, address: &Address) {
+        let (tenant, name) = (address.tenant().to_owned(), address.name().to_owned());
+        self.claim(Claimed::Conversation { tenant, name }).await;
+    }
+
+    /// Whether a stream that is not known here runs in the process before.
+    pub(crate) async fn runs_elsewhere(&self, stream: StreamId) -> bool {
+        self.claim(Claimed::Stream(stream)).await == Some(true)
+    }
+
+    /// Whether a conversation is another process' by now. Asked with its turn in hand.
+    pub(crate) fn is_given(&self, address: &Address) -> bool {
+        let given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        given.all || given.conversations.contains(address)
+    }
+
+    pub(crate) fn give(&self, address: Address) {
+        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        given.conversations.insert(address);
+        if given.conversations.len() > GIVEN_MAX {
+            *given = Given { all: true, conversations: BTreeSet::new() };
+        }
+    }
+}
+
+/// The elder's word on a claim; of a conversation, once its turn under way has ended.
+pub(crate) async fn answer(house: &House, claimed: Claimed) -> bool {
+    match claimed {
+        Claimed::Stream(id) => house.streams.is_running(id),
+        Claimed::Conversation { tenant, name } => {
+            if let Ok(address) = Address::new(&tenant, &name) {
+                house.memory.give(address).await;
+            }
+            true
+        }
+    }
+}
+
+/// What a request is told that reached a process which has given its conversation away.
+pub(crate) fn given(memory: &Memory, address: &Address) -> Result<(), TurnTrouble> {
+    if memory.succession.is_given(address) { Err(TurnTrouble::Given) } else { Ok(()) }
+}

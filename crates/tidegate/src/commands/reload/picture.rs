@@ -1,0 +1,221 @@
+//! What stands in the configuration and in the files that it names, to be compared with another time:
+//! every setting by its name, and of the files whether they are the same.
+//!
+//! Names are those of the file, with `[[organisation]]`, `[[tenant]]` and client keys by their own name
+//! in place of a number. Values are compared and never told: they may be keys.
+
+use crate::keys_file::KeysFile;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hasher};
+use std::path::{Path, PathBuf};
+use toml::{Table, Value};
+
+/// Settings that are built into what lives as long as the process, by name or by the beginning of it.
+/// `tidegate_gateway::Settings::fixed` keeps those that are the gateway's; the others are not looked at
+/// again after the start.
+pub(super) const FIXED: &[&str] = &[
+    "listen.",
+    "log.",
+    "dial.",
+    "pool.",
+    "tls.ca_file",
+    "clocks.stream_kept",
+    "limits.connections",
+    "limits.streams",
+    "limits.bodies_bytes",
+    "limits.backlogs_bytes",
+    "limits.journals_bytes",
+    "conversations.file",
+    "conversations.memory_bytes",
+    "conversations.conversation_bytes",
+];
+
+fn is_fixed(name: &str) -> bool {
+    FIXED.iter().any(|fixed| if fixed.ends_with('.') { name.starts_with(fixed) } else { name == *fixed })
+}
+
+/// Everything there is to compare.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Picture {
+    /// Settings by name.
+    settings: BTreeMap<String, String>,
+    /// Files that are read with the configuration: the hash of each, if it can be read.
+    contents: BTreeMap<PathBuf, Option<u64>>,
+    /// Keys of the file of client keys, by how they begin.
+    keys: BTreeMap<String, String>,
+    /// The configuration itself, and the file of client keys.
+    paths: BTreeSet<PathBuf>,
+}
+
+impl Picture {
+    /// The configuration at `path` as it is now, and the files `beside` it that flags name.
+    pub(super) fn of(path: &Path, beside: &[&PathBuf]) -> Result<Self, String> {
+        let text = std::fs::read_to_string(path).map_err(|e| format!("{}: cannot be read: {e}", path.display()))?;
+        // What is wrong with it is told, with its line, by whoever reads it for good.
+        let table: Table = toml::from_str(&text).unwrap_or_default();
+        let mut picture = Picture { paths: BTreeSet::from([path.to_path_buf()]), ..Picture::default() };
+        if let Some(file) = table.get("keys").and_then(|keys| keys.get("file")).and_then(Value::as_str) {
+            let file = path.parent().map_or_else(|| PathBuf::from(file), |folder| folder.join(file));
+            for key in KeysFile::read(&file).ok().flatten().unwrap_or_default().keys {
+                let name = format!("key {} of {}", key.prefix, key.tenant);
+                picture.keys.insert(name, format!("{} {:?} {:?}", key.hash, key.label, key.expires_s));
+            }
+            picture.paths.insert(file);
+        }
+        picture.contents.extend(beside.iter().map(|file| ((*file).clone(), content(file))));
+        for (name, value) in &table {
+            picture.add(name, value);
+        }
+        Ok(picture)
+    }
+
+    fn add(&mut self, name: &str, value: &Value) {
+        match value {
+            Value::Table(table) => table.iter().for_each(|(key, value)| {
+                if let (true, Some(file)) = (names_a_file(name, key), value.as_str()) {
+                    self.contents.insert(PathBuf::from(file), content(Path::new(file)));
+                }
+                self.add(&format!("{name}.{key}"), value);
+            }),
+            Value::Array(items)
+                if !items.is_empty() && items.iter().all(|item| item.get("tenant").or(item.get("name")).is_some()) =>
+            {
+                for item in items {
+                    let own = item.get("name").or(item.get("tenant")).and_then(Value::as_str).unwrap_or_default();
+                    // A tenant may have many keys; their hashes tell them apart and tell nothing else.
+                    let hash = item.get("hash").and_then(Value::as_str).map(|hash| hash.chars().take(15).collect());
+                    let hash = hash.map_or_else(String::new, |hash: String| format!(" {hash}"));
+                    self.add(&format!("{name}.{own}{hash}"), item);
+                }
+            }
+            Value::Array(items) => {
+                // Only their files: as a setting the list is one.
+                let mut inner = Picture::default();
+                items.iter().for_each(|item| inner.add(name, item));
+                self.contents.append(&mut inner.contents);
+                self.settings.insert(name.to_owned(), value.to_string());
+            }
+            value => drop(self.settings.insert(name.to_owned(), value.to_string())),
+        }
+    }
+
+    /// Every file there is to watch.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        self.paths.iter().chain(self.contents.keys()).cloned().collect()
+    }
+
+    /// What is otherwise here than in `before`, by name, but for what cannot change since `start`.
+    pub(super) fn changes(&self, before: &Picture, start: &Picture) -> Vec<String> {
+        let mut names = differences(&before.settings, &self.settings);
+        names.retain(|(name, _)| !self.is_fixed(name, start));
+        names.append(&mut differences(&before.keys, &self.keys));
+        let changed = |(path, hash): (&PathBuf, &Option<u64>)| {
+            let was = before.contents.get(path)?;
+            (was != hash).then(|| (path.display().to_string(), "changed"))
+        };
+        names.extend(self.contents.iter().filter_map(changed));
+        names.into_iter().map(|(name, how)| if how == "changed" { name } else { format!("{name} ({how})") }).collect()
+    }
+
+    /// Settings that are otherwise here than at the start, and stay as they were there.
+    pub(super) fn needs_restart(&self, start: &Picture) -> Vec<String> {
+        let names = differences(&start.settings, &self.settings).into_iter().map(|(name, _)| name);
+        names.filter(|name| self.is_fixed(name, start)).collect()
+    }
+
+    /// Whether a setting cannot change; to speak TLS or not is one of those.
+    fn is_fixed(&self, name: &str, start: &Picture) -> bool {
+        let speaks_tls = |picture: &Picture| picture.settings.contains_key("tls.certificate");
+        let tls = matches!(name, "tls.certificate" | "tls.key") && speaks_tls(self) != speaks_tls(start);
+        tls || is_fixed(name)
+    }
+}
+
+/// Whether the value of `key` in a table called `table` is the path of a file that is read with the
+/// configuration.
+fn names_a_file(table: &str, key: &str) -> bool {
+    matches!((table, key), ("tls", "certificate" | "key"))
+        || key == "file" && !matches!(table, "conversations" | "keys")
+}
+
+fn content(path: &Path) -> Option<u64> {
+    let mut hash = DefaultHasher::new();
+    hash.write(&std::fs::read(path).ok()?);
+    Some(hash.finish())
+}
+
+/// Names that are in one only, or in both with another value.
+fn differences(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) -> Vec<(String, &'static str)> {
+    let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let differs = |name: &String| match (before.get(name), after.get(name)) {
+        (None, Some(_)) => Some("added"),
+        (Some(_), None) => Some("removed"),
+        (was, is) => (was != is).then_some("changed"),
+    };
+    names.into_iter().filter_map(|name| Some((name.clone(), differs(name)?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn picture(text: &str) -> Picture {
+        let mut picture = Picture::default();
+        let table: Table = toml::from_str(text).unwrap();
+        table.iter().for_each(|(name, value)| picture.add(name, value));
+        picture
+    }
+
+    #[test]
+    fn what_changed_is_named_as_people_name_it_and_no_value_is_told() {
+        let before = picture(
+            "[clocks]\ngap = \"45 s\"\n[[organisation]]\nname = \"north\"\nkeys = [{ value = \"sk-ant-1\" }]\n[[client_key]]\ntenant = \"acme\"\nhash = \"sha256:00112233445566\"",
+        );
+        let after = picture(
+            "[clocks]\ngap = \"50 s\"\n[[organisation]]\nname = \"south\"\nkeys = []\n[[organisation]]\nname = \"north\"\nkeys = [{ value = \"sk-ant-2\" }]",
+        );
+        let changes = after.changes(&before, &before);
+        assert_eq!(
+            changes,
+            [
+                "client_key.acme sha256:00112233.hash (removed)",
+                "client_key.acme sha256:00112233.tenant (removed)",
+                "clocks.gap",
+                "organisation.north.keys",
+                "organisation.south.keys (added)",
+                "organisation.south.name (added)",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_cannot_change_is_named_apart_until_it_is_as_it_was() {
+        let start = picture("[listen]\naddress = \"127.0.0.1:1\"\n[limits]\nbody_bytes = \"1 MiB\"");
+        let later = picture(
+            "[listen]\naddress = \"127.0.0.1:2\"\n[limits]\nbody_bytes = \"2 MiB\"\n[tls]\nkey = \"k\"\ncertificate = \"c\"",
+        );
+        assert_eq!(later.changes(&start, &start), ["limits.body_bytes"]);
+        assert_eq!(later.needs_restart(&start), ["listen.address", "tls.certificate", "tls.key"]);
+        assert!(start.needs_restart(&start).is_empty());
+    }
+
+    #[test]
+    fn files_of_secrets_are_watched_and_the_log_of_conversations_is_not() {
+        let text = "[tls]\ncertificate = \"/c.pem\"\nkey = \"/k.pem\"\n[conversations]\nfile = \"/talks.db\"\n[redact]\nscope_key = { file = \"/scope.key\" }\nvault_keys = [{ id = 1, file = \"/vault.key\" }]\n[[organisation]]\nname = \"north\"\nproxy = { file = \"/proxy\" }\nkeys = [{ file = \"/north.key\" }]";
+        let files: Vec<_> = picture(text).files().iter().map(|path| path.display().to_string()).collect();
+        assert_eq!(files, ["/c.pem", "/k.pem", "/north.key", "/proxy", "/scope.key", "/vault.key"]);
+    }
+
+    /// The names are the file's own.
+    #[test]
+    fn what_is_fixed_is_in_the_example() {
+        let text = include_str!("../../../../../tidegate.example.toml");
+        for name in FIXED {
+            let (table, key) = name.split_once('.').unwrap();
+            let after = text.split_once(&format!("\n[{table}]\n")).unwrap_or_else(|| panic!("[{table}]")).1;
+            let inside = after.split("\n[").next().unwrap();
+            let key = inside.lines().any(|line| line.trim_start_matches("# ").starts_with(&format!("{key} =")));
+            assert!(name.ends_with('.') || key, "{name}");
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! The file of client keys: what is known of each but the key itself, and how the file is changed.
+//!
+//! ```text
+//!   lock NAME.lock ─▶ read NAME ─▶ change ─▶ write NAME.new, 0600, synchronised ─▶ rename ─▶ sync the folder
+//! ```
+//! So whoever reads sees the file before the change or after it, whatever happens to the machine, and
+//! two commands at once change it one after the other. It is TOML like the configuration, and may be
+//! edited by hand with care.
+
+use serde::{Deserialize, Serialize};
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use tidegate_base::{rfc3339, rfc3339_seconds};
+use tidegate_gateway::KeyHash;
+
+/// Keys in one file: each is some 200 bytes of it, and the whole is read at every change.
+pub(crate) const KEYS_MAX: usize = 65_536;
+/// Bytes of one file: as many keys with the longest names.
+const BYTES_MAX: u64 = 64 << 20;
+/// Characters of a tenant's name and of a label.
+pub(crate) const NAME_CHARS_MAX: usize = 64;
+/// Characters of a key that the file shows, so that people can tell keys apart: `tg_` and 40 of 200 bits.
+pub(crate) const PREFIX_CHARS: usize = 11;
+
+const HEAD: &str =
+    "# Client keys of Tidegate, kept by `tidegate key new`, `revoke` and `list`. There are only hashes here.\n";
+
+/// What is known of one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct KnownKey {
+    /// How it begins.
+    pub(crate) prefix: String,
+    /// Whose it is.
+    pub(crate) tenant: String,
+    /// What it is for, in its maker's words.
+    pub(crate) label: String,
+    pub(crate) hash: KeyHash,
+    /// When it was made, and when it ends: seconds since 1970.
+    pub(crate) created_s: u64,
+    pub(crate) expires_s: Option<u64>,
+}
+
+/// One file's keys, the oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct KeysFile {
+    pub(crate) keys: Vec<KnownKey>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeyTable {
+    prefix: String,
+    tenant: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    label: String,
+    hash: String,
+    created: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    expires: Option<String>,
+}
+
+#[derive(Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct FileTable {
+    key: Vec<KeyTable>,
+}
+
+/// Whether `name` can be a tenant's name or a label, as it stands in files, logs and metrics.
+pub(crate) fn is_name(name: &str) -> bool {
+    name.chars().count() <= NAME_CHARS_MAX && !name.contains(|c: char| c.is_control() || matches!(c, '"' | '\\'))
+}
+
+fn key(table: KeyTable) -> Result<KnownKey, String> {
+    let time = |name: &str, text: &str| {
+        rfc3339_seconds(text).ok_or_else(|| format!("{name}: write a time such as \"2027-01-31T00:00:00Z\""))
+    };
+    if table.tenant.is_empty() || !is_name(&table.tenant) || !is_name(&table.label) {
+        return Err("a tenant's name has 1 to 64 characters, a label at most 64, without quotes".to_owned());
+    }
+    Ok(KnownKey {
+        hash: table.hash.parse().map_err(|e: tidegate_gateway::KeyHashError| e.to_string())?,
+        created_s: time("created", &table.created)?,
+        expires_s: table.expires.as_deref().map(|text| time("expires", text)).transpose()?,
+        prefix: table.prefix,
+        tenant: table.tenant,
+        label: table.label,
+    })
+}
+
+impl KeysFile {
+    /// The keys of the file at `path`; `None` if there is no such file.
+    pub(crate) fn read(path: &Path) -> Result<Option<Self>, String> {
+        let size = match std::fs::metadata(path) {
+            Ok(about) => about.len(),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(format!("{}: cannot be read: {e}", path.display())),
+        };
+        if size > BYTES_MAX {
+            return Err(format!("{}: is over 64 MiB, and no file of client keys", path.display()));
+        }
+        let text = std::fs::read_to_string(path).map_err(|e| format!("{}: cannot be read: {e}", path.display()))?;
+        KeysFile::parse(&text).map(Some).map_err(|why| format!("{}{why}", path.display()))
+    }
+
+    /// The keys in `text`; an error begins with its line.
+    fn parse(text: &str) -> Result<Self, String> {
+        let file: FileTable = toml::from_str(text).map_err(|e| {
+            let at = e.span().map_or(0, |s| s.start.min(text.len()));
+            format!(":{}: {}", text[..at].matches('\n').count() + 1, e.message().trim())
+        })?;
+        if file.key.len() > KEYS_MAX {
+            return Err(format!(": has more than {KEYS_MAX} keys"));
+        }
+        let place = |n: usize| {
+            let lines = text.lines().enumerate().filter(|(_, line)| line.trim() == "[[key]]");
+            lines.map(|(line, _)| line + 1).nth(n).unwrap_or(1)
+        };
+        let one = |(n, table)| key(table).map_err(|why| format!(":{}: {why}", place(n)));
+        Ok(KeysFile { keys: file.key.into_iter().enumerate().map(one).collect::<Result<_, _>>()? })
+    }
+
+    /// Changes the file at `path`, or makes it; nobody else changes it meanwhile. What `change` refuses
+    /// leaves the file as it is.
+    pub(crate) fn change<T>(path: &Path, change: impl FnOnce(&mut KeysFile) -> Result<T, String>) -> Result<T, String> {
+        let beside = |end: &str| {
+            let mut name = path.file_name().unwrap_or_default().to_owned();
+            name.push(end);
+            path.with_file_name(name)
+        };
+        let failed = |what: &str, at: &Path, e: std::io::Error| format!("{}: {what}: {e}", at.display());
+        let lock_path = beside(".lock");
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&lock_path);
+        let lock = lock.map_err(|e| failed("cannot be made", &lock_path, e))?;
+        // Held until it is closed, or its process ends.
+        lock.lock().map_err(|e| failed("cannot be locked", &lock_path, e))?;
+        let mut file = KeysFile::read(path)?.unwrap_or_default();
+        let changed = change(&mut file)?;
+        let new = beside(".new");
+        file.write(&new).map_err(|e| failed("cannot be written", &new, e))?;
+        std::fs::rename(&new, path).map_err(|e| failed("cannot be replaced", path, e))?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(folder)
+            .and_then(|folder| folder.sync_all())
+            .map_err(|e| failed("cannot be synchronised", folder, e))?;
+        Ok(changed)
+    }
+
+    fn write(&self, path: &PathBuf) -> std::io::Result<()> {
+        let table = |key: &KnownKey| KeyTable {
+            prefix: key.prefix.clone(),
+            tenant: key.tenant.clone(),
+            label: key.label.clone(),
+            hash: key.hash.to_string(),
+            created: rfc3339(key.created_s),
+            expires: key.expires_s.map(rfc3339),
+        };
+        let text = toml::to_string(&FileTable { key: self.keys.iter().map(table).collect() });
+        let text = text.map_err(std::io::Error::other)?;
+        // What a command left that was ended half way is nobody's.
+        match std::fs::remove_file(path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        file.write_all(HEAD.as_bytes())?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(n: u64) -> KnownKey {
+        KnownKey {
+            prefix: format!("tg_{n:08}"),
+            tenant: "acme".to_owned(),
+            label: if n == 1 { String::new() } else { format!("number {n}") },
+            hash: KeyHash::of(&n.to_be_bytes()),
+            created_s: 1_800_000_000 + n,
+            expires_s: (n == 2).then_some(1_900_000_000),
+        }
+    }
+
+    fn folder(name: &str) -> PathBuf {
+        let folder = std::env::temp_dir().join(format!("tidegate-keys-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir_all(&folder).unwrap();
+        folder
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_only_its_owner_may() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = folder("mode");
+        let path = folder.join("keys.toml");
+        assert_eq!(KeysFile::read(&path).unwrap(), None);
+        for n in 1..=3 {
+            KeysFile::change(&path, |file| Ok(file.keys.push(known(n)))).unwrap();
+        }
+        assert_eq!(KeysFile::read(&path).unwrap().unwrap().keys, [known(1), known(2), known(3)]);
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let before = std::fs::read(&path).unwrap();
+        let refused = KeysFile::change(&path, |file| {
+            file.keys.clear();
+            Err::<(), _>("no".to_owned())
+        });
+        assert_eq!((refused, std::fs::read(&path).unwrap()), (Err("no".to_owned()), before));
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn changes_at_once_are_made_one_after_the_other() {
+        let folder = folder("at-once");
+        let path = folder.join("keys.toml");
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let path = &path;
+                scope.spawn(move || {
+                    for n in 0..10 {
+                        KeysFile::change(path, |file| Ok(file.keys.push(known(10 + thread * 10 + n)))).unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(KeysFile::read(&path).unwrap().unwrap().keys.len(), 40);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_line() {
+        let check = |text: &str| KeysFile::parse(text).unwrap_err();
+        assert!(check("[[key]]\nprefix = 1\n").starts_with(":2: "), "{}", check("[[key]]\nprefix = 1\n"));
+        let key =
+            |hash: &str| format!("\n[[key]]\nprefix = \"tg_a\"\ntenant = \"a\"\nhash = \"{hash}\"\ncreated = \"x\"\n");
+        assert!(check(&key("tg_secret")).starts_with(":2: a key hash is"), "{}", check(&key("tg_secret")));
+        assert!(check(&key(&KeyHash::of(b"k").to_string())).starts_with(":2: created: write a time"));
+        assert!(check("colour = 1").contains("unknown field"));
+    }
+}

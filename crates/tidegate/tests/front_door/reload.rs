@@ -1,0 +1,238 @@
+//! Change without a restart: the configuration, the files it names, and the keys of clients, under
+//! streams that run.
+
+use crate::process::{Folder, Tidegate, eventually, finished};
+use crate::upstream::{BEGIN, END, FINISH, Upstream, chunk, stream_head};
+use crate::wire::{QUICK, Wire, bare, get, message, post};
+use serde_json::Value;
+use std::io::Write;
+use std::time::Duration;
+
+/// From a change of a file to its being in force: two looks of half a second, and a machine under load.
+const SOON: Duration = Duration::from_secs(6);
+/// Some ten seconds of stream.
+const SLOW: (&str, &str) = ("simulate", "output_tokens=600-600, head_ms=0, first_ms=0, event_ms=50");
+
+/// A new key in the file `keys`, with further flags.
+fn new_key(keys: &str, flags: &[&str]) -> String {
+    let (code, out, err) = finished(&[&["key", "new", "--file", keys], flags].concat());
+    assert_eq!(code, 0, "{err}");
+    out.lines().map(str::trim).find(|line| line.starts_with("tg_")).unwrap().to_owned()
+}
+
+fn ask(tidegate: &Tidegate, key: &str) -> (u16, String) {
+    let answer = tidegate.ask(post(&[QUICK, ("x-api-key", key)], message(false, 100, "x")));
+    let code = answer.json()["error"]["details"]["error_code"].as_str().unwrap_or_default().to_owned();
+    (answer.status, code)
+}
+
+fn reload(tidegate: &Tidegate) -> (u16, Value) {
+    let answer = Wire::to(tidegate.admin).ask(bare("POST", "/reload", &[]));
+    (answer.status, answer.json())
+}
+
+fn outcome(tidegate: &Tidegate, outcome: &str) -> f64 {
+    tidegate.metric(&format!("tidegate_config_reloads_total{{outcome=\"{outcome}\"}}"))
+}
+
+#[test]
+fn keys_come_and_go_while_streams_run() {
+    let folder = Folder::new();
+    let keys = folder.path("keys.toml");
+    let first = new_key(&keys, &["--tenant", "acme", "--label", "the first"]);
+    let config = format!("[keys]\nfile = \"{keys}\"\n[[tenant]]\nname = \"nobody-yet\"\n");
+    let tidegate = Tidegate::simulated_with(&config, &[]);
+    assert_eq!(ask(&tidegate, &first).0, 200);
+    assert_eq!(ask(&tidegate, "any"), (401, "unknown_key".to_owned()));
+    let mut streaming = tidegate.client();
+    streaming.send(post(&[SLOW, ("x-api-key", &first)], message(true, 4000, "x")));
+    streaming.until("content_block_delta").unwrap();
+    // On the connection that its stream came by, too.
+    streaming.send(post(&[QUICK, ("x-api-key", &first)], message(true, 100, "x")));
+
+    let second = new_key(&keys, &["--tenant", "bolt", "--expires", "1 h"]);
+    eventually("the new key is taken", SOON, || (ask(&tidegate, &second).0 == 200).then_some(()));
+    let (_, listed, _) = finished(&["key", "list", "--config", &tidegate.config_file()]);
+    assert!(listed.contains("acme") && listed.contains("the first") && listed.contains(&second[..11]), "{listed}");
+    assert!(!listed.contains(&first) && !listed.contains(&second) && !listed.contains("sha256"), "{listed}");
+
+    let (code, out, err) = finished(&["key", "revoke", "the first", "--config", &tidegate.config_file()]);
+    assert_eq!((code, out.contains(&first[..11])), (0, true), "{err}");
+    eventually("the revoked key is refused", SOON, || (ask(&tidegate, &first).0 == 401).then_some(()));
+    assert_eq!(tidegate.streams().len(), 1, "its stream goes on");
+    let rest = String::from_utf8(streaming.until("0\r\n\r\n").unwrap()).unwrap();
+    assert!(rest.contains("message_stop") && !rest.contains("event: error"), "{rest}");
+    let late = streaming.answer();
+    assert_eq!((late.status, late.code().as_str()), (401, "unknown_key"), "asked for after the key was gone");
+
+    // Without any key left the door does not open.
+    assert_eq!(finished(&["key", "revoke", &second[..11], "--file", &keys]).0, 0);
+    eventually("nobody is served", SOON, || (ask(&tidegate, &second).0 == 401).then_some(()));
+    assert_eq!(ask(&tidegate, "any").0, 401);
+    let output = tidegate.output();
+    assert!(output.contains(&format!("key {} of acme (removed)", &first[..11])), "{output}");
+    assert!(!output.contains(&first) && !output.contains(&second), "no key is in the log");
+    drop(streaming);
+    tidegate.comes_to_rest();
+}
+
+#[test]
+fn an_expired_key_says_so() {
+    let folder = Folder::new();
+    let keys = folder.path("keys.toml");
+    let key = new_key(&keys, &["--expires", "1 s"]);
+    let tidegate = Tidegate::simulated_with(&format!("[keys]\nfile = \"{keys}\"\n"), &[]);
+    eventually("its time is over", SOON, || (ask(&tidegate, &key) == (401, "expired_key".to_owned())).then_some(()));
+    let (_, listed, _) = finished(&["key", "list", "--file", &keys]);
+    assert!(listed.contains("(over)"), "{listed}");
+}
+
+#[test]
+fn key_commands_say_what_is_wrong() {
+    let folder = Folder::new();
+    let keys = folder.path("keys.toml");
+    let check = |args: &[&str], why: &str| {
+        let (code, _, err) = finished(args);
+        assert!(code != 0 && err.contains(why), "{args:?}: {err}");
+    };
+    check(&["key", "list", "--file", &keys], "is not there; `tidegate key new` makes it");
+    check(&["key", "list"], "--config FILE of the gateway, or --file KEYS");
+    let without = folder.write("without.toml", "[clocks]\ngap = \"45 s\"\n");
+    check(&["key", "new", "--config", &without], "names no file of client keys");
+    new_key(&keys, &["--label", "ci"]);
+    check(&["key", "new", "--file", &keys, "--label", "ci"], "has a key labelled `ci`");
+    check(&["key", "revoke", "--file", &keys, "other"], "has no key that begins with or is labelled `other`");
+    folder.write("keys.toml", "[[key]]\ntenant = 7\n");
+    check(&["key", "list", "--file", &keys], "keys.toml:2: ");
+    let beside = folder.write("tidegate.toml", "[keys]\nfile = \"none.toml\"\n");
+    check(
+        &["serve", "--simulate", "--config", &beside],
+        "none.toml is not there; make the first key with `tidegate key new",
+    );
+    // A path is meant from the configuration's folder.
+    assert_eq!(finished(&["key", "new", "--config", &beside]).0, 0);
+    assert!(std::path::Path::new(&folder.path("none.toml")).exists());
+}
+
+#[test]
+fn a_file_with_an_error_changes_nothing() {
+    let tidegate = Tidegate::simulated_with("[limits]\nbody_bytes = \"1 KiB\"\n", &[]);
+    let large = || tidegate.ask(post(&[QUICK], message(false, 100, &"x".repeat(2_000)))).status;
+    assert_eq!(large(), 413);
+    // A good setting and a bad one.
+    tidegate.reconfigure("[limits]\nbody_bytes = \"1 MiB\"\n[clocks]\ngap = \"45\"\n");
+    tidegate.says("tidegate.toml:4: gap");
+    assert_eq!((large(), outcome(&tidegate, "refused")), (413, 1.0));
+    let (status, said) = reload(&tidegate);
+    assert_eq!(
+        (status, said["error"]["details"]["error_code"].as_str()),
+        (409, Some("configuration_refused")),
+        "{said}"
+    );
+    assert!(said["error"]["message"].as_str().unwrap().contains("tidegate.toml:4: gap"), "{said}");
+
+    std::fs::remove_file(tidegate.config_file()).unwrap();
+    tidegate.says("tidegate.toml: cannot be read");
+    assert_eq!(large(), 413);
+    tidegate.reconfigure("[limits]\nbody_bytes = \"1 MiB\"\n");
+    eventually("the file is good again", SOON, || (large() == 200).then_some(()));
+    let log = tidegate.says("limits.body_bytes");
+    assert_eq!(tidegate.metric("tidegate_config_generation"), 2.0, "{log}");
+    let before = outcome(&tidegate, "unchanged");
+    tidegate.signal("HUP");
+    eventually("asked by a signal", SOON, || (outcome(&tidegate, "unchanged") > before).then_some(()));
+}
+
+#[test]
+fn what_needs_a_restart_is_told_and_the_rest_holds() {
+    let tidegate = Tidegate::simulated_with("[limits]\nbody_bytes = \"1 KiB\"\n", &[]);
+    tidegate.reconfigure("[limits]\nbody_bytes = \"1 MiB\"\nconnections = 7\n[listen]\naddress = \"127.0.0.1:1\"\n");
+    let log = tidegate.says("these need a restart");
+    assert!(
+        log.contains("settings=\"limits.connections, listen.address\"") || log.contains("limits.connections"),
+        "{log}"
+    );
+    assert_eq!(tidegate.ask(post(&[QUICK], message(false, 100, &"x".repeat(2_000)))).status, 200);
+    assert_eq!(tidegate.metric("tidegate_config_needs_restart"), 2.0);
+    let (status, said) = reload(&tidegate);
+    assert_eq!(status, 200);
+    assert_eq!(
+        (&said["changed"], &said["needs_restart"]),
+        (&serde_json::json!([]), &serde_json::json!(["limits.connections", "listen.address"]))
+    );
+    let page = Wire::to(tidegate.admin).ask(bare("POST", "/reload", &[("origin", "http://127.0.0.1:4601")]));
+    assert_eq!(page.status, 403, "a page's request is none of an operator's");
+}
+
+/// Streams a beginning, and the rest when it was asked `hold` times more.
+fn upstream() -> Upstream {
+    Upstream::playing(|_, seen, socket| {
+        let _ = socket.write_all(format!("{}{}", stream_head(""), chunk(BEGIN)).as_bytes());
+        if String::from_utf8_lossy(&seen.body).contains("SLOWLY") {
+            std::thread::sleep(Duration::from_secs(3));
+        }
+        let _ = socket.write_all(format!("{}{END}", chunk(FINISH)).as_bytes());
+    })
+}
+
+#[test]
+fn organisations_and_their_keys_change_under_running_streams() {
+    let (north, south) = (upstream(), upstream());
+    let folder = Folder::new();
+    let secret = folder.write("south.key", "sk-ant-one\n");
+    let org = |name: &str, at: &Upstream, keys: &str| {
+        format!("[[organisation]]\nname = \"{name}\"\nurl = \"http://{}\"\nkeys = [{keys}]\n", at.at)
+    };
+    let of_south = org("south", &south, &format!("{{ file = \"{secret}\" }}"));
+    let tidegate = Tidegate::configured(&org("north", &north, "{ value = \"sk-ant-north\" }"));
+    let quick = || tidegate.ask(post(&[], message(true, 100, "x"))).status;
+    assert_eq!(quick(), 200);
+    let mut streaming = tidegate.client();
+    streaming.send(post(&[], message(true, 100, "SLOWLY")));
+    streaming.until("content_block_delta").unwrap();
+
+    tidegate.reconfigure(&of_south);
+    tidegate.says("organisation.north.keys (removed)");
+    let before = north.seen().len();
+    (0..5).for_each(|_| assert_eq!(quick(), 200));
+    assert_eq!((north.seen().len(), south.seen().len()), (before, 5), "all go to the one that is there now");
+    let rest = String::from_utf8(streaming.until("0\r\n\r\n").unwrap()).unwrap();
+    assert!(rest.contains("message_stop") && !rest.contains("event: error"), "what ran there ended there: {rest}");
+    let organisations = || -> Vec<String> {
+        let domains = tidegate.admin("/domains").json()["domains"].as_array().unwrap().clone();
+        domains.iter().map(|d| d["organisation"].as_str().unwrap().to_owned()).collect()
+    };
+    eventually("the old one has drained", SOON, || (organisations() == ["south"]).then_some(()));
+
+    std::fs::write(&secret, "sk-ant-two\n").unwrap();
+    tidegate.says(&secret);
+    assert_eq!(quick(), 200);
+    let seen = south.seen();
+    assert_eq!(
+        (seen[0].all("x-api-key"), seen.last().unwrap().all("x-api-key")),
+        (vec!["sk-ant-one"], vec!["sk-ant-two"])
+    );
+    // And back again.
+    tidegate.reconfigure(&format!("{}{of_south}", org("north", &north, "{ value = \"sk-ant-north\" }")));
+    eventually("both are asked", SOON, || {
+        quick();
+        (north.seen().len() > before).then_some(())
+    });
+    assert!(!tidegate.output().contains("sk-ant-"), "no key is in the log");
+    drop(streaming);
+    tidegate.comes_to_rest();
+}
+
+#[test]
+fn a_revoked_key_reads_no_stream_that_is_kept() {
+    let folder = Folder::new();
+    let keys = folder.path("keys.toml");
+    let key = new_key(&keys, &[]);
+    let tidegate = Tidegate::simulated_with(&format!("[keys]\nfile = \"{keys}\"\n"), &[]);
+    let request = post(&[QUICK, ("x-api-key", &key), ("tidegate-resume", "memory")], message(true, 100, "x"));
+    let stream = tidegate.ask(request).header("tidegate-stream").unwrap().to_owned();
+    let again = || tidegate.ask(get(&format!("/v1/streams/{stream}"), &[("x-api-key", &key)])).status;
+    assert_eq!(again(), 200);
+    assert_eq!(finished(&["key", "revoke", &key[..11], "--file", &keys]).0, 0);
+    eventually("what is kept is not read by it either", SOON, || (again() == 401).then_some(()));
+}
