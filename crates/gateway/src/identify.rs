@@ -18,10 +18,18 @@ use tidegate_schedule::{Band, OrgId};
 use tidegate_wire::dialect::words::{Recover, Resume, meaning};
 use tidegate_wire::http::{Headers, RequestHead};
 
+/// A client's key.
+#[derive(Debug)]
+struct Known {
+    hash: KeyHash,
+    expires_ms: Option<u64>,
+    tenant: Arc<Tenant>,
+}
+
 /// The keys that are known, by the first bytes of their hashes.
 #[derive(Debug, Default)]
 pub(crate) struct Keys {
-    by_prefix: BTreeMap<[u8; 8], Vec<(KeyHash, Option<u64>, Arc<Tenant>)>>,
+    by_prefix: BTreeMap<[u8; 8], Vec<Known>>,
     /// Who asks where nobody has to say who they are.
     nobody: Option<Arc<Tenant>>,
     /// Who asks with an upstream credential of their own, if they may.
@@ -35,7 +43,11 @@ impl Keys {
         let mut by_prefix: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for key in &settings.keys {
             if let Some(tenant) = tenants.named(&key.tenant) {
-                by_prefix.entry(key.hash.prefix()).or_default().push((key.hash, key.expires_ms, Arc::clone(tenant)));
+                by_prefix.entry(key.hash.prefix()).or_default().push(Known {
+                    hash: key.hash,
+                    expires_ms: key.expires_ms,
+                    tenant: Arc::clone(tenant),
+                });
             }
         }
         let nobody =
@@ -49,11 +61,11 @@ impl Keys {
     fn tenant(&self, key: &[u8], wall_ms: u64) -> Result<Arc<Tenant>, Trouble> {
         let hash = KeyHash::of(key);
         let candidates = self.by_prefix.get(&hash.prefix()).ok_or(Trouble::KeyUnknown)?;
-        let (_, expires, found) = candidates.iter().find(|(k, ..)| k.is(&hash)).ok_or(Trouble::KeyUnknown)?;
-        if expires.is_some_and(|at| at <= wall_ms) {
+        let found = candidates.iter().find(|known| known.hash.is(&hash)).ok_or(Trouble::KeyUnknown)?;
+        if found.expires_ms.is_some_and(|at| at <= wall_ms) {
             return Err(Trouble::KeyExpired);
         }
-        Ok(Arc::clone(found))
+        Ok(Arc::clone(&found.tenant))
     }
 
     /// Whose an upstream's own credential is, and its hash, if it may be used. A key of ours that is

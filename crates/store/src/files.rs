@@ -28,7 +28,7 @@ pub(crate) struct FileLock {
     path: PathBuf,
     /// The lock lives as long as this is open, here or in a process that it was passed on to.
     held: File,
-    /// It was passed on.
+    /// Another process has it too, or had.
     shared: AtomicBool,
 }
 
@@ -73,7 +73,8 @@ impl FileLock {
         let mut held = held;
         let said = held.set_len(0).and_then(|()| held.rewind()).and_then(|()| writeln!(held, "{}", std::process::id()));
         said.map_err(of_lock)?;
-        Ok(FileLock { path, held, shared: AtomicBool::new(false) })
+        // To unlock it would be to unlock it for the other one too.
+        Ok(FileLock { path, held, shared: AtomicBool::new(true) })
     }
 
     /// The lock for another process, which has it from then on as long as it lives.

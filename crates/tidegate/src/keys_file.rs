@@ -185,6 +185,14 @@ mod tests {
         }
     }
 
+    fn add(path: &Path, key: KnownKey) {
+        let add = |file: &mut KeysFile| {
+            file.keys.push(key);
+            Ok(())
+        };
+        KeysFile::change(path, add).unwrap();
+    }
+
     fn folder(name: &str) -> PathBuf {
         let folder = std::env::temp_dir().join(format!("tidegate-keys-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&folder);
@@ -199,7 +207,7 @@ mod tests {
         let path = folder.join("keys.toml");
         assert_eq!(KeysFile::read(&path).unwrap(), None);
         for n in 1..=3 {
-            KeysFile::change(&path, |file| Ok(file.keys.push(known(n)))).unwrap();
+            add(&path, known(n));
         }
         assert_eq!(KeysFile::read(&path).unwrap().unwrap().keys, [known(1), known(2), known(3)]);
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
@@ -221,7 +229,7 @@ mod tests {
                 let path = &path;
                 scope.spawn(move || {
                     for n in 0..10 {
-                        KeysFile::change(path, |file| Ok(file.keys.push(known(10 + thread * 10 + n)))).unwrap();
+                        add(path, known(10 + thread * 10 + n));
                     }
                 });
             }

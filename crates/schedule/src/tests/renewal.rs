@@ -56,7 +56,7 @@ fn a_key_is_changed_for_another_and_what_was_learned_stays() {
     s.set_organisations(at(3), &[closed(2, &[0])]);
     let lease = go(&mut s, at(4), ask());
     assert_eq!(lease.lane().key, 1);
-    assert_eq!(s.domains(at(4))[0].meters[0].limit.map(|l| l as u64), Some(50));
+    assert_eq!(s.domains(at(4))[0].meters[0].limit, Some(50));
     s.settle(at(5), lease, spent(100, 10));
 }
 

@@ -12,6 +12,7 @@ mod killed;
 mod model;
 mod operations;
 mod others;
+mod passed_on;
 mod power;
 mod privacy;
 mod story;

@@ -84,7 +84,8 @@ pub(super) fn new(flags: &NewKey) -> Result<(), Failed> {
             if file.keys.len() >= KEYS_MAX {
                 return Err(format!("{}: has {KEYS_MAX} keys, the most there may be; revoke some", path.display()));
             }
-            Ok(file.keys.push(known))
+            file.keys.push(known);
+            Ok(())
         };
         KeysFile::change(path, add).map_err(Failed)?;
     }

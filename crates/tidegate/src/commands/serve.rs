@@ -25,6 +25,7 @@ use tidegate_transport::{Clock, Listen, TaskKind, Tasks, TcpDial, TcpListen, Tls
 use tidegate_upstream::{Lane, Scheme};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tracing_subscriber::filter::LevelFilter;
 
 const ADMIN: TaskKind =
@@ -235,7 +236,11 @@ async fn serve(
     let store = log.store.take();
     let redact = config.redact.told();
     let gateway = Gateway::remembering(config.settings, clock, Arc::new(dial), Arc::new(records), store);
-    let to_share = [door.share().map_err(Failed::because)?, admin.share().map_err(Failed::because)?];
+    // What the simulated API knows lives in this process and would be gone: there is nothing to take over.
+    let to_share = match simulator {
+        Some(_) => None,
+        None => Some([door.share().map_err(Failed::because)?, admin.share().map_err(Failed::because)?]),
+    };
     let (door, renew_tls): (Box<dyn Listen>, Option<RenewTls>) = match tls {
         Some(tls) => {
             let door = TlsListen::new(Box::new(door), tls);
@@ -252,10 +257,10 @@ async fn serve(
     gateway.serve_on_threads(door, threads).map_err(Failed::because)?;
     let admin_door = tasks.spawn(&ADMIN, serve_admin(gateway.clone(), Box::new(admin)));
     let (told, mut heirs) = mpsc::channel(1);
-    // What the simulated API knows lives in this process and would be gone.
-    if simulator.is_none() {
+    let mut elder_waits = None;
+    if let Some(to_share) = to_share {
         match Elder::new(gateway_at, hand_over, gateway.clone(), clock, to_share) {
-            Ok(elder) => drop(tasks.spawn(&HEIRS, elder.run(told))),
+            Ok(elder) => elder_waits = Some(tasks.spawn(&HEIRS, elder.run(told))),
             Err(error) => {
                 tracing::warn!(target: "tidegate", %error, "no process will be able to take over from this one (--upgrade)");
             }
@@ -285,6 +290,8 @@ async fn serve(
         }
     } else {
         notify::stopping();
+        // Its sockets are the ones that clients come to.
+        elder_waits.iter().for_each(JoinHandle::abort);
     }
     let drain = gateway.drain_time();
     tracing::info!(target: "tidegate", streams = gateway.live().len(), drain_s = drain.as_secs(), "draining; signal again to stop at once");

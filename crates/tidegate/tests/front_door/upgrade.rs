@@ -2,6 +2,8 @@
 //! and under conversations; and all that can go wrong with it.
 
 use crate::process::{Folder, Tidegate, command, eventually};
+use crate::socket::{Heard, code_in, text_of};
+use crate::teller::Teller;
 use crate::wire::{QUICK, Wire, bare, get, message, post};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -180,6 +182,55 @@ fn conversations_go_on_and_no_acknowledged_turn_is_lost() {
     drop(heir);
     let again = Tidegate::before(api.simulator(), KEY, &config);
     assert_eq!(turns(again.gateway, "long").len(), 2);
+}
+
+#[test]
+fn a_durable_stream_of_the_elder_is_told_of_and_can_be_read_when_it_has_ended() {
+    let api = Tidegate::simulated();
+    let folder = Folder::new();
+    let config = format!("[conversations]\nfile = \"{}\"\n", folder.path("talks.db"));
+    let mut elder = Tidegate::before(api.simulator(), KEY, &config);
+    let mut reading = elder.client();
+    reading.send(post(&[("simulate", &pace(40, 100)), ("tidegate-resume", "durable")], message(true, 4000, "x")));
+    let head = reading.head().unwrap();
+    let stream = head.header("tidegate-stream").unwrap().to_owned();
+    reading.until("content_block_delta").unwrap();
+    let heir = successor(&elder, api.simulator(), &config).unwrap();
+    let again = || heir.ask(get(&format!("/v1/streams/{stream}"), &[]));
+    let refused = again();
+    assert_eq!((refused.status, refused.code().as_str()), (529, "stream_elsewhere"));
+    assert_eq!(refused.header("retry-after"), Some("2"));
+    let text = String::from_utf8(reading.until("0\r\n\r\n").unwrap()).unwrap();
+    assert!(is_whole(&text), "{text}");
+    drop(reading);
+    let whole = eventually("it can be read", SECOND * 10, || Some(again()).filter(|answer| answer.status == 200));
+    assert_eq!(whole.events().last().unwrap().0, "message_stop");
+    assert_eq!(elder.exit(SECOND * 10), Some(0), "{}", elder.output());
+    assert_eq!(again().events().len(), whole.events().len(), "and when its process has gone");
+    assert_eq!(heir.ask(get("/v1/streams/str_00000000000000000000000000", &[])).status, 404);
+}
+
+#[test]
+fn a_sockets_streams_end_whole_and_then_it_closes() {
+    let api = Teller::of(60, Duration::from_millis(50));
+    let mut elder = Tidegate::before(api.upstream.at, KEY, "");
+    let mut socket = elder.socket();
+    socket.create("a", &serde_json::json!({}));
+    socket.until("a", "stream.event");
+    let heir = successor(&elder, api.upstream.at, "").unwrap();
+    elder.says("handed over");
+    // What is asked of a process that goes is told to go elsewhere; what runs goes on.
+    socket.create("late", &serde_json::json!({}));
+    let refused = socket.frame_of("late");
+    assert_eq!(code_in(&refused), "draining");
+    let frames = socket.whole("a");
+    assert!(text_of(&frames).ends_with("word59") && frames.last().unwrap()["reason"] == "stop", "{frames:?}");
+    assert!(matches!(socket.next(), Heard::Close(Some(1001), _)));
+    socket.close();
+    assert_eq!(elder.exit(SECOND * 10), Some(0), "{}", elder.output());
+    let mut again = heir.socket();
+    again.create("a", &serde_json::json!({}));
+    again.whole("a");
 }
 
 #[test]

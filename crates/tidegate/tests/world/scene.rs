@@ -114,7 +114,11 @@ pub(crate) fn ms(prng: &mut Prng, low: u64, high: u64) -> Duration {
 fn settings(seed: u64, calm: bool, prng: &mut Prng) -> Settings {
     let mut settings = Settings { seed, ..Settings::default() };
     if prng.chance(0.5) {
-        let tenant = |n: u64| ClientKey { tenant: format!("tenant-{n}").into(), hash: KeyHash::of(key(n).as_bytes()) };
+        let tenant = |n: u64| ClientKey {
+            tenant: format!("tenant-{n}").into(),
+            hash: KeyHash::of(key(n).as_bytes()),
+            expires_ms: None,
+        };
         settings.keys = (0..TENANTS).map(tenant).collect();
     }
     let limits = &mut settings.limits;

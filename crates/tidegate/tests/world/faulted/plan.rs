@@ -305,7 +305,11 @@ fn parsed(text: &str) -> Fault {
 fn settings(seed: u64, tight: bool, keyed: bool, prng: &mut Prng) -> Settings {
     let mut settings = Settings { seed, ..Settings::default() };
     if keyed {
-        let tenant = |n: u64| ClientKey { tenant: format!("tenant-{n}").into(), hash: KeyHash::of(key(n).as_bytes()) };
+        let tenant = |n: u64| ClientKey {
+            tenant: format!("tenant-{n}").into(),
+            hash: KeyHash::of(key(n).as_bytes()),
+            expires_ms: None,
+        };
         settings.keys = (0..TENANTS).map(tenant).collect();
     }
     let clocks = &mut settings.clocks;
