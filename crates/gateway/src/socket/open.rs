@@ -85,6 +85,13 @@ fn judge(plane: &Plane, head: &RequestHead, peer: &Peer) -> Result<(Opened, Byte
     Ok((Opened { spoken, pass, owner }, answer))
 }
 
+/// Whether whoever opened a socket may still ask, by the keys of now.
+pub(super) fn is_welcome(plane: &Arc<Plane>, opened: &Opened) -> Result<(), Trouble> {
+    let house = &plane.now().house;
+    let asked = request(&opened.pass, None)?;
+    identify(&house.keys, &asked, &opened.pass.peer, house.clock.now(), house.memory.now_ms()).map(drop)
+}
+
 /// The head of a request that whoever has `pass` makes, with `more` lines.
 pub(super) fn request<'l>(
     pass: &Pass,

@@ -32,19 +32,19 @@ fn who_waits_goes_to_an_organisation_that_comes() {
 fn nothing_new_goes_to_an_organisation_that_is_gone_and_what_is_out_comes_home() {
     let mut s = scheduler(&[keys(1), keys(1)]);
     plenty(&mut s, 2);
-    let leases = [go(&mut s, at(0), ask()), go(&mut s, at(0), ask())];
-    s.set_organisations(at(1), &[closed(1, &[0]), keys(1)]);
-    for n in 0..20 {
-        let lease = go(&mut s, at(2 + n), ask());
+    let leases = [go(&mut s, at(0), ask()), go(&mut s, at(2_000), ask())];
+    s.set_organisations(at(3_000), &[closed(1, &[0]), keys(1)]);
+    for n in 2..20 {
+        let lease = go(&mut s, at(2_000 * n), ask());
         assert_eq!(lease.lane().org, OrgId(1));
-        s.settle(at(2 + n), lease, spent(100, 10));
+        s.settle(at(2_000 * n + 100), lease, spent(100, 10));
     }
     let pin = Some(Pin { org: OrgId(0), workspace: None });
-    let refused = s.ask(at(30), Ask { pin, ..ask() });
+    let refused = s.ask(at(40_000), Ask { pin, ..ask() });
     assert!(matches!(refused, Verdict::Refuse(Refusal::NoKey)), "{refused:?}");
-    leases.into_iter().for_each(|lease| s.settle(at(40), lease, spent(100, 10)));
+    leases.into_iter().for_each(|lease| s.settle(at(41_000), lease, spent(100, 10)));
     assert_eq!((s.leased(), s.audit().difference), (0, 0.0));
-    assert_eq!(s.domains(at(40)).len(), 1, "what is gone and has nothing under way is not shown");
+    assert_eq!(s.domains(at(41_000)).len(), 1, "what is gone and has nothing under way is not shown");
 }
 
 #[test]
@@ -85,13 +85,13 @@ fn a_failed_attempt_over_a_key_that_is_gone_may_be_repeated() {
 fn a_tenants_new_limit_counts_what_it_has_under_way() {
     let mut s = scheduler(&[keys(1)]);
     plenty(&mut s, 1);
-    let leases = [go(&mut s, at(0), ask()), go(&mut s, at(0), ask())];
-    s.set_tenant(at(1), TenantId(0), &TenantRules { concurrent: Some(2), ..TenantRules::default() });
-    let ticket = wait(&mut s, at(2), ask());
+    let leases = [go(&mut s, at(0), ask()), go(&mut s, at(2_000), ask())];
+    s.set_tenant(at(3_000), TenantId(0), &TenantRules { concurrent: Some(2), ..TenantRules::default() });
+    let ticket = wait(&mut s, at(4_000), ask());
     for lease in leases {
-        s.settle(at(3), lease, spent(100, 10));
+        s.settle(at(5_000), lease, spent(100, 10));
     }
-    assert!(matches!(&s.advance(at(3))[..], [(answered, Verdict::Go(_))] if *answered == ticket));
+    assert!(matches!(&s.advance(at(6_000))[..], [(answered, Verdict::Go(_))] if *answered == ticket));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! streams that run.
 
 use crate::process::{Folder, Tidegate, eventually, finished};
+use crate::socket::{DOOR, code_in};
 use crate::upstream::{BEGIN, END, FINISH, Upstream, chunk, stream_head};
 use crate::wire::{QUICK, Wire, bare, get, message, post};
 use serde_json::Value;
@@ -233,6 +234,17 @@ fn a_revoked_key_reads_no_stream_that_is_kept() {
     let stream = tidegate.ask(request).header("tidegate-stream").unwrap().to_owned();
     let again = || tidegate.ask(get(&format!("/v1/streams/{stream}"), &[("x-api-key", &key)])).status;
     assert_eq!(again(), 200);
+    let mut socket = tidegate.open(DOOR, &["tidegate.v1"], &[("x-api-key", &key)]).unwrap();
+    let mut asks = |id: &str| {
+        socket.send(&serde_json::json!({"type": "stream.resume", "id": id, "stream": stream}));
+        socket.until(id, "stream.end");
+    };
+    asks("before");
     assert_eq!(finished(&["key", "revoke", &key[..11], "--file", &keys]).0, 0);
     eventually("what is kept is not read by it either", SOON, || (again() == 401).then_some(()));
+    // Nor on a socket that it opened, and nothing new is begun there.
+    socket.send(&serde_json::json!({"type": "stream.resume", "id": "after", "stream": stream}));
+    assert_eq!(code_in(&socket.frame_of("after")), "unknown_key");
+    socket.create("new", &serde_json::json!({}));
+    assert_eq!(code_in(&socket.until("new", "stream.error").pop().unwrap()), "unknown_key");
 }

@@ -4,7 +4,7 @@
 //! are not ended by what cannot be read.
 
 use super::super::asking::ask;
-use super::super::open::Opened;
+use super::super::open::{Opened, is_welcome};
 use super::{Many, Sought};
 use crate::answer::{Trouble, answer};
 use crate::plane::Plane;
@@ -120,6 +120,7 @@ impl Many {
     ) -> Result<(), Trouble> {
         self.has_room(id)?;
         let stream = StreamId::parse(stream).ok_or(StreamTrouble::Unknown)?;
+        is_welcome(plane, opened)?;
         let after = after.map(|text| Cursor::parse(text).ok_or(StreamTrouble::BadCursor)).transpose()?;
         let credit = Credit::new(credit);
         match plane.house.streams.reader(stream, after.as_ref(), &opened.owner) {
