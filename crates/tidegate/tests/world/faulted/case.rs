@@ -181,13 +181,7 @@ impl<'a> Case<'a> {
 
     /// Why the recovery table says that this one cannot be taken up.
     fn beyond(&self) -> Option<&'static str> {
-        let last = self.story.blocks.last();
-        let open = last.is_some_and(|block| !block.stopped);
-        match last.map(|block| block.kind.as_str()) {
-            Some("thinking") if open => Some("broke off inside thinking that was shown"),
-            _ if self.ask.faults[0].kind == "huge-at, too large" => Some("with an event that is too large"),
-            _ => None,
-        }
+        (self.ask.faults[0].kind == "huge-at, too large").then_some("with an event that is too large")
     }
 
     pub(crate) fn is_continued(&self) -> bool {
