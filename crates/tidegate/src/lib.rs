@@ -8,6 +8,7 @@ pub mod cli;
 mod commands;
 pub mod config;
 mod log;
+mod panics;
 mod process;
 mod request_log;
 

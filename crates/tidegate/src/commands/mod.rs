@@ -24,7 +24,7 @@ mod storm;
 
 use crate::cli::{Cli, Command, Key};
 use crate::config::Config;
-use crate::process;
+use crate::{panics, process};
 use std::fmt;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -66,6 +66,7 @@ fn listen(address: SocketAddr, flag: &str) -> Result<TcpListen, Failed> {
 
 /// Runs the command.
 pub fn run(cli: Cli) -> Result<ExitCode, Failed> {
+    panics::withhold();
     let room = process::prepare().map_err(|e| Failed(format!("this process's limits cannot be set: {e}")))?;
     let done = match cli.command {
         Command::Redact(flags) => return redact::run(&flags),
