@@ -9,6 +9,7 @@ mod exchange;
 mod lane;
 mod life;
 mod pool;
+mod shelf;
 mod socket;
 
 pub use exchange::{Exchange, ExchangeClocks, ExchangeError, Stage};

@@ -12,10 +12,10 @@ mod asking;
 mod dialling;
 mod lane_pool;
 mod sending;
-mod shelf;
+mod slots;
 
 pub(crate) use lane_pool::{Idle, LanePool};
-pub(crate) use shelf::Slot;
+pub(crate) use slots::Slot;
 
 use crate::exchange::{Exchange, ExchangeClocks, ExchangeError, Stage};
 use crate::lane::Lane;
