@@ -32,6 +32,8 @@ pub(crate) enum Fate {
 /// A stream with its witnesses.
 pub(crate) struct Case<'a> {
     pub(crate) plan: &'a Plan,
+    /// What the API noted of every request of this world.
+    pub(crate) all: &'a [Record],
     pub(crate) ask: &'a Ask,
     pub(crate) line: &'a Line,
     pub(crate) reads: Vec<Read>,
@@ -78,7 +80,7 @@ impl<'a> Case<'a> {
         let reads = locked(&line.reads).clone();
         let fate = fate(&book.ending, &reads);
         drop(book);
-        Ok(Case { plan: over.plan, ask, line, reads, story, truth, records, bills, fate })
+        Ok(Case { plan: over.plan, all: &over.records, ask, line, reads, story, truth, records, bills, fate })
     }
 
     pub(crate) fn count(&self, tally: &mut Tally) {
@@ -210,6 +212,14 @@ impl<'a> Case<'a> {
         texts && (at_max || of("tool_use", told) == of("tool_use", &truth))
     }
 
+    /// Other attempts that a fault struck as this one's last ended. Over HTTP/2 and WebSockets they may
+    /// have shared a connection.
+    pub(crate) fn struck_beside(&self) -> impl Iterator<Item = &'a Record> {
+        let (ended, model) = (self.records.last().and_then(|r| r.ended), &self.ask.model);
+        let at_once = move |r: &&Record| ended.is_some() && r.ended == ended && r.progress.faults > 0;
+        self.all.iter().filter(at_once).filter(move |r| r.model != *model)
+    }
+
     pub(crate) fn describe(&self) -> String {
         let ask = self.ask;
         let mut text = format!(
@@ -249,6 +259,9 @@ impl<'a> Case<'a> {
                 r.progress.content_bytes,
                 r.continuation.is_some(),
             );
+        }
+        for r in self.struck_beside() {
+            let _ = writeln!(text, "  beside it {} {:?} at {:?}", r.ordinal, r.faults, r.ended);
         }
         let book = locked(&self.line.book);
         let _ = writeln!(

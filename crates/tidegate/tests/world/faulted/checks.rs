@@ -175,8 +175,8 @@ fn nothing_is_lost(case: &Case<'_>) -> Verdict {
     }
     let Some(last) = case.records.iter().rfind(|r| r.reply.is_some()) else { return Ok(()) };
     let own = last.progress.faults > 0 && case.ask.faults.len() == 1 && case.ask.faults[0].harm == Harm::Breaks;
-    if case.plan.spoken != Spoken::Http1 && !own {
-        // A neighbour took the connection along, with what was under way on it.
+    if case.plan.spoken != Spoken::Http1 && (!own || case.struck_beside().next().is_some()) {
+        // A neighbour took the connection along, with what was under way on it; maybe at the same moment.
         return Ok(());
     }
     let told = case.story.content_bytes();
