@@ -262,7 +262,7 @@ pub(crate) fn answer(trouble: &Trouble) -> Answer {
         Trouble::PathUnknown => row(
             NotFound,
             "unknown_path",
-            "no such path here; Tidegate serves /v1/messages, /v1/messages/count_tokens, /v1/models, /v1/models/{id} and /v1/conversations",
+            "no such path here; the API's paths begin with /v1/, and those that Tidegate does not know are passed on where its `pass_through` says so",
         ),
         Trouble::Method { allowed } => {
             let message = format!("this path takes {allowed}");

@@ -6,6 +6,7 @@ use crate::exchange::{Sent, exchange};
 use crate::failure::Failure;
 use crate::house::House;
 use crate::memory::Heard;
+use crate::passing;
 use crate::plan::Plan;
 use crate::plane::Plane;
 use crate::relay::{Relay, RelayParts, Relayed};
@@ -64,17 +65,19 @@ pub(crate) struct Failed {
     pub(crate) content_seen: bool,
     /// What can be done about an answer that broke off, if it may be mended.
     pub(crate) cut: Option<Action>,
+    /// It is not to be asked for again, although another attempt might do.
+    pub(crate) once: bool,
 }
 
 impl Failed {
     /// A failure of which no client can have seen anything.
-    fn before_content(failure: Box<Failure>) -> Self {
-        Failed { failure, content_seen: false, cut: None }
+    pub(crate) fn before_content(failure: Box<Failure>) -> Self {
+        Failed { failure, content_seen: false, cut: None, once: false }
     }
 
     /// One that cannot be mended.
     fn inside(failure: Failure) -> Self {
-        Failed { failure: Box::new(failure), content_seen: true, cut: None }
+        Failed { failure: Box::new(failure), content_seen: true, cut: None, once: false }
     }
 }
 
@@ -114,6 +117,9 @@ pub(crate) async fn attempt(
     lease: &LeaseGuard,
     account: &mut Account,
 ) -> Result<Attempt, Stop> {
+    if plan.passing.is_some() {
+        return Box::pin(passing::attempt(plane, reply, plan, lease, account)).await;
+    }
     let house = &*plane.house;
     let live = reply.live().clone();
     // Boxed: it is over before the answer's first event, and a stream should not hold its room.
@@ -175,7 +181,7 @@ pub(crate) async fn attempt(
     account.stop_reason = relay.tap.stop_reason.take();
     account.gaps = std::mem::take(&mut relay.gaps);
     let content_seen = relay.content_seen;
-    let failed = |failure| Ok(Attempt::Failed(Failed { failure, content_seen, cut }));
+    let failed = |failure| Ok(Attempt::Failed(Failed { failure, content_seen, cut, once: false }));
     if plan.keeps && !matches!(relayed, Ok(Relayed::Whole)) {
         plan.said = relay.take_said();
     }
@@ -217,7 +223,7 @@ fn spent(usage: &Usage) -> Spent {
 }
 
 /// Passes a refusal of this very request on as it came.
-fn said(house: &House, reply: &mut Reply<'_>, plan: &Plan<'_>, head: &ResponseHead, body: &Bytes) {
+pub(crate) fn said(house: &House, reply: &mut Reply<'_>, plan: &Plan<'_>, head: &ResponseHead, body: &Bytes) {
     // There will be no such turn.
     reply.turn = None;
     if reply.head_sent() {
@@ -280,7 +286,7 @@ async fn pass_whole(
         Err(_) => {
             let failure = Failure::new(Cause::BadStream, "the answer is not a JSON object");
             let failure = Box::new(failure.telling("the upstream sent an answer that is not a JSON object"));
-            return Ok(Attempt::Failed(Failed { failure, content_seen: true, cut: None }));
+            return Ok(Attempt::Failed(Failed { failure, content_seen: true, cut: None, once: false }));
         }
     }
     let heard = plan.keeps.then(|| {

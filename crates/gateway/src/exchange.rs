@@ -12,10 +12,11 @@ use crate::failure::Failure;
 use crate::house::House;
 use crate::plane::Plane;
 use bytes::Bytes;
+use std::sync::Arc;
 use tidegate_observe::{LiveRequest, Phase};
 use tidegate_schedule::{Cause, Throttle};
 use tidegate_transport::ClientError;
-use tidegate_upstream::{Exchange, ExchangeClocks, ExchangeError, Outgoing, ProbeClocks, Stage, Transport};
+use tidegate_upstream::{Exchange, ExchangeClocks, ExchangeError, Outgoing, ProbeClocks, Stage, Transport, Upload};
 use tidegate_wire::blame::{Blame, blame};
 use tidegate_wire::error::ErrorBody;
 use tidegate_wire::http::{HeadWriter, RequestHead, ResponseHead, is_hop_by_hop};
@@ -39,6 +40,10 @@ pub(crate) struct Request<'a> {
     pub(crate) head: &'a RequestHead,
     /// Given up once the answer's content is passed on: from then on nothing is sent again.
     pub(crate) body: Option<Body>,
+    /// A body that comes while it goes out, in its place.
+    pub(crate) upload: Option<Arc<Upload>>,
+    /// It is passed on as it came, its coding included.
+    pub(crate) raw: bool,
     /// Whether a stream was asked for upstream.
     pub(crate) streams: bool,
     /// Whether it asks for fast mode.
@@ -58,10 +63,12 @@ impl Request<'_> {
             (true, true) => &["authorization"],
             (true, false) => &[],
         };
+        let coded = self.raw && headers.has("content-encoding");
         for (name, value) in headers.iter() {
             let ours = name.len() > 9 && name[..9].eq_ignore_ascii_case(b"tidegate-");
             let ours = ours && !(to_tidegate && name.eq_ignore_ascii_case(b"tidegate-priority"));
             let drops = dropped.iter().chain(credentials).any(|d| d.as_bytes().eq_ignore_ascii_case(name));
+            let drops = drops && !(coded && name.eq_ignore_ascii_case(b"content-encoding"));
             let kept = !ours && !drops && !is_hop_by_hop(name);
             if kept && !headers.lists("connection", name) {
                 out.header(name, value);
@@ -97,6 +104,7 @@ pub(crate) async fn exchange(
         method: request.head.method(),
         target: request.head.path_and_query(),
         body: request.body.as_ref().map(|b| b.bytes.clone()),
+        upload: request.upload.as_deref(),
         is_stream: request.streams,
         lines: &lines,
         clocks: request.clocks(house, to_tidegate),

@@ -46,6 +46,7 @@ mod key;
 mod memory;
 mod mending;
 mod oversize;
+mod passing;
 mod path;
 mod plan;
 mod plane;
@@ -66,6 +67,6 @@ pub use answer::public_codes;
 pub use gateway::{Drained, Gateway, SetupError};
 pub use key::{KeyHash, KeyHashError};
 pub use settings::{
-    ClientKey, Clocks, Concurrent, Conversations, Divergent, Keep, Limits, Organisation, QuotaByClass, Settings,
+    ClientKey, Clocks, Concurrent, Conversations, Divergent, Keep, Limits, Organisation, PassThrough, QuotaByClass, Settings,
     Sockets, TenantSettings, Workspace,
 };

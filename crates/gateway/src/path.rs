@@ -31,6 +31,7 @@ use crate::house::House;
 use crate::identify::identify;
 use crate::memory::{self, Asking, Heard, Recalled, Replay, Turn, TurnTrouble, recall};
 use crate::oversize::Oversize;
+use crate::passing;
 use crate::plan::Plan;
 use crate::plane::Plane;
 use crate::redaction;
@@ -138,6 +139,15 @@ async fn walk(
         reply.live().is_for(&caller.tenant.name, "");
         return memory::import(house, reply, head, &caller, close).await;
     }
+    if door.ours == Some(Ours::Upstream) {
+        reply.live().is_for(&caller.tenant.name, "");
+        account.band = Some(caller.band.name());
+        // An SDK's timeout is one between two bytes; only what the client says of the whole ends it.
+        reply.deadline = caller.deadline(arrived, true, &house.settings.clocks);
+        let mut plan = Box::pin(passing::plan(plane, reply, head, door, &caller, peer, close)).await?;
+        reply.limits_of = caller.tenant.is_metered().then_some(plan.ask.tenant);
+        return attempts(plane, reply, &mut plan, account, turn).await;
+    }
     let live = reply.live().clone();
     let decoded = tokio::select! {
         biased;
@@ -167,7 +177,7 @@ async fn walk(
         Some(Ours::Streams) => return streams::serve(house, reply, head, &caller).await,
         Some(Ours::Tickets) => return socket::issue(house, reply, head, peer),
         // The door has answered itself.
-        Some(Ours::Here | Ours::Socket) => return Err(Trouble::PathUnknown.into()),
+        Some(Ours::Here | Ours::Socket | Ours::Upstream) => return Err(Trouble::PathUnknown.into()),
         None => {}
     }
     if caller.resume != Resume::Off && !reply.is_local() {
@@ -312,7 +322,7 @@ async fn attempts(
             }
         }
         let mended = mend(house, plan, failed.cut, account);
-        let lost = reply.content || plan.server_tools && failed.content_seen;
+        let lost = failed.once || reply.content || plan.server_tools && failed.content_seen;
         if failure.is_final || lost && !mended {
             return Err(Trouble::Upstream(failure).into());
         }

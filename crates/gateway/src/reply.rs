@@ -11,6 +11,8 @@
 //! Events the client has not taken yet stand in the backlog: merged from 16 KiB on, the stream
 //! ended past its limit. The upstream is never made to wait for a client.
 
+mod passed;
+
 use crate::answer::{Trouble, answer};
 use crate::house::House;
 use crate::redaction::Restoring;
@@ -83,6 +85,8 @@ pub(crate) struct Reply<'c> {
     head_sent: bool,
     /// The answer is JSON Lines, of unknown length.
     in_lines: bool,
+    /// The answer is passed on, and is nothing that an error could stand in.
+    is_passed: bool,
     /// It ended with an error inside it: its body must not look whole.
     broken_off: bool,
     /// The answer is complete here; only the client's reading is waited for.
@@ -132,6 +136,7 @@ impl<'c> Reply<'c> {
             status: 0,
             head_sent: false,
             in_lines: false,
+            is_passed: false,
             broken_off: false,
             finishing: false,
             merged_to: 0,
@@ -554,7 +559,9 @@ impl<'c> Reply<'c> {
         let (request, _) = self.names;
         let body = row.body.envelope(Some(request.as_str()));
         let body = self.shown(&body).into_owned();
-        if self.in_lines {
+        if self.is_passed {
+            self.broken_off = true;
+        } else if self.in_lines {
             // What came before may have ended inside a line.
             self.backlog.extend_from_slice(&[b"\n", body.as_slice(), b"\n"].concat());
             self.broken_off = true;

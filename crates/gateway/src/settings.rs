@@ -30,6 +30,8 @@ pub struct Settings {
     pub keys: Vec<ClientKey>,
     /// What tenants may use; one that is not named here has no limits of its own.
     pub tenants: Vec<TenantSettings>,
+    /// Everything else of the API.
+    pub pass_through: PassThrough,
     /// WebSockets.
     pub sockets: Sockets,
     /// Conversations, where there is a log for them.
@@ -204,6 +206,24 @@ impl Default for Sockets {
     }
 }
 
+/// Paths of the API that Tidegate passes on as they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PassThrough {
+    /// Whether it does.
+    pub enabled: bool,
+    /// Our own address, where clients know another one than the host they name; with no slash at its
+    /// end.
+    pub public_url: Option<String>,
+    /// Whether TLS is spoken to clients.
+    pub speaks_tls: bool,
+}
+
+impl Default for PassThrough {
+    fn default() -> Self {
+        PassThrough { enabled: true, public_url: None, speaks_tls: false }
+    }
+}
+
 /// A client's key.
 #[derive(Clone, Debug)]
 pub struct ClientKey {
@@ -299,6 +319,10 @@ impl Default for Clocks {
 pub struct Limits {
     /// One request's body, inflated, bytes. The API's own limit is 32 MB.
     pub body_bytes: u64,
+    /// The body of a request about files: the API's 500 MB, and what is around a file in it.
+    pub file_bytes: u64,
+    /// The body of a request about batches: the API's 256 MB.
+    pub batch_bytes: u64,
     /// All bodies held at once, bytes.
     pub bodies_bytes: u64,
     /// From this size of body on, an input counts as large (first-byte clock). About 100k tokens.
@@ -335,6 +359,8 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             body_bytes: 32 << 20,
+            file_bytes: 501 << 20,
+            batch_bytes: 256 << 20,
             bodies_bytes: 512 << 20,
             large_body_bytes: 400 << 10,
             backlog_bytes: 1 << 20,

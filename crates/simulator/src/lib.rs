@@ -11,6 +11,7 @@
 //! | `cache` | the prompt cache: what of a prompt was sent before |
 //! | `fault`, `playback`, `directive`, `pace` | what goes wrong and when; the steps on the wire |
 //! | `scenario` | all of that as a TOML document |
+//! | `stored` | files, skills, batches |
 //! | `truth`, `series` | what really happened |
 //! | `bare` | prebuilt bytes for load tests |
 //!
@@ -38,6 +39,7 @@ mod scenario;
 mod series;
 mod signature;
 mod simulator;
+mod stored;
 mod tokens;
 mod truth;
 mod validate;
@@ -55,5 +57,5 @@ pub use quota::{
 pub use reply::{Block, Reply};
 pub use scenario::{BareShape, ListedKey, NAMED, Organisation, Rule, Scenario, ScenarioError, Workspace};
 pub use series::Second;
-pub use simulator::{BODY_BYTES_MAX, Exchange, Head, Opening, RequestFacts, Simulator, Upgrade};
+pub use simulator::{BODY_BYTES_MAX, Exchange, Head, Opening, RequestFacts, Simulator, Upgrade, body_bytes_max};
 pub use truth::{Ending, Record, Truth, Usage};

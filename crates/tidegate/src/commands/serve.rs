@@ -51,6 +51,7 @@ pub(super) fn configure(flags: &Serve) -> Result<Config, Failed> {
             .ok_or_else(|| Failed("--upstream needs a key: set ANTHROPIC_API_KEY or give --upstream-key".to_owned()))?;
         config.use_upstream(flags.upstream.as_deref().unwrap_or(API_URL), &key, &env).map_err(Failed::because)?;
     }
+    config.settings.pass_through.speaks_tls = config.tls.is_some();
     config.settings.seed = u64::from_le_bytes(key::random()?);
     Ok(config)
 }

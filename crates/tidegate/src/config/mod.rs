@@ -8,6 +8,7 @@
 mod contradictions;
 mod conversations;
 mod organisation;
+mod passing;
 mod places;
 mod proxies;
 mod redact;
@@ -22,6 +23,7 @@ mod tests;
 use contradictions::contradictions;
 use conversations::ConversationsTable;
 use organisation::{OrganisationTable, OwnCredentialsTable, organisation};
+use passing::PassThroughTable;
 use places::Places;
 pub(crate) use redact::KEY_BYTES;
 pub use redact::Redact;
@@ -133,6 +135,7 @@ struct File {
     retry: RetryTable,
     pool: PoolTable,
     sockets: SocketsTable,
+    pass_through: PassThroughTable,
     conversations: ConversationsTable,
     redact: RedactTable,
 }
@@ -177,6 +180,7 @@ impl Config {
         file.retry.set(&mut settings.schedule.retry);
         file.pool.set(&mut settings.pool);
         file.sockets.set(&mut settings.sockets);
+        file.pass_through.set(&places, &mut settings.pass_through)?;
         for (n, table) in file.organisation.iter().enumerate() {
             settings.organisations.push(organisation(&places, n, table, env)?);
         }

@@ -18,7 +18,7 @@ fn the_example_says_the_defaults() {
     let (a, b) = (&config.settings, &default.settings);
     assert_eq!((a.clocks, a.limits, a.schedule, a.pool), (b.clocks, b.limits, b.schedule, b.pool));
     assert_eq!(a.conversations, b.conversations);
-    assert_eq!(a.sockets, b.sockets);
+    assert_eq!((&a.sockets, &a.pass_through), (&b.sockets, &b.pass_through));
     assert_eq!((config.listen, config.admin, config.dial), (default.listen, default.admin, default.dial));
     assert_eq!(config.settings.organisations.len(), 1);
     assert!(config.check().is_ok());
@@ -69,12 +69,14 @@ fn the_example_names_every_setting() {
         "concurrent_streams",
         "band",
         "[conversations]",
+        "[pass_through]",
         "[redact]",
         "[[redact.patterns]]",
     ]
     .into_iter()
     .chain(ConversationsTable::KEYS.iter().copied())
     .chain(RedactTable::KEYS.iter().copied())
+    .chain(PassThroughTable::KEYS.iter().copied())
     {
         assert!(EXAMPLE.contains(key), "{key}");
     }

@@ -24,6 +24,7 @@ mod offered;
 mod operators;
 mod over_http2;
 mod owners;
+mod passing;
 mod peers;
 mod phases;
 mod process;
