@@ -29,7 +29,7 @@ const MAX_TOKENS: u64 = 1_024;
 /// Requests under way at once; with more a client machine has other troubles than a quota.
 const IN_FLIGHT_MAX: usize = 20_000;
 /// Files besides those of requests.
-const FILES_ASIDE: u64 = 600;
+pub(in crate::commands) const FILES_ASIDE: u64 = 600;
 /// What requests under way get beyond their own clock before they are given up.
 const GRACE: Duration = Duration::from_secs(5);
 

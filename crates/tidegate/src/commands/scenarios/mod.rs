@@ -16,7 +16,7 @@ mod output;
 
 use super::page::{Facts, write};
 use super::quota::leg::{self, Found, Site};
-use super::quota::offer::Offer;
+use super::quota::offer::{FILES_ASIDE, Offer};
 use super::stage::{Folder, Stop, raise_files};
 use super::{Failed, say, simulate};
 use crate::cli::{BenchLeg, Scenarios};
@@ -99,6 +99,12 @@ fn load(scenario: &Scenario, span: Duration, seed: u64) -> Result<Offer, Failed>
     Ok(offer)
 }
 
+/// What each way may be told of this process's files. A way takes one here for a request and two in its
+/// gateway, which is a process with as many of its own; the ways of a scenario share those here.
+fn share(files: u64) -> u64 {
+    FILES_ASIDE + files.saturating_sub(FILES_ASIDE) * 2 / WAYS.len() as u64
+}
+
 /// All ways at once, each with a simulator of its own.
 fn measure(case: &Case, flag: &str, stop: &Stop, files: u64) -> Result<Vec<Found>, Failed> {
     let exe = std::env::current_exe().map_err(|e| Failed(format!("this binary cannot find itself: {e}")))?;
@@ -113,7 +119,7 @@ fn measure(case: &Case, flag: &str, stop: &Stop, files: u64) -> Result<Vec<Found
             exe: exe.clone(),
             exe_of_gateway: exe.clone(),
             scenario: flag.to_owned(),
-            files: files / WAYS.len() as u64,
+            files: share(files),
             offer,
             shown: false,
         };

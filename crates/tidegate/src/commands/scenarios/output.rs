@@ -98,7 +98,7 @@ impl Cell {
         let spans = |of: &Percentiles| (of.count > 0).then(|| json!({"p50": of.p50 / 1e3, "p99": of.p99 / 1e3}));
         json!({
             "asked": self.asked, "whole": self.whole, "whole_percent": self.percent(), "errors": self.errors,
-            "first_text_s": spans(&self.first_ms), "total_s": spans(&self.total_ms),
+            "first_content_s": spans(&self.first_ms), "total_s": spans(&self.total_ms),
             "upstream_requests": self.upstream, "dollars": self.dollars, "dollars_per_1000_whole": self.cost(),
             "start_delay_ms_p99": self.start_delay_ms,
         })
@@ -151,7 +151,7 @@ impl Page<'_> {
             "asked",
             "whole, %",
             "failed",
-            "first text p50 / p99, s",
+            "first content p50 / p99, s",
             "whole answer p50 / p99, s",
             "upstream requests",
             "cost of 1,000 answers",
