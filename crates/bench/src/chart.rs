@@ -18,6 +18,8 @@ pub struct Panel {
     pub title: String,
     /// The bars, from above.
     pub bars: Vec<Bar>,
+    /// What a bar of full length stands for; `None` for the longest of them.
+    pub full: Option<f64>,
 }
 
 const WIDTH: f64 = 720.0;
@@ -59,6 +61,7 @@ pub fn chart(title: &str, panels: &[Panel], note: &str) -> String {
         text(&mut out, MARGIN, y, " font-weight=\"bold\"", &panel.title);
         y += 10.0;
         let longest = panel.bars.iter().filter_map(|bar| bar.value).fold(f64::MIN_POSITIVE, f64::max);
+        let longest = panel.full.map_or(longest, |full| full.max(longest));
         for (n, bar) in panel.bars.iter().enumerate() {
             text(&mut out, MARGIN, y + 16.0, "", &bar.name);
             let room = WIDTH - BARS_AT - NUMBER_ROOM - MARGIN;
@@ -85,7 +88,7 @@ mod tests {
 
     fn panel(values: &[Option<f64>]) -> Panel {
         let bar = |(n, value): (usize, &Option<f64>)| Bar { name: format!("way {n} <&>"), value: *value };
-        Panel { title: "ms".to_owned(), bars: values.iter().enumerate().map(bar).collect() }
+        Panel { title: "ms".to_owned(), bars: values.iter().enumerate().map(bar).collect(), full: None }
     }
 
     /// The widths of the bars.
@@ -102,5 +105,12 @@ mod tests {
         assert!(widths[1] > 300.0 && widths[2] == 0.0 && widths[3] == 0.0, "{widths:?}");
         assert!(svg.contains("not spoken here") && svg.contains(">200<") && svg.contains(">0.0<"));
         assert!(svg.contains("way 1 &lt;&amp;&gt;") && svg.ends_with("</svg>\n"));
+    }
+
+    #[test]
+    fn a_panel_may_say_what_a_full_bar_is() {
+        let of = |full| widths(&chart("a", &[Panel { full, ..panel(&[Some(50.0)]) }], "b"))[0];
+        assert!((of(Some(100.0)) * 2.0 - of(None)).abs() < 0.5, "{} {}", of(Some(100.0)), of(None));
+        assert_eq!(of(Some(10.0)), of(None), "no bar is longer than its room");
     }
 }

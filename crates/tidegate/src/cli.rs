@@ -260,12 +260,38 @@ pub enum BenchCommand {
     Conversations(BenchConversations),
     /// Measure REST, SSE and WebSockets side by side, at an endpoint or at a Tidegate of its own.
     Compare(Compare),
+    /// Measure what an SDK gets of each named scenario, alone and through Tidegate.
+    Scenarios(Scenarios),
     /// Let a great many clients leave or cancel at random, and see what is left behind.
     Storm(Storm),
     /// Hold many WebSockets open at once, each with a stream; some stop reading.
     Sockets(Sockets),
     /// Read streams in pieces, from random cursors, and compare them with what was produced.
     Resume(Resume),
+}
+
+/// `tidegate bench scenarios`
+#[derive(Args, Debug)]
+pub struct Scenarios {
+    /// Only these, separated by commas: names (see `tidegate simulate --list`) or TOML files. [default: all
+    /// named ones]
+    #[arg(long, value_delimiter = ',', value_name = "SCENARIO")]
+    pub only: Vec<String>,
+    /// How long requests are sent in each scenario; answers may take minutes more.
+    #[arg(long, default_value = "60 s")]
+    pub duration: Span,
+    /// Seed of arrivals, prompts and faults.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Print every number as JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Write a chart of it to this file.
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+    /// Write the result to this file as a page for docs/measurements.
+    #[arg(long, value_name = "FILE")]
+    pub markdown: Option<PathBuf>,
 }
 
 /// `tidegate bench resume`

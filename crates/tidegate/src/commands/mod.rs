@@ -14,6 +14,7 @@ mod quota;
 mod redact;
 mod reseal;
 mod resume;
+mod scenarios;
 mod scratch;
 mod serve;
 mod simulate;

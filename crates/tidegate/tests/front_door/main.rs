@@ -33,6 +33,7 @@ mod proofs;
 mod proxies;
 mod quota;
 mod redact;
+mod scenarios;
 mod secrets;
 mod smuggling;
 mod soak;
