@@ -8,6 +8,7 @@ use crate::answer::{Trouble, answer};
 use crate::domains;
 use crate::gateway::Gateway;
 use crate::house::House;
+use crate::listing;
 use serde_json::json;
 use std::time::Duration;
 use tidegate_base::StreamId;
@@ -18,8 +19,6 @@ use tidegate_wire::http::RequestHead;
 
 /// Connections an operator's tools may hold at once.
 const CONNECTIONS_MAX: usize = 64;
-/// Rows `/streams` shows at most; the count beside them is of all.
-const ROWS_MAX: usize = 10_000;
 /// How long a silent connection is kept.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 
@@ -88,6 +87,13 @@ fn json_page(status: u16, value: &serde_json::Value) -> Page {
     Page { status, kind: "application/json", body: format!("{value}\n").into_bytes(), allow: None }
 }
 
+fn told(asked: Result<serde_json::Value, Trouble>) -> Page {
+    match asked {
+        Ok(value) => json_page(200, &value),
+        Err(why) => trouble(&why),
+    }
+}
+
 fn trouble(trouble: &Trouble) -> Page {
     let row = answer(trouble);
     Page { status: row.status, kind: "application/json", body: row.body.envelope(None), allow: row.allow }
@@ -106,15 +112,7 @@ fn page(gateway: &Gateway, head: &RequestHead) -> Page {
         ("GET" | "HEAD", "/healthz") => text(200, "alive\n"),
         ("GET" | "HEAD", "/readyz") if house.is_draining() => text(503, "draining\n"),
         ("GET" | "HEAD", "/readyz") => text(200, "ready\n"),
-        ("GET" | "HEAD", "/streams") => {
-            let waits = house.admission.waits();
-            let waits_for = |stream| {
-                let wait: &tidegate_schedule::WaitView = waits.get(&stream)?;
-                Some((wait.reason.name(), wait.expected))
-            };
-            let rows = house.live.view(house.clock.now(), ROWS_MAX, waits_for);
-            json_page(200, &json!({"count": house.live.len(), "streams": rows}))
-        }
+        ("GET" | "HEAD", "/streams") => told(listing::page(house, head.query())),
         ("GET" | "HEAD", "/domains") => json_page(200, &domains::page(house)),
         ("GET" | "HEAD", "/snapshot") => json_page(200, &snapshot(house)),
         ("DELETE", path) if path.starts_with("/streams/") => cancel(house, &path["/streams/".len()..]),

@@ -11,7 +11,7 @@ use crate::streams::Streams;
 use crate::tenants::{OWN, Tenants};
 use std::sync::Arc;
 use tidegate_base::{ByteBudget, Prng};
-use tidegate_observe::{Live, Metrics, Records};
+use tidegate_observe::{Finished, Live, Metrics, Records};
 use tidegate_schedule::{ClassId, DomainView, LaneId, OrgId, WorkspaceId};
 use tidegate_store::Store;
 use tidegate_transport::Clock;
@@ -35,6 +35,7 @@ pub(crate) struct House {
     pub(crate) metrics: Metrics,
     pub(crate) records: Arc<dyn Records>,
     pub(crate) live: Live,
+    pub(crate) finished: Finished,
     /// One for each client connection.
     pub(crate) connection_permits: Arc<Semaphore>,
     /// One for each stream that shares a connection or outlives it.
@@ -65,6 +66,7 @@ impl House {
             bodies: ByteBudget::new(settings.limits.bodies_bytes),
             backlogs: ByteBudget::new(settings.limits.backlogs_bytes),
             live: Live::default(),
+            finished: Finished::default(),
             draining: watch::Sender::new(false),
             classes: Classes::new(&settings.organisations),
             clock,

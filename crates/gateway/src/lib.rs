@@ -22,7 +22,7 @@
 //! | `key`, `query` | a client key's hash; what a query says |
 //! | `house`, `plane` | what all threads share; what one thread owns |
 //! | `gateway` | starting, accepting, draining |
-//! | `admin`, `domains`, `alarms` | the operator's door; its page of quota domains; what is said at once |
+//! | `admin`, `listing`, `domains`, `alarms` | the operator's door; its pages of streams and of quota domains; what is said at once |
 //! | `settings` | every number, with its reason |
 
 mod admin;
@@ -43,6 +43,7 @@ mod generations;
 mod house;
 mod identify;
 mod key;
+mod listing;
 mod memory;
 mod mending;
 mod oversize;

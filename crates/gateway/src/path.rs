@@ -167,6 +167,7 @@ async fn walk(
     account.stream = client_streams;
     account.band = Some(caller.band.name());
     reply.live().is_for(&caller.tenant.name, &account.model);
+    caller.wish.conversation.iter().for_each(|name| reply.live().is_in(name));
     reply.streams = client_streams;
     reply.deadline = caller.deadline(arrived, client_streams, &house.settings.clocks);
     match door.ours {
@@ -312,6 +313,7 @@ async fn attempts(
             house.metrics.upstream_refused(house.organisation(lane.org), kind);
         }
         failure.detail.clone_into(&mut account.detail);
+        reply.live().failed(failure.cause.name());
         if let Some(times) = failure.larger_than_thought(input) {
             plan.ask.input = enlarged(plan.ask.input, times);
         }

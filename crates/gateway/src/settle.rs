@@ -5,10 +5,11 @@
 //! gives back a number and does nothing else.
 
 use crate::house::House;
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_base::Moment;
-use tidegate_observe::{GapCounts, LiveRequest, Phase, Record};
+use tidegate_observe::{FinishedRequest, GapCounts, LiveRequest, Phase, Record};
 use tidegate_wire::usage::Usage;
 
 /// How a request can end; a closed list, and a label in metrics.
@@ -138,7 +139,11 @@ pub(crate) fn settle(house: &House, life: &Life<'_>, account: &Account, end: End
     if let Some(span) = first_byte {
         metrics.first_byte(live.door, span);
     }
-    let (lane, ids) = live.take_upstream();
+    let told = live.take_told();
+    let ids = match told.upstream_request_ids.as_slice() {
+        [one] => Cow::Borrowed(one.as_str()),
+        ids => Cow::Owned(ids.join(",")),
+    };
     let usage = &account.usage;
     let record = Record {
         request: live.request.as_str(),
@@ -151,7 +156,7 @@ pub(crate) fn settle(house: &House, life: &Life<'_>, account: &Account, end: End
         code: account.code,
         attempts: account.attempts,
         mended: account.mended,
-        upstream_key: &lane,
+        upstream_key: &told.upstream_key,
         upstream_request_ids: &ids,
         waited_ms: Record::ms(account.waited),
         first_byte_ms: first_byte.map(Record::ms),
@@ -167,4 +172,23 @@ pub(crate) fn settle(house: &House, life: &Life<'_>, account: &Account, end: End
         detail: &account.detail,
     };
     house.records.write(matches!(end, End::UpstreamFailed | End::SlowReader), &record);
+    drop(ids);
+    if account.tenant.is_none() || account.model.is_empty() {
+        return;
+    }
+    house.finished.add(FinishedRequest {
+        request: live.request,
+        stream: live.stream,
+        door: live.door,
+        tenant: Arc::clone(tenant),
+        model: account.model.clone(),
+        told,
+        status: account.status,
+        end: end.name(),
+        code: account.code,
+        attempts: account.attempts,
+        ended: now,
+        took,
+        waited: account.waited,
+    });
 }

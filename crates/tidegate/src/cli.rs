@@ -1,8 +1,10 @@
 //! What can be said on the command line. Flags go before the file, the file before the
 //! environment, the environment before the defaults.
 
+mod operate;
 mod redact;
 
+pub use operate::{AdminPlace, Streams, StreamsCommand};
 pub use redact::{Redact, RedactPolicy, RedactStyle, RedactUnscannable, Reseal};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -39,6 +41,9 @@ pub enum Command {
     },
     /// Try every upstream key, step by step: name, proxy, TCP, TLS, key, one tiny stream; costs some ten tokens each.
     CheckUpstream(CheckUpstream),
+    /// Show the live requests of a running gateway and the last that are over: on a terminal anew each
+    /// second, else once. Or cancel some.
+    Streams(Streams),
     /// Make client keys, and the keys of the vault.
     Key {
         #[command(subcommand)]

@@ -1,11 +1,13 @@
 //! The commands, one file each.
 
+mod admin;
 mod ask;
 mod bench;
 mod chat;
 mod check_upstream;
 mod compare;
 mod conversations;
+mod grid;
 mod key;
 mod page;
 mod peers;
@@ -22,6 +24,7 @@ mod soak;
 mod sockets;
 mod stage;
 mod storm;
+mod streams;
 
 use crate::cli::{Cli, Command, Key};
 use crate::config::Config;
@@ -92,6 +95,7 @@ pub fn run(cli: Cli) -> Result<ExitCode, Failed> {
             Ok(())
         }
         Command::CheckUpstream(flags) => check_upstream::run(&flags),
+        Command::Streams(flags) => streams::run(&flags),
         Command::Key { command: Key::New { tenant } } => key::new(&tenant),
         Command::Key { command: Key::Vault { file } } => key::vault(&file),
         Command::Key { command: Key::Reseal(flags) } => reseal::run(&flags),

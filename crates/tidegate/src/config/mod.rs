@@ -216,6 +216,13 @@ impl Config {
         Ok(file.conversations.file)
     }
 
+    /// Where the configuration at `path` has operators connect, without any of its secrets.
+    pub fn admin_in(path: &Path) -> Result<SocketAddr, ConfigError> {
+        let text = read(path)?;
+        let file: File = toml::from_str(&text).map_err(|e| Places { path, text: &text }.unreadable(&e))?;
+        Ok(file.listen.admin.unwrap_or(Config::default().admin))
+    }
+
     /// An organisation made of flags or the environment, in place of the file's; `env` looks up which
     /// proxy leads there.
     pub fn use_upstream(

@@ -19,6 +19,7 @@ mod failures;
 mod faithful;
 mod leaving;
 mod limits;
+mod listing;
 mod mended;
 mod offered;
 mod operators;
