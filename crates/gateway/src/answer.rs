@@ -440,7 +440,7 @@ fn upstream_row(failure: &Failure) -> Answer {
         Cause::Broken | Cause::BadStream | Cause::FirstByte | Cause::Gap => {
             row(Api, "upstream_broken", failure.public).status(502)
         }
-        Cause::ServerError => {
+        Cause::ServerError | Cause::TimedOut => {
             let status = failure.status.unwrap_or(500);
             let named = failure.envelope.as_ref().and_then(|e| ErrorType::of_name(&e.kind));
             // Whatever its status: a limit that the client is told of is its own, and none was met.

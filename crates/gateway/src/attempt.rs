@@ -101,6 +101,7 @@ pub(crate) fn outcome(house: &House, lease: &LeaseGuard, attempt: &Result<Attemp
         // That says something of the request and nothing of the limit.
         (Cause::Throttled, _) if failed.larger_than_thought(lease.input()).is_some() => Outcome::NotSent,
         (Cause::Throttled, by) => Outcome::Throttled { by, retry_after: failed.closes_for() },
+        (Cause::TimedOut | Cause::FirstByte, _) => Outcome::TimedOut,
         (Cause::Overloaded, _) => Outcome::Overloaded { retry_after: failed.retry_after },
         (Cause::KeyRejected, _) => Outcome::KeyRejected { retry_after: house.settings.clocks.key_rejected },
         // An error event that is about the request itself says nothing of the upstream's health.

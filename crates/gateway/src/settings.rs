@@ -254,7 +254,8 @@ pub struct Clocks {
     pub first_byte: Duration,
     /// The same for large inputs.
     pub first_byte_large: Duration,
-    /// No byte from the upstream. HTTP/1.1 cannot be probed, so it waits long.
+    /// No byte from the upstream. HTTP/1.1 cannot be probed, so it waits long; a peer that vanished is
+    /// noticed before, by the kernel's keep-alive.
     pub gap: Duration,
     /// No byte from the upstream over HTTP/2, after which its connection is asked for a sign of
     /// life. No kill: healthy streams pause longer than that.
@@ -297,7 +298,7 @@ impl Default for Clocks {
             upload_stall: s(10),
             first_byte: s(30),
             first_byte_large: s(120),
-            gap: s(45),
+            gap: s(120),
             probe: s(10),
             probe_answer: s(5),
             progress: s(180),

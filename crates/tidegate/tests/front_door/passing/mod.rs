@@ -64,7 +64,10 @@ fn a_file_is_uploaded_listed_described_downloaded_and_deleted() {
     // The old header selects the old shape, so it has arrived.
     let old = tidegate.ask(get("/v1/files?beta=true", &[("anthropic-beta", "files-api-2025-04-14")]));
     assert_eq!(good(&old)["first_id"], Value::Null);
-    assert_eq!(tidegate.metric("tidegate_requests_total{door=\"files\",tenant=\"default\",status=\"200\",end=\"answered\"}"), 13.0);
+    assert_eq!(
+        tidegate.metric("tidegate_requests_total{door=\"files\",tenant=\"default\",status=\"200\",end=\"answered\"}"),
+        13.0
+    );
     tidegate.comes_to_rest();
 }
 

@@ -37,7 +37,7 @@ pub(super) fn attempts_bounded(case: &Case<'_>) -> Verdict {
     // An attempt over a kept connection that turns out dead goes out once more. What is refused
     // under load is asked for again as long as there is time, and not as fast as can be.
     let most = case.over.scene.settings.schedule.retry.attempts_max.max(1) as usize * 2;
-    let refused = |r: &Record| matches!(r.status, 429 | 529) || r.faults.contains(&"error-at");
+    let refused = |r: &Record| matches!(r.status, 429 | 504 | 529) || r.faults.contains(&"error-at");
     let under_load = case.records.iter().filter(|r| refused(r)).count();
     // So does each of those: what went before it at once, and was not answered at all.
     let unanswered = |r: &Record| r.status == 0 && !refused(r);
