@@ -36,6 +36,7 @@ mod connection;
 mod decode;
 mod domains;
 mod door;
+mod endpoint;
 mod exchange;
 mod failure;
 mod gateway;
@@ -67,6 +68,6 @@ pub use answer::public_codes;
 pub use gateway::{Drained, Gateway, SetupError};
 pub use key::{KeyHash, KeyHashError};
 pub use settings::{
-    ClientKey, Clocks, Concurrent, Conversations, Divergent, Keep, Limits, Organisation, PassThrough, QuotaByClass, Settings,
-    Sockets, TenantSettings, Workspace,
+    ClientKey, Clocks, Concurrent, Conversations, Divergent, Keep, Limits, Organisation, PassThrough, QuotaByClass,
+    Settings, Sockets, TenantSettings, Workspace,
 };

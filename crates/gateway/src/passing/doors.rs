@@ -68,7 +68,8 @@ pub(super) fn has_addresses(door: &Door) -> bool {
 
 /// Whether it is about an organisation and its keys: nothing to be done with a key of ours.
 pub(super) fn is_admins(path: &str) -> bool {
-    let of = |collection| path.strip_prefix(collection).is_some_and(|rest: &str| rest.is_empty() || rest.starts_with('/'));
+    let of =
+        |collection| path.strip_prefix(collection).is_some_and(|rest: &str| rest.is_empty() || rest.starts_with('/'));
     of("/v1/organizations") || of("/v1/oauth")
 }
 

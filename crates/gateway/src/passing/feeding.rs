@@ -86,12 +86,7 @@ async fn read(house: &House, conn: &mut ServerStream, into: &mut BytesMut) -> Re
 type Fed = (Option<Body>, Option<Feed>, Option<Arc<Upload>>);
 
 /// Looks at how the body is framed, and reads it if it is small.
-pub(super) async fn feeds(
-    house: &House,
-    reply: &mut Reply<'_>,
-    head: &RequestHead,
-    limit: u64,
-) -> Result<Fed, Stop> {
+pub(super) async fn feeds(house: &House, reply: &mut Reply<'_>, head: &RequestHead, limit: u64) -> Result<Fed, Stop> {
     let mut lease = house.bodies.empty_lease();
     let declared = match head.framing {
         // To a method that usually has one, no body is one of no length.

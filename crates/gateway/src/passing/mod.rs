@@ -41,7 +41,7 @@ use crate::redaction;
 use crate::references::Home;
 use crate::reply::Reply;
 use crate::settle::{Account, End};
-use feeding::{Feed, feeds, fed};
+use feeding::{Feed, fed, feeds};
 use tidegate_redact::mask::Refusal;
 use tidegate_redact::rules::Unscannable;
 use tidegate_schedule::Cause;
@@ -95,7 +95,16 @@ pub(crate) async fn plan<'a>(
         base: doors::has_addresses(door).then(|| rewritten::base(house, head)).flatten(),
         close,
     };
-    let request = Request { head, body, upload, raw: true, streams: false, fast: false, own_credential: caller.own.is_some() };
+    let request = Request {
+        head,
+        body,
+        upload,
+        raw: true,
+        streams: false,
+        fast: false,
+        own_credential: caller.own.is_some(),
+        model: "",
+    };
     Ok(Plan {
         caller,
         ask,
@@ -166,7 +175,7 @@ pub(crate) async fn attempt(
     let is_unsent = !plan.request.upload.as_deref().is_some_and(Upload::has_begun);
     let answer = match sent {
         Ok(Sent::Answer(answer)) => answer,
-        Ok(Sent::Mute { status }) => return Err(Trouble::UpstreamRefused { status }.into()),
+        Ok(Sent::Mute { status, said }) => return Err(Trouble::UpstreamRefused { status, said }.into()),
         Ok(Sent::Said { head, body }) => {
             if head.status == 404 && is_unsent {
                 if plan.home.look_on(&house.references) {
@@ -191,8 +200,7 @@ pub(crate) async fn attempt(
 /// A failure before the answer. What may have been done already is not asked for twice, unless that
 /// makes no difference; nor is what is no longer there to be sent.
 fn failed(plan: &Plan<'_>, failure: Box<Failure>, is_unsent: bool) -> Failed {
-    let is_undone =
-        matches!(failure.cause, Cause::Connect | Cause::Throttled | Cause::Overloaded | Cause::KeyRejected);
+    let is_undone = matches!(failure.cause, Cause::Connect | Cause::Throttled | Cause::Overloaded | Cause::KeyRejected);
     let repeats = is_unsent && (is_undone || plan.passing.as_ref().is_some_and(|passing| passing.is_idempotent));
     Failed { once: !repeats, ..Failed::before_content(failure) }
 }

@@ -56,7 +56,8 @@ pub(super) async fn relay(
     place: Place,
     answer: Exchange,
 ) -> Result<Attempt, Stop> {
-    let is_json = answer.head.headers.text("content-type").is_some_and(|t| t.trim_start().starts_with("application/json"));
+    let is_json =
+        answer.head.headers.text("content-type").is_some_and(|t| t.trim_start().starts_with("application/json"));
     let is_held = is_json && plan.request.head.method() != "HEAD";
     let base = plan.passing.as_ref().and_then(|passing| passing.base.as_deref());
     let pieces = if is_held { Pieces::Held(BytesMut::new()) } else { Pieces::Passed };
@@ -90,7 +91,9 @@ pub(super) async fn relay(
                 }
             }
             (Ok(false), Pieces::Passed) => {}
-            (Err(failure), _) => return Ok(Attempt::Failed(Failed { once: reply.head_sent(), ..Failed::before_content(failure) })),
+            (Err(failure), _) => {
+                return Ok(Attempt::Failed(Failed { once: reply.head_sent(), ..Failed::before_content(failure) }));
+            }
         }
     }
     if let Pieces::Held(held) = std::mem::replace(&mut relay.pieces, Pieces::Passed) {

@@ -117,7 +117,10 @@ mod tests {
     #[test]
     fn an_answer_names_what_it_is_about() {
         assert_eq!(ids(br#"{"id":"file_1","type":"file"}"#), ["file_1"]);
-        assert_eq!(ids(br#"{"data":[{"id":"file_1"},{"id":"pptx"},{"id":"skill_2"}],"next_page":null}"#), ["file_1", "skill_2"]);
+        assert_eq!(
+            ids(br#"{"data":[{"id":"file_1"},{"id":"pptx"},{"id":"skill_2"}],"next_page":null}"#),
+            ["file_1", "skill_2"]
+        );
         assert!(ids(b"[1]").is_empty() && ids(b"{}").is_empty() && ids(b"{").is_empty());
     }
 

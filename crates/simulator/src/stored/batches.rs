@@ -69,7 +69,8 @@ impl Batch {
         if self.cancelled.is_none() {
             return self.results.concat();
         }
-        let line = |(id, _): &(String, Value)| format!("{}\n", json!({"custom_id": id, "result": {"type": "canceled"}}));
+        let line =
+            |(id, _): &(String, Value)| format!("{}\n", json!({"custom_id": id, "result": {"type": "canceled"}}));
         self.requests.iter().map(line).collect()
     }
 }

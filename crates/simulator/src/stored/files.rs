@@ -113,8 +113,12 @@ impl Simulator {
         let now = call.now;
         let files = self.stored.shelf(&call.workspace).files.clone();
         let rows = files.iter().rev().filter(|file| !file.is_expired(now));
-        let wanted: Vec<&str> =
-            call.query.iter().filter(|(key, _)| matches!(key.as_str(), "ids" | "ids[]")).map(|(_, id)| id.as_str()).collect();
+        let wanted: Vec<&str> = call
+            .query
+            .iter()
+            .filter(|(key, _)| matches!(key.as_str(), "ids" | "ids[]"))
+            .map(|(_, id)| id.as_str())
+            .collect();
         let rows = rows.filter(|file| wanted.is_empty() || wanted.contains(&file.id.as_str()));
         let rows: Vec<Value> = rows.map(|file| file.row(|at| self.stored.wall(at), call.is_beta)).collect();
         if call.is_beta { paging::by_ids(call, &rows) } else { paging::by_cursor(call, &rows) }

@@ -155,8 +155,7 @@ impl Simulator {
                 Ok(found(wanted)?.row(id, |at| self.stored.wall(at), call.is_beta).into())
             }
             ("POST", None) => {
-                let (name, description, bytes) =
-                    read(&parts(call.facts.header("content-type"), call.facts.body)?)?;
+                let (name, description, bytes) = read(&parts(call.facts.header("content-type"), call.facts.body)?)?;
                 self.stored.hold(bytes)?;
                 let version = SkillVersion { id: self.new_id("skillver"), name, description, bytes, created: call.now };
                 let row = version.row(id, |at| self.stored.wall(at), call.is_beta);

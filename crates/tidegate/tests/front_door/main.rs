@@ -20,6 +20,7 @@ mod faithful;
 mod leaving;
 mod limits;
 mod mended;
+mod odd_endpoints;
 mod offered;
 mod operators;
 mod over_http2;

@@ -160,7 +160,5 @@ fn events_of_a_path_nobody_knows_come_one_by_one() {
     assert!(began.elapsed() < Duration::from_millis(280), "{:?}", began.elapsed());
     assert!(wire.until("data: 2").is_some());
     drop(wire);
-    eventually("the end of it", SOON, || {
-        (tidegate.metric("tidegate_streams_open") == 0.0).then_some(())
-    });
+    eventually("the end of it", SOON, || (tidegate.metric("tidegate_streams_open") == 0.0).then_some(()));
 }

@@ -1,10 +1,10 @@
 //! Which organisation a path leads to: its owner's, where that is known; the first, where it is not.
 
+use super::upload;
 use crate::process::Tidegate;
 use crate::quota::{before, refusing};
 use crate::upstream::{Upstream, plain};
 use crate::wire::{bare, get, post_to};
-use super::upload;
 use std::io::Write;
 
 /// An upstream that has one file, and makes it when it is asked to.
@@ -18,7 +18,11 @@ fn keeper(id: &'static str) -> Upstream {
         } else if line.starts_with("GET /v1/files ") {
             plain(200, json, &format!("{{\"data\":[{file}],\"next_page\":null}}"))
         } else {
-            plain(404, json, r#"{"type":"error","error":{"type":"not_found_error","message":"no such file"},"request_id":"r"}"#)
+            plain(
+                404,
+                json,
+                r#"{"type":"error","error":{"type":"not_found_error","message":"no such file"},"request_id":"r"}"#,
+            )
         };
         drop(socket.write_all(said.as_bytes()));
     })
@@ -55,10 +59,20 @@ fn what_was_seen_once_is_asked_for_where_it_lives() {
     assert_eq!(tidegate.ask(get("/v1/files", &[("tidegate-organisation", "b")])).status, 200);
     assert_eq!(tidegate.ask(get("/v1/files/file_b/content", &[])).status, 200);
     assert_eq!(tidegate.ask(bare("DELETE", "/v1/files/file_b", &[])).status, 200);
-    assert_eq!((lines(&a).len(), lines(&b)), (0, vec!["GET /v1/files".to_owned(), "GET /v1/files/file_b/content".to_owned(), "DELETE /v1/files/file_b".to_owned()]));
+    assert_eq!(
+        (lines(&a).len(), lines(&b)),
+        (
+            0,
+            vec![
+                "GET /v1/files".to_owned(),
+                "GET /v1/files/file_b/content".to_owned(),
+                "DELETE /v1/files/file_b".to_owned()
+            ]
+        )
+    );
     // And so is a message that names it.
     let body = r#"{"model":"claude-haiku-5-5","max_tokens":50,"messages":[{"role":"user","content":[{"type":"document","source":{"type":"file","file_id":"file_b"}}]}]}"#;
-    tidegate.ask(post_to("/v1/messages", &[], body));
+    tidegate.ask(post_to("/v1/messages", &[("tidegate-deadline-ms", "300")], body));
     assert_eq!((a.seen().len(), lines(&b)[3].as_str()), (0, "POST /v1/messages"));
 }
 
@@ -85,5 +99,9 @@ fn a_place_that_cannot_be_asked_is_not_one_without_it() {
     let b = keeper("file_b");
     let tidegate = before(&[("shut", &shut), ("b", &b)], "");
     assert_eq!(tidegate.ask(get("/v1/files/file_b", &[])).status, 200, "it is passed by");
-    assert_eq!(tidegate.ask(get("/v1/files/file_c", &[])).code(), "no_upstream_key", "it may live where nobody could ask");
+    assert_eq!(
+        tidegate.ask(get("/v1/files/file_c", &[])).code(),
+        "no_upstream_key",
+        "it may live where nobody could ask"
+    );
 }

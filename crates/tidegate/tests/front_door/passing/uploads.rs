@@ -197,8 +197,11 @@ fn an_upstream_that_answers_before_it_has_everything_is_heard() {
         while read.load(Ordering::Relaxed) < 200_000 {
             read.fetch_add(socket.read(&mut bytes).unwrap() as u64, Ordering::Relaxed);
         }
-        let body = r#"{"type":"error","error":{"type":"request_too_large","message":"far too large"},"request_id":"req_1"}"#;
-        socket.write_all(plain(413, "content-type: application/json\r\nrequest-id: req_1\r\n", body).as_bytes()).unwrap();
+        let body =
+            r#"{"type":"error","error":{"type":"request_too_large","message":"far too large"},"request_id":"req_1"}"#;
+        socket
+            .write_all(plain(413, "content-type: application/json\r\nrequest-id: req_1\r\n", body).as_bytes())
+            .unwrap();
         while socket.read(&mut bytes).is_ok_and(|n| n > 0) {}
     });
     let tidegate = Tidegate::before(sink.at, "sk-ant-key", "");
@@ -218,7 +221,11 @@ fn a_large_upload_is_sent_once_and_a_small_one_again() {
     let overloaded = r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"},"request_id":"r"}"#;
     for (bytes, asked) in [(200_000, 1), (20, 2)] {
         let upstream = Upstream::playing(move |nth, _, socket| {
-            let said = if nth == 0 { plain(529, "content-type: application/json\r\n", overloaded) } else { plain(200, "content-type: application/json\r\n", FILE) };
+            let said = if nth == 0 {
+                plain(529, "content-type: application/json\r\n", overloaded)
+            } else {
+                plain(200, "content-type: application/json\r\n", FILE)
+            };
             drop(socket.write_all(said.as_bytes()));
         });
         let tidegate = Tidegate::before(upstream.at, "sk-ant-key", "");
@@ -242,7 +249,9 @@ fn an_upload_that_no_connection_took_goes_to_the_next_key() {
     let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let sink = Sink::until("--bd--\r\n");
     let table = |name: &str, at: SocketAddr| {
-        format!("[[organisation]]\nname = \"{name}\"\nurl = \"http://{at}\"\nkeys = [{{ value = \"sk-ant-{name}\" }}]\n")
+        format!(
+            "[[organisation]]\nname = \"{name}\"\nurl = \"http://{at}\"\nkeys = [{{ value = \"sk-ant-{name}\" }}]\n"
+        )
     };
     let tidegate = Tidegate::configured(&(table("b", sink.at) + &table("a", dead)));
     // The second is named, so it is asked first; there is no other place for it.
