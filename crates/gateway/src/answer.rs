@@ -77,7 +77,7 @@ pub(crate) enum Trouble {
     /// The answer is over the limit for answers that are held whole.
     AnswerTooLarge { limit: u64 },
     /// The upstream refused this very request, in words that are not the API's.
-    UpstreamRefused { status: u16 },
+    UpstreamRefused { status: u16, said: Option<ErrorBody> },
     /// The client is a page in a browser, and no client keys are configured.
     Origin,
     /// A request does not open a WebSocket.
@@ -385,12 +385,16 @@ pub(crate) fn answer(trouble: &Trouble) -> Answer {
             ),
         )
         .never_retry(),
-        Trouble::UpstreamRefused { status } => row(
-            ErrorType::of_status(*status),
-            "upstream_refused",
-            format!("the upstream refused the request with status {status} and did not say why in the API's words"),
-        )
-        .status(*status),
+        Trouble::UpstreamRefused { status, said } => {
+            let theirs = said.as_ref().map(|said| said.message.clone()).filter(|message| !message.is_empty());
+            let ours = || {
+                let message = format!("the upstream refused the request with status {status}");
+                Cow::Owned(format!("{message} and did not say why in the API's words"))
+            };
+            let kind = said.as_ref().and_then(|said| ErrorType::of_name(&said.kind));
+            let kind = kind.unwrap_or(ErrorType::of_status(*status));
+            row(kind, "upstream_refused", theirs.unwrap_or_else(ours)).status(*status)
+        }
         Trouble::Origin => row(
             Permission,
             "origin_not_allowed",

@@ -132,6 +132,17 @@ impl House {
         org.and_then(|o| o.lanes.get(usize::from(lane.key))).map_or(Transport::Http, |lane| lane.transport())
     }
 
+    /// What the upstream of a lane calls the model that clients call `name`, if that is something else.
+    pub(crate) fn their_model(&self, lane: LaneId, name: &str) -> Option<&str> {
+        self.settings.organisations.get(lane.org.0 as usize)?.their_model(name)
+    }
+
+    /// Whether a lane sets the header line called `name` itself.
+    pub(crate) fn lane_sets(&self, lane: LaneId, name: &[u8]) -> bool {
+        let org = self.settings.organisations.get(lane.org.0 as usize);
+        org.and_then(|o| o.lanes.get(usize::from(lane.key))).is_some_and(|lane| lane.sets(name))
+    }
+
     /// The label of a lane.
     pub(crate) fn lane_label(&self, lane: LaneId) -> &str {
         let org = self.settings.organisations.get(lane.org.0 as usize);

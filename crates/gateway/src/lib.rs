@@ -36,6 +36,7 @@ mod connection;
 mod decode;
 mod domains;
 mod door;
+mod endpoint;
 mod exchange;
 mod failure;
 mod gateway;

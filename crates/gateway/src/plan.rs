@@ -103,6 +103,7 @@ impl<'a> Plan<'a> {
                 streams: client_streams || assembles,
                 fast,
                 own_credential: caller.own.is_some(),
+                model,
             },
             thinks_unseen,
             server_tools: request.is_some_and(|r| r.server_tools),

@@ -62,6 +62,8 @@ pub struct Organisation {
     pub limits: QuotaByClass,
     /// Whether `max_tokens` is charged up front against its output limit.
     pub reserves_output: bool,
+    /// What it calls models, by the names that clients use; `*` is every name that is not there.
+    pub models: BTreeMap<String, String>,
 }
 
 /// A workspace of an organisation.
@@ -85,6 +87,12 @@ impl Organisation {
     /// An organisation of which nothing is known but its keys.
     pub fn new(name: impl Into<String>, lanes: Vec<Arc<Lane>>) -> Self {
         Organisation { name: name.into(), lanes, ..Organisation::default() }
+    }
+
+    /// What it calls the model that clients call `name`, if that is something else.
+    pub(crate) fn their_model(&self, name: &str) -> Option<&str> {
+        let theirs = self.models.get(name).or_else(|| self.models.get("*"))?;
+        (theirs != name && !name.is_empty()).then_some(theirs)
     }
 
     /// The workspace of the key numbered `key`.

@@ -86,6 +86,8 @@ pub(crate) struct Account {
     pub(crate) usage: Usage,
     /// Whether its output is partly an estimate.
     pub(crate) estimated: bool,
+    /// Whether its input is an estimate, of an upstream that does not count it.
+    pub(crate) input_estimated: bool,
     /// What the last attempt used.
     pub(crate) usage_of_last: Usage,
     pub(crate) gaps: GapCounts,
@@ -168,6 +170,7 @@ pub(crate) fn settle(house: &House, life: &Life<'_>, account: &Account, end: End
         cache_creation_tokens: usage.cache_creation,
         output_tokens: usage.output,
         output_estimated: account.estimated,
+        input_estimated: account.input_estimated,
         stop_reason: account.stop_reason.as_deref(),
         detail: &account.detail,
     };

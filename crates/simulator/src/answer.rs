@@ -13,6 +13,7 @@ use crate::envelope::Refusal;
 use crate::events::Events;
 use crate::fault::{Cut, Fault};
 use crate::listing;
+use crate::odd::{Odd, distorted};
 use crate::pace::Pace;
 use crate::playback::garbled_body;
 use crate::quota::{Ask, Estimate, Holder, Lease, Lines, OverLimit};
@@ -235,7 +236,9 @@ impl Simulator {
                 reply
             }
         };
-        Ok(play(&valid, Arc::new(reply), pace, after, headers, faults))
+        let odds: Vec<Odd> =
+            faults.iter().filter_map(|fault| if let Fault::Odd(odd) = fault { Some(*odd) } else { None }).collect();
+        Ok(distorted(play(&valid, Arc::new(reply), pace, after, headers, faults), &odds))
     }
 
     /// Quota: a lease for the request and what of its prompt is cached, or the refusal.

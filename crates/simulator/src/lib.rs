@@ -10,6 +10,7 @@
 //! | `callers`, `quota` | organisations, their limits, the rate-limit headers, what is spent |
 //! | `cache` | the prompt cache: what of a prompt was sent before |
 //! | `fault`, `playback`, `directive`, `pace` | what goes wrong and when; the steps on the wire |
+//! | `odd` | answers of endpoints that are not the API |
 //! | `scenario` | all of that as a TOML document |
 //! | `stored` | files, skills, batches |
 //! | `truth`, `series` | what really happened |
@@ -31,6 +32,7 @@ mod envelope;
 mod events;
 mod fault;
 mod listing;
+mod odd;
 mod pace;
 mod playback;
 mod quota;
@@ -48,6 +50,7 @@ pub use bare::{Bare, STAMP_BYTES};
 pub use cache::CacheRules;
 pub use continuation::{Continuation, ContinuationRules, GoOn};
 pub use fault::{Cut, Fault, FaultError, Place};
+pub use odd::Odd;
 pub use pace::{Pace, Range};
 pub use playback::{Action, Playback, Progress, Step};
 pub use quota::{

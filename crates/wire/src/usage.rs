@@ -39,6 +39,17 @@ impl Usage {
         true
     }
 
+    /// Whether the `usage` object in `json` counts input, and output.
+    pub fn counts(json: &str) -> [bool; 2] {
+        let wire = serde_json::from_str::<Wire>(json).ok();
+        wire.map_or([false; 2], |wire| [wire.input_tokens.is_some(), wire.output_tokens.is_some()])
+    }
+
+    /// Whether it counts any input at all.
+    pub fn has_input(&self) -> bool {
+        self.input > 0 || self.cache_creation > 0 || self.cache_read > 0
+    }
+
     /// The counts as a `usage` object.
     pub fn object(&self) -> serde_json::Value {
         serde_json::json!({
@@ -61,5 +72,9 @@ mod tests {
         assert!(usage.update(r#"{"output_tokens":40,"cache_read_input_tokens":null}"#));
         assert_eq!(usage, Usage { input: 12, cache_creation: 0, cache_read: 100, output: 40 });
         assert!(!usage.update("[]"));
+        assert_eq!(
+            ["{}", r#"{"input_tokens":0}"#, "null", ""].map(Usage::counts),
+            [[false; 2], [true, false], [false; 2], [false; 2]]
+        );
     }
 }

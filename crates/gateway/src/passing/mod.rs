@@ -95,8 +95,16 @@ pub(crate) async fn plan<'a>(
         base: doors::has_addresses(door).then(|| rewritten::base(house, head)).flatten(),
         close,
     };
-    let request =
-        Request { head, body, upload, raw: true, streams: false, fast: false, own_credential: caller.own.is_some() };
+    let request = Request {
+        head,
+        body,
+        upload,
+        raw: true,
+        streams: false,
+        fast: false,
+        own_credential: caller.own.is_some(),
+        model: "",
+    };
     Ok(Plan {
         caller,
         ask,
@@ -167,7 +175,7 @@ pub(crate) async fn attempt(
     let is_unsent = !plan.request.upload.as_deref().is_some_and(Upload::has_begun);
     let answer = match sent {
         Ok(Sent::Answer(answer)) => answer,
-        Ok(Sent::Mute { status }) => return Err(Trouble::UpstreamRefused { status }.into()),
+        Ok(Sent::Mute { status, said }) => return Err(Trouble::UpstreamRefused { status, said }.into()),
         Ok(Sent::Said { head, body }) => {
             if head.status == 404 && is_unsent {
                 if plan.home.look_on(&house.references) {

@@ -7,6 +7,7 @@
 
 mod contradictions;
 mod conversations;
+mod endpoint;
 mod organisation;
 mod passing;
 mod places;

@@ -1,5 +1,6 @@
 //! `[[organisation]]`: where requests go, over which keys, and what is known of the limits.
 
+use super::endpoint::{HeaderValue, headers, models};
 use super::places::Places;
 use super::proxies::{ProxyChoice, proxy};
 use super::secrets::secret;
@@ -104,6 +105,10 @@ pub(super) struct OrganisationTable {
     #[serde(default)]
     reserves_output: bool,
     #[serde(default)]
+    models: BTreeMap<String, String>,
+    #[serde(default)]
+    headers: BTreeMap<String, HeaderValue>,
+    #[serde(default)]
     limits: BTreeMap<String, QuotaTable>,
     #[serde(default)]
     workspace: BTreeMap<String, WorkspaceTable>,
@@ -157,6 +162,8 @@ pub(super) fn organisation(
     }
     let mut made = Organisation::new(table.name.clone(), Vec::new());
     made.reserves_output = table.reserves_output;
+    made.models = models(&table.models).map_err(|why| wrong("models", &why))?;
+    let lines = headers(&table.headers, env).map_err(|why| wrong("headers", &why))?;
     made.limits = quota(places, n, "limits", &table.limits)?;
     for (name, workspace) in &table.workspace {
         if !table.keys.iter().any(|key| key.workspace.as_ref() == Some(name)) {
@@ -178,7 +185,7 @@ pub(super) fn organisation(
         let at = |e: &tidegate_upstream::LaneError| if e.0.contains("key has") { "keys" } else { "url" };
         let lane = lane.map_err(|e| wrong(at(&e), &e.0))?.offering(table.http.offer());
         let through = proxy(table.proxy.as_ref(), &lane.target, env).map_err(|why| wrong("proxy", &why))?;
-        made.lanes.push(Arc::new(lane.through(through)));
+        made.lanes.push(Arc::new(lane.with_headers(lines.clone()).through(through)));
     }
     Ok(made)
 }

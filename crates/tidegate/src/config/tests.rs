@@ -59,6 +59,8 @@ fn the_example_names_every_setting() {
         "value",
         "workspace",
         "reserves_output",
+        "headers",
+        "models",
         "requests_per_minute",
         "input_tokens_per_minute",
         "output_tokens_per_minute",
@@ -119,6 +121,27 @@ fn every_error_names_file_line_key_and_remedy() {
             "[[organisation]]\nname = \"a\"\nkeys = [{ value = \"k\" }]\n[[organisation]]\nname = \"b\"\ntransport = \"prompt\"\nurl = \"ws://x/chat\"\nkeys = [{ value = \"k\" }]\n",
             "t.toml:6: organisation.transport: is \"prompt\", and others are not",
         ),
+        (
+            "[[organisation]]\nname = \"a\"\nkeys = [{ value = \"k\" }]\nheaders = { Authorization = \"x\" }\n",
+            "t.toml:4: organisation.headers: `Authorization` is Tidegate's to write",
+        ),
+        (
+            "[[organisation]]\nname = \"a\"\nkeys = [{ value = \"k\" }]\nheaders = { x-a = { env = \"NOPE\" } }\n",
+            "t.toml:4: organisation.headers: the environment variable NOPE is not set",
+        ),
+        (
+            "[[organisation]]\nname = \"a\"\nkeys = [{ value = \"k\" }]\nheaders = { x-a = \"two\\nlines\" }\n",
+            "t.toml:4: organisation.headers: the value of `x-a` has to be",
+        ),
+        (
+            "[[organisation]]\nname = \"a\"\nkeys = [{ value = \"k\" }]\nmodels = { \"m\" = \"\" }\n",
+            "t.toml:4: organisation.models: a model's name has 1 to 256 characters",
+        ),
+        (
+            "[pass_through]\npublic_url = \"claude.example.com\"\n",
+            "t.toml:2: pass_through.public_url: is no address of ours; write for example",
+        ),
+        ("[limits]\nfile_bytes = \"0 B\"\n", "t.toml:2: limits.file_bytes: is zero: no file could be uploaded"),
         ("[pool]\nsocket_streams = 0\n", "t.toml:2: pool.socket_streams: is zero: no WebSocket could carry"),
         ("[pool]\n\nsocket_spares = 65\n", "t.toml:3: pool.socket_spares: is over 64"),
         ("[clocks]\nprobe = \"0 s\"\n", "t.toml:2: clocks.probe: is zero"),

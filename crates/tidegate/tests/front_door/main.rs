@@ -21,6 +21,7 @@ mod leaving;
 mod limits;
 mod listing;
 mod mended;
+mod odd_endpoints;
 mod offered;
 mod operators;
 mod over_http2;

@@ -4,10 +4,12 @@ mod downloads;
 mod owners;
 mod uploads;
 
-use crate::process::{Tidegate, eventually, finished};
+use crate::process::{Folder, Tidegate, eventually, finished};
+use crate::tls::curl_is_here;
 use crate::upstream::{Upstream, plain};
 use crate::wire::{Answer, bare, get, message, post_to};
 use serde_json::{Value, json};
+use std::process::Command;
 use std::time::Duration;
 
 /// A body as SDKs upload a file.
@@ -244,4 +246,37 @@ fn what_was_not_done_is_asked_for_again_and_what_may_have_been_is_not() {
             tidegate.comes_to_rest();
         }
     }
+}
+
+#[test]
+fn both_sides_may_speak_http2() {
+    if !curl_is_here() {
+        return;
+    }
+    let simulator = Tidegate::simulated();
+    let tidegate = Tidegate::configured(&format!(
+        "[[organisation]]\nname = \"a\"\nurl = \"http://{}\"\nhttp = \"2\"\nkeys = [{{ value = \"sk-ant-a-1\" }}]\n",
+        simulator.simulator()
+    ));
+    let folder = Folder::new();
+    let content = "tide ".repeat(400_000);
+    let (file, back) = (folder.write("output.txt", &content), folder.path("back.txt"));
+    let curl = |args: &[&str]| {
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--show-error", "--fail", "--max-time", "30", "--noproxy", "*"]);
+        curl.args(["--http2-prior-knowledge", "--header", "anthropic-version: 2026-10-21"]).args(args);
+        let out = curl.output().unwrap();
+        assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8(out.stdout).unwrap()
+    };
+    let files = format!("http://{}/v1/files", tidegate.gateway);
+    let made: Value = serde_json::from_str(&curl(&["--form", &format!("file=@{file}"), &files])).unwrap();
+    assert_eq!(made["size_bytes"], content.len());
+    curl(&["--output", &back, &format!("{files}/{}/content", made["id"].as_str().unwrap())]);
+    assert!(std::fs::read_to_string(&back).unwrap() == content);
+    assert!(
+        tidegate.metric("tidegate_requests_total{door=\"files\",tenant=\"default\",status=\"200\",end=\"answered\"}")
+            == 2.0
+    );
+    tidegate.comes_to_rest();
 }

@@ -72,7 +72,7 @@ fn what_was_seen_once_is_asked_for_where_it_lives() {
     );
     // And so is a message that names it.
     let body = r#"{"model":"claude-haiku-5-5","max_tokens":50,"messages":[{"role":"user","content":[{"type":"document","source":{"type":"file","file_id":"file_b"}}]}]}"#;
-    tidegate.ask(post_to("/v1/messages", &[], body));
+    tidegate.ask(post_to("/v1/messages", &[("tidegate-deadline-ms", "300")], body));
     assert_eq!((a.seen().len(), lines(&b)[3].as_str()), (0, "POST /v1/messages"));
 }
 
