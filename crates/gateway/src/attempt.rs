@@ -170,8 +170,7 @@ pub(crate) async fn attempt(
         }
     }
     let used = relay.used();
-    account.used(&used);
-    account.estimated |= relay.is_estimated();
+    account.used(&used, relay.is_estimated());
     account.stop_reason = relay.tap.stop_reason.take();
     account.gaps = std::mem::take(&mut relay.gaps);
     let content_seen = relay.content_seen;
@@ -265,7 +264,7 @@ async fn pass_whole(
         Ok(object) => {
             let mut usage = Usage::default();
             if object.get("usage").is_some_and(|u| usage.update(u.get())) {
-                account.used(&usage);
+                account.used(&usage, false);
                 spent_here = Some(spent(&usage));
             }
             account.stop_reason = object.parse::<String>("stop_reason").map(Into::into);

@@ -8,7 +8,7 @@
 //! cache is for an hour, and whether the answer was a batch's or a fast one.
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 /// Token counts of one answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,31 +30,41 @@ pub struct Usage {
 }
 
 #[derive(Deserialize)]
-struct Wire {
+struct Wire<'a> {
     input_tokens: Option<u64>,
     cache_creation_input_tokens: Option<u64>,
     cache_read_input_tokens: Option<u64>,
     output_tokens: Option<u64>,
     // Of whatever type: what is said beside the counts must not cost the counts.
-    cache_creation: Option<Value>,
-    service_tier: Option<Value>,
-    speed: Option<Value>,
+    #[serde(borrow)]
+    cache_creation: Option<&'a RawValue>,
+    #[serde(borrow)]
+    service_tier: Option<&'a RawValue>,
+    #[serde(borrow)]
+    speed: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct CacheCreation {
+    ephemeral_1h_input_tokens: Option<u64>,
 }
 
 impl Usage {
     /// Takes over what the `usage` object in `json` says. False if it is none.
     pub fn update(&mut self, json: &str) -> bool {
-        let Ok(wire) = serde_json::from_str::<Wire>(json) else { return false };
+        let Ok(wire) = serde_json::from_str::<Wire<'_>>(json) else { return false };
         let take = |slot: &mut u64, value: Option<u64>| *slot = value.unwrap_or(*slot);
         take(&mut self.input, wire.input_tokens);
         take(&mut self.cache_creation, wire.cache_creation_input_tokens);
         take(&mut self.cache_read, wire.cache_read_input_tokens);
         take(&mut self.output, wire.output_tokens);
-        let hour = wire.cache_creation.as_ref().and_then(|kinds| kinds["ephemeral_1h_input_tokens"].as_u64());
-        take(&mut self.cache_creation_1h, hour);
-        let is = |slot: &mut bool, value: Option<Value>, word: &str| *slot = value.map_or(*slot, |v| v == word);
-        is(&mut self.batch, wire.service_tier, "batch");
-        is(&mut self.fast, wire.speed, "fast");
+        let kinds = wire.cache_creation.and_then(|kinds| serde_json::from_str::<CacheCreation>(kinds.get()).ok());
+        take(&mut self.cache_creation_1h, kinds.and_then(|kinds| kinds.ephemeral_1h_input_tokens));
+        let is = |slot: &mut bool, value: Option<&RawValue>, word: &str| {
+            *slot = value.map_or(*slot, |value| value.get() == word);
+        };
+        is(&mut self.batch, wire.service_tier, "\"batch\"");
+        is(&mut self.fast, wire.speed, "\"fast\"");
         true
     }
 
