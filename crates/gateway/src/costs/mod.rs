@@ -12,6 +12,7 @@
 
 mod admit;
 mod page;
+mod rows;
 
 pub(crate) use admit::admit;
 pub(crate) use page::page;
@@ -20,13 +21,13 @@ use crate::house::House;
 use crate::memory::Memory;
 use crate::settings::{Costs as Rules, Settings};
 use crate::settle::{Account, End};
-use std::collections::BTreeMap;
+use rows::stored;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 use tidegate_base::{Usd, first_day, month_of};
-use tidegate_observe::{Kind, Ledger, Notice, Row, RowKey, Spend};
-use tidegate_store::{Store, StoreError, UsageFilter, UsageRow};
+use tidegate_observe::{Kind, Ledger, Notice, Spend};
+use tidegate_store::{Store, StoreError, UsageFilter};
 use tidegate_transport::{Clock, TaskKind};
 use tidegate_wire::usage::Usage;
 use tokio::sync::{Mutex, Notify};
@@ -238,55 +239,6 @@ fn days(days: u64) -> u32 {
     u32::try_from(days).unwrap_or(u32::MAX)
 }
 
-/// The number of a kind in the file.
-fn number(kind: Kind) -> u8 {
-    match kind {
-        Kind::Answered => 0,
-        Kind::Retried => 1,
-        Kind::Abandoned => 2,
-        Kind::Summary => 3,
-    }
-}
-
-fn stored(key: &RowKey, row: &Row) -> UsageRow {
-    UsageRow {
-        day: key.day,
-        tenant: key.tenant.to_string(),
-        model: key.model.to_string(),
-        kind: number(key.kind),
-        attempts: row.attempts,
-        estimated: row.estimated,
-        unpriced: row.unpriced,
-        input: row.input,
-        cache_read: row.cache_read,
-        cache_write_5m: row.cache_write_5m,
-        cache_write_1h: row.cache_write_1h,
-        output: row.output,
-        nanos: row.cost.nanos(),
-    }
-}
-
-/// A row of the file; `None` if a newer Tidegate wrote it.
-fn read(row: &UsageRow) -> Option<(RowKey, Row)> {
-    let kind = Kind::ALL.into_iter().find(|kind| number(*kind) == row.kind)?;
-    let key = RowKey { day: row.day, tenant: row.tenant.as_str().into(), model: row.model.as_str().into(), kind };
-    let sums = Row {
-        attempts: row.attempts,
-        estimated: row.estimated,
-        unpriced: row.unpriced,
-        input: row.input,
-        cache_read: row.cache_read,
-        cache_write_5m: row.cache_write_5m,
-        cache_write_1h: row.cache_write_1h,
-        output: row.output,
-        cost: Usd::from_nanos(row.nanos),
-    };
-    Some((key, sums))
-}
-
-/// Rows by their keys, in order.
-type Rows = BTreeMap<RowKey, Row>;
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -324,25 +276,5 @@ mod tests {
         assert_eq!(kinds(&account(&[], 1), End::Said), [], "the upstream's refusal costs nothing");
         let counting = Account { costs: false, ..account(&[], 1) };
         assert_eq!(kinds(&counting, End::Answered), [], "counting tokens is free");
-    }
-
-    #[test]
-    fn a_row_comes_back_from_the_file_as_it_went() {
-        for kind in Kind::ALL {
-            let key = RowKey { day: 5, tenant: "a".into(), model: "m".into(), kind };
-            let row = Row {
-                attempts: 1,
-                estimated: 2,
-                unpriced: 3,
-                input: 4,
-                cache_read: 5,
-                cache_write_5m: 6,
-                cache_write_1h: 7,
-                output: 8,
-                cost: Usd::from_nanos(9),
-            };
-            assert_eq!(read(&stored(&key, &row)), Some((key, row)));
-        }
-        assert_eq!(read(&UsageRow { kind: 200, ..UsageRow::default() }), None);
     }
 }

@@ -4,7 +4,8 @@
 //! Money is `null` where none of it is known, and `unpriced_attempts` says of how many attempts it is
 //! not: a sum is then of the others.
 
-use super::{Costs, Rows, days, read};
+use super::rows::{Rows, read};
+use super::{Costs, days};
 use crate::answer::Trouble;
 use crate::house::House;
 use crate::memory::TurnTrouble;
