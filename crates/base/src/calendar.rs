@@ -1,4 +1,4 @@
-//! Wall time as text: RFC 3339 in UTC, to the second; and when a month ends.
+//! Wall time as text: RFC 3339 in UTC, to the second; days and months, and when a month ends.
 //!
 //! Civil date from a day number by Howard Hinnant's algorithm: years are counted from 1 March, so
 //! that the leap day is the last of its year and months follow one linear formula.
@@ -22,6 +22,51 @@ pub fn rfc3339(seconds: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60)
 }
 
+/// The day numbered `days` after the epoch, such as `2026-11-22`.
+pub fn date(days: u32) -> String {
+    let (year, month, day) = civil(days.into());
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
+/// The number of a day as [`date`] writes it; `None` if there is no such day, or it is before 1970.
+pub fn read_date(text: &str) -> Option<u32> {
+    let digits = |part: &str, len: usize| {
+        let fits = part.len() == len && part.bytes().all(|b| b.is_ascii_digit());
+        part.parse::<u32>().ok().filter(|_| fits)
+    };
+    let mut parts = text.splitn(3, '-');
+    let (year, month, day) = (digits(parts.next()?, 4)?, digits(parts.next()?, 2)?, digits(parts.next()?, 2)?);
+    if year < 1970 || !(1..=12).contains(&month) || day == 0 {
+        return None;
+    }
+    let days = u32::try_from(first_day(year * 12 + month - 1)).ok()? + day - 1;
+    // The 31st of a shorter month would be a day of the next.
+    (date(days) == text).then_some(days)
+}
+
+/// The number of the month that `seconds` after the epoch lie in: months since the year 0.
+pub fn month_of(seconds: u64) -> u32 {
+    let (year, month, _) = civil(seconds / 86_400);
+    u32::try_from(year * 12 + month - 1).unwrap_or(u32::MAX)
+}
+
+/// A month as text, such as `2026-11`.
+pub fn month_name(month: u32) -> String {
+    format!("{:04}-{:02}", month / 12, month % 12 + 1)
+}
+
+/// The first day of a month, in days after the epoch; of one before 1970, that of the epoch. By the
+/// inverse of [`civil`]'s formula.
+pub fn first_day(month: u32) -> u64 {
+    let (year, month) = (u64::from(month / 12), u64::from(month % 12 + 1));
+    let year = if month > 2 { year } else { year.saturating_sub(1) };
+    let (era, year_of_era) = (year / 400, year % 400);
+    let month_from_march = if month > 2 { month - 3 } else { month + 9 };
+    let day_of_year = (153 * month_from_march + 2) / 5;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    (era * 146_097 + day_of_era).saturating_sub(719_468)
+}
+
 /// Seconds from `seconds` after the Unix epoch to 00:00 UTC on the next first of a month.
 pub fn to_next_month(seconds: u64) -> u64 {
     let days = seconds / 86_400;
@@ -39,6 +84,37 @@ mod tests {
         assert_eq!(rfc3339(951_827_696), "2000-02-29T12:34:56Z");
         assert_eq!(rfc3339(1_795_379_640), "2026-11-22T20:34:00Z");
         assert_eq!(rfc3339(4_107_542_399), "2100-02-28T23:59:59Z");
+    }
+
+    #[test]
+    fn every_day_of_two_centuries_is_the_one_it_is_called() {
+        let mut month = month_of(0);
+        for days in 0..80_000 {
+            assert_eq!(read_date(&date(days)), Some(days));
+            let of = month_of(u64::from(days) * 86_400 + 86_399);
+            if of != month {
+                assert_eq!((of, first_day(of)), (month + 1, u64::from(days)));
+                month = of;
+            }
+        }
+        assert_eq!((date(0), month_name(month_of(0))), ("1970-01-01".to_owned(), "1970-01".to_owned()));
+        for bad in [
+            "",
+            "2026",
+            "2026-11",
+            "2026-11-31",
+            "2026-02-29",
+            "2026-13-01",
+            "2026-00-01",
+            "1969-12-31",
+            "26-11-01",
+            "2026-1-01",
+            "2026-11-01x",
+            "+026-11-01",
+            "2026-11-00",
+        ] {
+            assert_eq!(read_date(bad), None, "{bad}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! no secret.
 
 use crate::answer::{Trouble, answer};
+use crate::costs;
 use crate::domains;
 use crate::gateway::Gateway;
 use crate::house::House;
@@ -52,7 +53,7 @@ async fn connection(gateway: Gateway, accepted: Accepted) {
             conn.read_head().await.ok()
         };
         let Some(Some(head)) = clock.within(IDLE_MAX, head).await else { return };
-        let page = page(&gateway, &head);
+        let page = page(&gateway, &head).await;
         let close = !head.keeps_alive() || !conn.body_read();
         conn.respond(page.status, Some(page.body.len() as u64), close, |h| {
             h.header("content-type", page.kind.as_bytes()).header("cache-control", b"no-store");
@@ -99,7 +100,7 @@ fn trouble(trouble: &Trouble) -> Page {
     Page { status: row.status, kind: "application/json", body: row.body.envelope(None), allow: row.allow }
 }
 
-fn page(gateway: &Gateway, head: &RequestHead) -> Page {
+async fn page(gateway: &Gateway, head: &RequestHead) -> Page {
     let house = &*gateway.house;
     match (head.method(), head.path()) {
         ("GET" | "HEAD", "/metrics") => {
@@ -113,15 +114,16 @@ fn page(gateway: &Gateway, head: &RequestHead) -> Page {
         ("GET" | "HEAD", "/readyz") if house.is_draining() => text(503, "draining\n"),
         ("GET" | "HEAD", "/readyz") => text(200, "ready\n"),
         ("GET" | "HEAD", "/streams") => told(listing::page(house, head.query())),
+        ("GET" | "HEAD", "/usage") => told(costs::page(house, head.query()).await),
         ("GET" | "HEAD", "/domains") => json_page(200, &domains::page(house)),
         ("GET" | "HEAD", "/snapshot") => json_page(200, &snapshot(house)),
         ("DELETE", path) if path.starts_with("/streams/") => cancel(house, &path["/streams/".len()..]),
-        (_, "/metrics" | "/healthz" | "/readyz" | "/streams" | "/domains" | "/snapshot") => {
+        (_, "/metrics" | "/healthz" | "/readyz" | "/streams" | "/usage" | "/domains" | "/snapshot") => {
             trouble(&Trouble::Method { allowed: "GET" })
         }
         (_, path) if path.starts_with("/streams/") => trouble(&Trouble::Method { allowed: "DELETE" }),
         _ => {
-            let message = "the admin port has /metrics, /healthz, /readyz, /streams, /domains, /snapshot and DELETE /streams/{id}";
+            let message = "the admin port has /metrics, /healthz, /readyz, /streams, /usage, /domains, /snapshot and DELETE /streams/{id}";
             let body = ErrorBody::new(ErrorType::NotFound, "unknown_path", message).envelope(None);
             Page { status: 404, kind: "application/json", body, allow: None }
         }

@@ -5,6 +5,7 @@
 //! says is decided in `settle`; what an upstream said goes to the client only if it is the API's
 //! own envelope. `docs/errors.md` has an entry for each code.
 
+mod budget;
 mod redacted;
 mod streams;
 mod turns;
@@ -15,6 +16,7 @@ use crate::streams::StreamTrouble;
 use std::borrow::Cow;
 use std::time::Duration;
 use tidegate_base::ByteSize;
+use tidegate_observe::Refused;
 use tidegate_redact::mask as redact;
 use tidegate_schedule::{Cause, Refusal, TenantLimit, Throttle};
 use tidegate_wire::dialect::simple::Unsayable;
@@ -62,6 +64,8 @@ pub(crate) enum Trouble {
     Unsayable(Unsayable),
     /// The scheduler said no.
     Refused(Refusal),
+    /// Its tenant's budget does not let it go.
+    Budget(Refused),
     /// It refers to things that live at different organisations.
     ReferencesApart,
     /// Slow readers hold too much memory to take on another stream.
@@ -143,6 +147,8 @@ pub fn public_codes() -> &'static [&'static str] {
         "tenant_requests",
         "tenant_tokens",
         "tenant_concurrent",
+        "budget_reached",
+        "price_unknown",
         "backlog_budget_spent",
         "too_many_streams",
         "draining",
@@ -354,6 +360,7 @@ pub(crate) fn answer(trouble: &Trouble) -> Answer {
             },
         )
         .after(*retry_after),
+        Trouble::Budget(refused) => budget::answer(refused),
         Trouble::ReferencesApart => row(
             InvalidRequest,
             "references_apart",

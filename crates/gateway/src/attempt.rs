@@ -180,8 +180,7 @@ pub(crate) async fn attempt(
         }
     }
     let used = relay.used();
-    account.used(&used);
-    account.estimated |= relay.is_estimated();
+    account.used(&used, relay.is_estimated());
     account.input_estimated |= relay.is_input_estimated();
     account.stop_reason = relay.tap.stop_reason.take();
     account.gaps = std::mem::take(&mut relay.gaps);
@@ -311,10 +310,9 @@ async fn pass_whole(
             let object = told.as_deref().and_then(|told| RawObject::read(told).ok()).unwrap_or(object);
             let mut usage = Usage::default();
             if object.get("usage").is_some_and(|u| usage.update(u.get())) {
-                account.used(&usage);
+                account.used(&usage, estimated[1]);
                 spent_here = (!estimated[0]).then(|| spent(&usage));
                 account.input_estimated |= estimated[0];
-                account.estimated |= estimated[1];
             }
             account.stop_reason = object.parse::<String>("stop_reason").map(Into::into);
             if plan.home.learns {

@@ -6,6 +6,7 @@
 //! connection permit is taken before a connection is accepted.
 
 use crate::connection::connection;
+use crate::costs::{self, UsageFile};
 use crate::house::House;
 use crate::memory::{ERRANDS, UPKEEP, run_errands, upkeep};
 use crate::plane::{CONNECTION, POOL_GRACE, Plane, REPORT, SWEEP};
@@ -24,6 +25,8 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 const DEALT_MAX: usize = 1024;
 /// After the drain's time is over, how long cancelled streams have to tell their clients.
 const CANCELLED_GRACE: Duration = Duration::from_secs(5);
+/// How long it may take to write what was used when everybody has left.
+const WRITTEN_MAX: Duration = Duration::from_secs(5);
 /// A pause after an accept that failed (out of file descriptors), so that it does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -83,7 +86,26 @@ impl Gateway {
         records: Arc<dyn Records>,
         store: Option<Store>,
     ) -> Self {
-        let house = Arc::new(House::new(clock, settings, records, store));
+        Gateway::of(House::new(clock, settings, records, store, UsageFile::Memory), dial)
+    }
+
+    /// The same, with a place where it is kept what was used, after that was read.
+    pub async fn keeping(
+        settings: Settings,
+        clock: Clock,
+        dial: Arc<dyn Dial>,
+        records: Arc<dyn Records>,
+        store: Option<Store>,
+        usage: UsageFile,
+    ) -> Result<Self, SetupError> {
+        let house = House::new(clock, settings, records, store, usage);
+        let read = house.costs.restore(&house.memory).await;
+        read.map_err(|e| SetupError(format!("what was used cannot be read: {e}")))?;
+        Ok(Gateway::of(house, dial))
+    }
+
+    fn of(house: House, dial: Arc<dyn Dial>) -> Self {
+        let house = Arc::new(house);
         Gateway { house, dial, connections: Tasks::new(), background: Tasks::new(), planes: Arc::default() }
     }
 
@@ -179,8 +201,11 @@ impl Gateway {
         Ok(())
     }
 
-    /// Sees to the conversation log, if there is one.
+    /// Sees to what is kept in files, if something is.
     fn keep_up(&self) {
+        if self.house.costs.is_kept(&self.house.memory) {
+            self.background.spawn(&costs::KEEPER, costs::keep(Arc::clone(&self.house)));
+        }
         if self.house.memory.store().is_ok() {
             self.background.spawn(&UPKEEP, upkeep(Arc::clone(&self.house)));
         }
@@ -218,6 +243,10 @@ impl Gateway {
     /// each client; at last closes the connections to upstreams.
     pub async fn drain(&self) -> Drained {
         let drained = self.drain_streams().await;
+        let written = self.house.clock.within(WRITTEN_MAX, self.house.costs.write(&self.house.memory)).await;
+        if !matches!(written, Some(Ok(()))) {
+            tracing::error!(target: "tidegate::costs", ?written, "what was used last could not be written");
+        }
         let planes = self.planes();
         planes.iter().for_each(|plane| plane.pool.close());
         let gone = async {

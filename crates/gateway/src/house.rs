@@ -2,6 +2,7 @@
 
 use crate::admit::Admission;
 use crate::classes::{Classed, Classes};
+use crate::costs::{Costs, UsageFile};
 use crate::identify::Keys;
 use crate::memory::Memory;
 use crate::references::{Place, References};
@@ -32,6 +33,7 @@ pub(crate) struct House {
     pub(crate) tickets: Tickets,
     /// The key of every hash that a client could wish to meet another.
     pub(crate) hash_key: HashKey,
+    pub(crate) costs: Costs,
     pub(crate) metrics: Metrics,
     pub(crate) records: Arc<dyn Records>,
     pub(crate) live: Live,
@@ -47,7 +49,13 @@ pub(crate) struct House {
 }
 
 impl House {
-    pub(crate) fn new(clock: Clock, settings: Settings, records: Arc<dyn Records>, store: Option<Store>) -> Self {
+    pub(crate) fn new(
+        clock: Clock,
+        settings: Settings,
+        records: Arc<dyn Records>,
+        store: Option<Store>,
+        usage: UsageFile,
+    ) -> Self {
         let metrics = Metrics::new();
         let tenants = Tenants::new(&settings);
         let mut prng = Prng::new(settings.seed).fork("hashes");
@@ -57,6 +65,7 @@ impl House {
             keys: Keys::new(&settings, &tenants),
             references: References::new(hash_key, places(&settings)),
             memory: Memory::new(clock, &settings, store),
+            costs: Costs::new(clock, &settings, usage),
             streams: Streams::new(settings.limits.journals_bytes, settings.clocks.stream_kept),
             tickets: Tickets::default(),
             hash_key,
@@ -177,6 +186,10 @@ impl House {
         self.metrics.streams_kept(self.streams.len());
         let (conversations, bytes) = self.memory.held();
         self.metrics.conversations_held(conversations, bytes);
+        for (tenant, budget) in self.tenants.iter().filter_map(|t| Some((&t.name, t.budget?))) {
+            let month = self.costs.ledger.budget(self.costs.now_s(), tenant);
+            self.metrics.tenant_budget(tenant, budget.monthly, month.spent, month.reserved);
+        }
         let domains = self.admission.domains();
         for domain in &domains {
             // Of a class that nothing was learned of yet there is no error to show.

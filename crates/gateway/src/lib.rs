@@ -20,6 +20,7 @@
 //! | `progress` | what streams produce, told while they do |
 //! | `failure`, `oversize` | an attempt that failed; one that was refused for its size |
 //! | `key`, `query` | a client key's hash; what a query says |
+//! | `costs` | what was used and what it costs, kept; budgets |
 //! | `house`, `plane` | what all threads share; what one thread owns |
 //! | `gateway` | starting, accepting, draining |
 //! | `admin`, `listing`, `domains`, `alarms` | the operator's door; its pages of streams and of quota domains; what is said at once |
@@ -33,6 +34,7 @@ mod ask;
 mod attempt;
 mod classes;
 mod connection;
+mod costs;
 mod decode;
 mod domains;
 mod door;
@@ -66,9 +68,10 @@ mod tenants;
 
 pub use admin::serve as serve_admin;
 pub use answer::public_codes;
+pub use costs::UsageFile;
 pub use gateway::{Drained, Gateway, SetupError};
 pub use key::{KeyHash, KeyHashError};
 pub use settings::{
-    ClientKey, Clocks, Concurrent, Conversations, Divergent, Keep, Limits, Organisation, PassThrough, QuotaByClass,
-    Settings, Sockets, TenantSettings, Workspace,
+    ClientKey, Clocks, Concurrent, Conversations, Costs, Divergent, Keep, Limits, Organisation, PassThrough,
+    QuotaByClass, Settings, Sockets, TenantSettings, Workspace,
 };

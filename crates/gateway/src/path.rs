@@ -24,6 +24,7 @@ use crate::answer::Trouble;
 use crate::ask::enlarged;
 use crate::attempt::{Attempt, Stop, attempt, outcome};
 use crate::connection::Peer;
+use crate::costs;
 use crate::decode::{DecodeEnd, decode};
 use crate::door::{After, Door, Ours};
 use crate::failure::Failure;
@@ -165,6 +166,8 @@ async fn walk(
     let client_streams = door.can_stream && request.as_ref().is_some_and(|r| r.stream);
     account.model = request.as_ref().map(|r| r.model.clone()).unwrap_or_default();
     account.stream = client_streams;
+    account.fast = request.as_ref().is_some_and(|r| r.fast);
+    account.is_errand = matches!(peer, Peer::Errand(_));
     account.band = Some(caller.band.name());
     reply.live().is_for(&caller.tenant.name, &account.model);
     caller.wish.conversation.iter().for_each(|name| reply.live().is_in(name));
@@ -209,6 +212,9 @@ async fn walk(
     }
     let mut plan = Plan::new(plane, head, door, &caller, body, request.as_ref())?;
     plan.keeps = turn.is_some();
+    if let Some(asked) = request.as_ref().filter(|_| door.can_stream) {
+        costs::admit(house, reply, &mut plan, asked, account)?;
+    }
     reply.limits_of = caller.tenant.is_metered().then_some(plan.ask.tenant);
     let ended = attempts(plane, reply, &mut plan, account, turn).await;
     if let Some(turn) = turn {
@@ -395,7 +401,7 @@ async fn admit(
 ) -> Result<LeaseGuard, Stop> {
     let house = &*plane.house;
     reply.live().enter(Phase::Admit);
-    let (tenant, band) = (&plan.caller.tenant.name, plan.caller.band.name());
+    let (tenant, band) = (&plan.caller.tenant.name, plan.ask.band.name());
     let lease = loop {
         let asked = house.clock.now();
         // An answer that begins with the deadline is of no use; and a refusal should come before it.

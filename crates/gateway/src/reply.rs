@@ -70,6 +70,8 @@ pub(crate) struct Reply<'c> {
     pub(crate) limits_of: Option<TenantId>,
     /// The turn it answers.
     pub(crate) turn: Option<TurnLines>,
+    /// The share that is spent of its tenant's budget, hundredths, once that is warned of.
+    pub(crate) budget_spent: Option<u64>,
     /// Whether the client asked for a stream.
     pub(crate) streams: bool,
     /// Whether the model's `message_start` was passed on.
@@ -129,6 +131,7 @@ impl<'c> Reply<'c> {
             hosted: None,
             limits_of: None,
             turn: None,
+            budget_spent: None,
             streams: false,
             started: false,
             content: false,
@@ -324,7 +327,7 @@ impl<'c> Reply<'c> {
         self.status = 200;
         let (request, stream) = self.names;
         let limits = self.limits_of.map(|tenant| limit_lines(self.house, tenant));
-        let turn = self.turn.as_ref();
+        let (turn, spent) = (self.turn.as_ref(), self.budget_spent);
         self.conn.respond(200, None, self.close, |head| {
             match upstream {
                 Some(upstream) => pass_lines(head, upstream, &[], limits.is_some()),
@@ -336,6 +339,7 @@ impl<'c> Reply<'c> {
             own_lines(head, request, upstream);
             write_limits(head, limits.as_deref());
             write_turn(head, turn);
+            write_budget(head, spent);
             head.header("tidegate-stream", stream.as_str().as_bytes());
             // Proxies of the nginx family buffer streams unless they are told not to.
             head.header("x-accel-buffering", b"no");
@@ -457,10 +461,11 @@ impl<'c> Reply<'c> {
         let limits = self.limits_of.map(|tenant| limit_lines(self.house, tenant));
         let shown = self.restoring.take();
         let body = shown.as_ref().map_or(Cow::Borrowed(body), |restoring| restoring.whole(body));
-        let turn = self.turn.as_ref();
+        let (turn, spent) = (self.turn.as_ref(), self.budget_spent);
         self.conn.respond(upstream.status, Some(body.len() as u64), self.close, |head| {
             pass_lines(head, upstream, without, limits.is_some());
             write_limits(head, limits.as_deref());
+            write_budget(head, spent);
             for (name, value) in with {
                 head.header(name, value);
             }
@@ -637,6 +642,13 @@ fn write_turn(head: &mut HeadWriter<'_>, turn: Option<&TurnLines>) {
     }
 }
 
+/// How much is spent of a budget that is warned of.
+fn write_budget(head: &mut HeadWriter<'_>, spent: Option<u64>) {
+    if let Some(percent) = spent {
+        head.header("tidegate-budget-spent", format!("{percent}%").as_bytes());
+    }
+}
+
 /// Our own header lines, on every answer; the upstream's `request-id` is kept if it gave one.
 pub(crate) fn own_lines(head: &mut HeadWriter<'_>, request: RequestId, upstream: Option<&ResponseHead>) {
     if !upstream.is_some_and(|u| u.headers.has("request-id")) {
@@ -686,6 +698,7 @@ fn pass_lines(head: &mut HeadWriter<'_>, upstream: &ResponseHead, without: &[&st
     let ours = [
         "content-length",
         "set-cookie",
+        "tidegate-budget-spent",
         "tidegate-conversation",
         "tidegate-replayed",
         "tidegate-request-id",

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_conversation::budget::Rules as WindowRules;
+use tidegate_observe::{Budget, Prices};
 use tidegate_schedule::{Band, Limits as Quota, OrgSpec, Rules, TenantRules, WorkspaceId};
 use tidegate_upstream::{Lane, PoolRules, Transport};
 
@@ -38,6 +39,8 @@ pub struct Settings {
     pub conversations: Conversations,
     /// What is done with personal data.
     pub redaction: Redaction,
+    /// What tokens cost, and how long it is known what was used.
+    pub costs: Costs,
     /// Seed of ids and jitter; World gives its own.
     pub seed: u64,
 }
@@ -123,6 +126,23 @@ pub struct TenantSettings {
     pub window: Option<u64>,
     /// What is kept of its conversations; what is `None` is as for all.
     pub keep: Keep,
+    /// What it may spend in a month; `None` is no limit.
+    pub budget: Option<Budget>,
+}
+
+/// What is known of money.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Costs {
+    /// What tokens cost, by model.
+    pub prices: Prices,
+    /// Days that what was used is kept in a file: a year and what an audit of it takes.
+    pub kept_days: u32,
+}
+
+impl Default for Costs {
+    fn default() -> Self {
+        Costs { prices: Prices::default(), kept_days: 400 }
+    }
 }
 
 /// How much is kept of a tenant's conversations; `None` is everything. What changed longest ago goes

@@ -1,6 +1,6 @@
 //! Phase 11, settle: the one exit of every request.
 //!
-//! Usage to the metrics, the gaps of its stream, one record to the log. A request whose task
+//! Usage to the metrics and the ledger, the gaps of its stream, one record to the log. A request whose task
 //! vanishes (a panic, a runtime that stops) still leaves the table, by [`Life`]'s drop, which
 //! gives back a number and does nothing else.
 
@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_base::Moment;
-use tidegate_observe::{FinishedRequest, GapCounts, LiveRequest, Phase, Record};
+use tidegate_observe::{FinishedRequest, GapCounts, LiveRequest, Phase, Record, Reservation};
 use tidegate_wire::usage::Usage;
 
 /// How a request can end; a closed list, and a label in metrics.
@@ -75,6 +75,14 @@ pub(crate) struct Account {
     /// The band it asked for.
     pub(crate) band: Option<&'static str>,
     pub(crate) model: String,
+    /// A fast answer was asked for, which costs more.
+    pub(crate) fast: bool,
+    /// Tidegate asks in the tenant's name.
+    pub(crate) is_errand: bool,
+    /// Its answer costs something.
+    pub(crate) costs: bool,
+    /// What it holds of its tenant's budget.
+    pub(crate) reservation: Option<Reservation>,
     pub(crate) stream: bool,
     /// It went on as a stream of its own, which is settled where its owner walked it.
     pub(crate) hosted: bool,
@@ -88,6 +96,8 @@ pub(crate) struct Account {
     pub(crate) estimated: bool,
     /// Whether its input is an estimate, of an upstream that does not count it.
     pub(crate) input_estimated: bool,
+    /// What each attempt used that used something.
+    pub(crate) uses: Vec<Use>,
     /// What the last attempt used.
     pub(crate) usage_of_last: Usage,
     pub(crate) gaps: GapCounts,
@@ -100,13 +110,27 @@ pub(crate) struct Account {
     pub(crate) bytes: u64,
 }
 
+/// What one attempt used.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Use {
+    /// Which one, from 1.
+    pub(crate) attempt: u32,
+    pub(crate) usage: Usage,
+    /// Whether its output is partly an estimate.
+    pub(crate) estimated: bool,
+}
+
 impl Account {
     /// Adds what one attempt used: every attempt is billed, each once.
-    pub(crate) fn used(&mut self, usage: &Usage) {
+    pub(crate) fn used(&mut self, usage: &Usage, estimated: bool) {
+        self.estimated |= estimated;
+        // At most as many as attempts are made.
+        self.uses.push(Use { attempt: self.attempts, usage: *usage, estimated });
         // The numbers are the upstream's word, and may be absurd.
         let add = |sum: &mut u64, n: u64| *sum = sum.saturating_add(n);
         add(&mut self.usage.input, usage.input);
         add(&mut self.usage.cache_creation, usage.cache_creation);
+        add(&mut self.usage.cache_creation_1h, usage.cache_creation_1h);
         add(&mut self.usage.cache_read, usage.cache_read);
         add(&mut self.usage.output, usage.output);
         self.usage_of_last = *usage;
@@ -127,6 +151,7 @@ pub(crate) fn settle(house: &House, life: &Life<'_>, account: &Account, end: End
     let tenant = account.tenant.as_ref().unwrap_or(&nobody);
     metrics.request_ended(live.door, tenant, account.status, end.name(), took);
     metrics.tokens(tenant, &account.model, &account.usage);
+    house.costs.record(house, account, end);
     metrics.gaps(&account.gaps);
     if let (Some(band), 1..) = (account.band, account.attempts) {
         metrics.queue_wait(band, account.waited);

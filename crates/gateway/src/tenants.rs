@@ -3,6 +3,7 @@
 use crate::settings::Settings;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use tidegate_observe::Budget;
 use tidegate_schedule::{Band, TenantId, TenantRules};
 
 /// The tenant of whoever asks where no client keys are configured.
@@ -22,6 +23,8 @@ pub(crate) struct Tenant {
     pub(crate) rules: TenantRules,
     /// Most tokens of a request of its conversations, if it has a limit of its own.
     pub(crate) window: Option<u64>,
+    /// What it may spend in a month.
+    pub(crate) budget: Option<Budget>,
 }
 
 impl Tenant {
@@ -50,6 +53,7 @@ impl Tenants {
                 band: known.and_then(|t| t.band).unwrap_or_default(),
                 rules: known.map(|t| t.rules).unwrap_or_default(),
                 window: known.and_then(|t| t.window),
+                budget: known.and_then(|t| t.budget),
                 name,
             })
         });

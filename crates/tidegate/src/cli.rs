@@ -4,7 +4,7 @@
 mod operate;
 mod redact;
 
-pub use operate::{AdminPlace, Streams, StreamsCommand};
+pub use operate::{AdminPlace, Streams, StreamsCommand, Usage};
 pub use redact::{Redact, RedactPolicy, RedactStyle, RedactUnscannable, Reseal};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -44,6 +44,8 @@ pub enum Command {
     /// Show the live requests of a running gateway and the last that are over: on a terminal anew each
     /// second, else once. Or cancel some.
     Streams(Streams),
+    /// Show what a running gateway used and what it cost, by day, tenant and model, and its budgets.
+    Usage(Usage),
     /// Make client keys, and the keys of the vault.
     Key {
         #[command(subcommand)]

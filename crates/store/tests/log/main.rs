@@ -17,6 +17,7 @@ mod privacy;
 mod story;
 mod streams;
 mod traced;
+mod usage;
 mod vaults;
 mod versions;
 

@@ -45,6 +45,32 @@ pub struct Streams {
     pub json: bool,
 }
 
+/// `tidegate usage`
+#[derive(Args, Debug)]
+pub struct Usage {
+    #[command(flatten)]
+    /// Where to ask.
+    pub place: AdminPlace,
+    /// Only this tenant's.
+    #[arg(long)]
+    pub tenant: Option<String>,
+    /// Only this model's.
+    #[arg(long)]
+    pub model: Option<String>,
+    /// From this day on, UTC. [default: the first of its month]
+    #[arg(long, value_name = "YYYY-MM-DD")]
+    pub from: Option<String>,
+    /// To this day, itself included. [default: today]
+    #[arg(long, value_name = "YYYY-MM-DD")]
+    pub to: Option<String>,
+    /// Print what the admin port says, as JSON.
+    #[arg(long, conflicts_with = "csv")]
+    pub json: bool,
+    /// Print the rows as CSV.
+    #[arg(long)]
+    pub csv: bool,
+}
+
 /// What can be done to streams.
 #[derive(Debug, Subcommand)]
 pub enum StreamsCommand {

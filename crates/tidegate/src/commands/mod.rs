@@ -25,6 +25,7 @@ mod sockets;
 mod stage;
 mod storm;
 mod streams;
+mod usage;
 
 use crate::cli::{Cli, Command, Key};
 use crate::config::Config;
@@ -96,6 +97,7 @@ pub fn run(cli: Cli) -> Result<ExitCode, Failed> {
         }
         Command::CheckUpstream(flags) => check_upstream::run(&flags),
         Command::Streams(flags) => streams::run(&flags),
+        Command::Usage(flags) => usage::run(&flags),
         Command::Key { command: Key::New { tenant } } => key::new(&tenant),
         Command::Key { command: Key::Vault { file } } => key::vault(&file),
         Command::Key { command: Key::Reseal(flags) } => reseal::run(&flags),

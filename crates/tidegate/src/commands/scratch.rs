@@ -7,6 +7,7 @@
 use super::{Failed, key};
 use crate::config::Config;
 use std::path::PathBuf;
+use tidegate_gateway::UsageFile;
 use tidegate_store::{Durability, Settings, Store};
 
 /// The log, if there is one, and where it lies.
@@ -29,6 +30,18 @@ impl ConversationLog {
             .map_err(|e| Failed(format!("conversations cannot be kept in {}: {e}", path.display())))?;
         Ok(ConversationLog { store: Some(store), path: Some(path.clone()) })
     }
+}
+
+/// Opens the file that it is kept in what was used; the conversations' own is open by now. A scratch
+/// log is no place for it: it would be gone with the process, and look as if it were not.
+pub(super) fn usage_file(config: &Config) -> Result<UsageFile, Failed> {
+    let Some(path) = &config.usage else {
+        return Ok(if config.conversations.is_some() { UsageFile::Conversations } else { UsageFile::Memory });
+    };
+    // It is read by operators, seldom.
+    let settings = Settings { readers: 1, ..Settings::default() };
+    let store = Store::open(path, settings);
+    store.map(UsageFile::Own).map_err(|e| Failed(format!("what was used cannot be kept in {}: {e}", path.display())))
 }
 
 /// A log that goes with the process.

@@ -4,7 +4,7 @@
 //! serves its connections; the simulator, if there is one, has a thread of its own. SIGTERM or
 //! SIGINT begins a drain; a second one ends the process at once.
 
-use super::scratch::ConversationLog;
+use super::scratch::{ConversationLog, usage_file};
 use super::simulate::Running;
 use super::{Failed, env, key, listen, say};
 use crate::cli::{LogFormat, Serve};
@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tidegate_base::Secret;
 use tidegate_gateway::redaction::Redaction;
-use tidegate_gateway::{Gateway, Organisation, serve_admin};
+use tidegate_gateway::{Gateway, Organisation, UsageFile, serve_admin};
 use tidegate_transport::{Clock, Listen, TaskKind, Tasks, TcpDial, TlsFiles, TlsListen};
 use tidegate_upstream::{Lane, Scheme};
 use tokio::signal::unix::{SignalKind, signal};
@@ -128,9 +128,10 @@ pub(super) fn run(flags: &Serve, room: Room) -> Result<(), Failed> {
     config.settings.redaction = redaction(&config)?;
     // Before anything listens: a log that cannot be opened is found out at once.
     let log = ConversationLog::open(&config, flags.simulate)?;
+    let usage = usage_file(&config)?;
     let (_log, records) = start_log(&config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failed::because)?;
-    let served = runtime.block_on(serve(config, simulator.as_ref(), room, records, log));
+    let served = runtime.block_on(serve(config, simulator.as_ref(), room, records, log, usage));
     if let Some(mut simulator) = simulator {
         simulator.stop();
     }
@@ -171,6 +172,7 @@ async fn serve(
     room: Room,
     records: RequestLog,
     mut log: ConversationLog,
+    usage: UsageFile,
 ) -> Result<(), Failed> {
     let clock = Clock::real();
     let dial = TcpDial::new(clock, config.dial, &config.roots).map_err(Failed::because)?;
@@ -195,7 +197,8 @@ async fn serve(
         .collect();
     let store = log.store.take();
     let redact = config.redact.told();
-    let gateway = Gateway::remembering(config.settings, clock, Arc::new(dial), Arc::new(records), store);
+    let gateway = Gateway::keeping(config.settings, clock, Arc::new(dial), Arc::new(records), store, usage);
+    let gateway = gateway.await.map_err(Failed::because)?;
     let door: Box<dyn Listen> = match tls {
         Some(tls) => Box::new(TlsListen::new(Box::new(door), tls)),
         None => Box::new(door),
@@ -255,7 +258,7 @@ fn greet(
     say("TypeScript:");
     say(format_args!("  const client = new Anthropic({{ baseURL: \"{gateway}\", apiKey: \"{key}\" }});"));
     say("Look inside:");
-    say(format_args!("  curl http://{admin}/metrics    curl http://{admin}/streams"));
+    say(format_args!("  curl http://{admin}/metrics    curl http://{admin}/streams    curl http://{admin}/usage"));
     say("");
     say("ready");
 }

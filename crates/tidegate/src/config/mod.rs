@@ -7,6 +7,7 @@
 
 mod contradictions;
 mod conversations;
+mod costs;
 mod endpoint;
 mod organisation;
 mod passing;
@@ -23,6 +24,7 @@ mod tests;
 
 use contradictions::contradictions;
 use conversations::ConversationsTable;
+use costs::{PriceTable, UsageTable};
 use organisation::{OrganisationTable, OwnCredentialsTable, organisation};
 use passing::PassThroughTable;
 use places::Places;
@@ -77,7 +79,9 @@ pub struct Config {
     pub settings: Settings,
     /// The file that conversations are kept in, if they are.
     pub conversations: Option<PathBuf>,
-    /// How that file is used.
+    /// The file that it is kept in what was used, if it is one of its own.
+    pub usage: Option<PathBuf>,
+    /// How the conversations' file is used.
     pub store: tidegate_store::Settings,
     /// What is done with personal data; made into the gateway's settings when it starts.
     pub redact: Redact,
@@ -99,6 +103,7 @@ impl Default for Config {
             dial: DialClocks::default(),
             settings: Settings::default(),
             conversations: None,
+            usage: None,
             store: tidegate_store::Settings {
                 conversation_bytes_max: CONVERSATION_BYTES,
                 ..tidegate_store::Settings::default()
@@ -138,6 +143,8 @@ struct File {
     sockets: SocketsTable,
     pass_through: PassThroughTable,
     conversations: ConversationsTable,
+    usage: UsageTable,
+    price: Vec<PriceTable>,
     redact: RedactTable,
 }
 
@@ -190,7 +197,9 @@ impl Config {
         }
         settings.own_credentials = file.own_credentials.map(|table| table.lane(&places, env)).transpose()?;
         settings.tenants = tenants(&places, &file.tenant, settings)?;
+        costs::prices(&places, &file.price, &mut settings.costs.prices)?;
         file.conversations.set(&places, &mut config)?;
+        file.usage.set(&places, &mut config)?;
         config.redact = file.redact.over(&places, file.tenant.iter().map(TenantTable::redact), Some(env))?;
         contradictions(&places, &config)?;
         Ok(config)

@@ -11,6 +11,7 @@ mod chat;
 mod checked;
 mod commands;
 mod conversations;
+mod costs;
 mod crowd;
 mod drain;
 mod durable;

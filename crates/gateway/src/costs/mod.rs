@@ -1,0 +1,280 @@
+//! Costs: what settling writes down, where it is kept, and what admission asks of it.
+//!
+//! ```text
+//!   settle ─▶ ledger ─▶ at once, then every quarter of a second ─▶ a table of an SQLite file
+//!               │           what could not be written comes back, and is tried again
+//!   /usage ◀────┴─ writes what is not written, then reads: nothing is told twice or left out
+//! ```
+//! The table is in the conversation log's file where there is one, or in a file of its own; with
+//! neither, the ledger has what was used since the process began, and says so. A process that is
+//! killed loses the last quarter of a second, and what was under way: of that nobody knows yet what
+//! it used. Nothing on a request's path waits for the disk.
+
+mod admit;
+mod page;
+mod rows;
+
+pub(crate) use admit::admit;
+pub(crate) use page::page;
+
+use crate::house::House;
+use crate::memory::Memory;
+use crate::settings::{Costs as Rules, Settings};
+use crate::settle::{Account, End};
+use rows::stored;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, UNIX_EPOCH};
+use tidegate_base::{Usd, first_day, month_of};
+use tidegate_observe::{Kind, Ledger, Notice, Spend};
+use tidegate_store::{Store, StoreError, UsageFilter};
+use tidegate_transport::{Clock, TaskKind};
+use tidegate_wire::usage::Usage;
+use tokio::sync::{Mutex, Notify};
+
+/// Between two writes, while there is something to write: a sync of the disk takes milliseconds, and
+/// turns of conversations share it.
+const WRITE_EVERY: Duration = Duration::from_millis(250);
+/// After a write that failed.
+const WRITE_AGAIN: Duration = Duration::from_secs(1);
+/// How often days that are kept no longer are looked for.
+const RETAIN_EVERY: Duration = Duration::from_secs(60 * 60);
+/// Rows in one write.
+const WRITE_ROWS_MAX: usize = 5_000;
+/// Rows of today that are read at start, for their names.
+const NAMES_ROWS_MAX: u32 = 10_000;
+
+pub(crate) const KEEPER: TaskKind = TaskKind {
+    name: "usage keeper",
+    on_cancel: "ends with the process, after the drain has written what was used",
+    on_error: "says so and tries again in a second",
+};
+
+/// Where what was used is kept.
+#[derive(Debug, Default)]
+pub enum UsageFile {
+    /// In memory, for as long as the process lives.
+    #[default]
+    Memory,
+    /// In the conversation log's file.
+    Conversations,
+    /// In a file of its own.
+    Own(Store),
+}
+
+/// The ledger and its file.
+pub(crate) struct Costs {
+    pub(crate) ledger: Arc<Ledger>,
+    file: UsageFile,
+    clock: Clock,
+    /// When the process began, seconds after the epoch.
+    since_s: u64,
+    kept_days: u32,
+    /// Held while rows are neither in the ledger nor surely in the file.
+    writing: Mutex<()>,
+    changed: Notify,
+    failing: AtomicBool,
+}
+
+impl Costs {
+    pub(crate) fn new(clock: Clock, settings: &Settings, file: UsageFile) -> Self {
+        let Rules { prices, kept_days } = &settings.costs;
+        let keeps_all = matches!(file, UsageFile::Memory);
+        Costs {
+            ledger: Arc::new(Ledger::new(prices.clone(), keeps_all)),
+            file,
+            since_s: wall_s(clock),
+            clock,
+            kept_days: *kept_days,
+            writing: Mutex::new(()),
+            changed: Notify::new(),
+            failing: AtomicBool::new(false),
+        }
+    }
+
+    /// Seconds after the epoch, by the machine's clock: days are the calendar's.
+    pub(crate) fn now_s(&self) -> u64 {
+        wall_s(self.clock)
+    }
+
+    /// Where rows are written, if anywhere.
+    fn store<'a>(&'a self, memory: &'a Memory) -> Option<&'a Store> {
+        match &self.file {
+            UsageFile::Memory => None,
+            UsageFile::Conversations => memory.store().ok(),
+            UsageFile::Own(store) => Some(store),
+        }
+    }
+
+    /// Whether rows are written somewhere.
+    pub(crate) fn is_kept(&self, memory: &Memory) -> bool {
+        self.store(memory).is_some()
+    }
+
+    /// Reads what was spent this month, and which names have rows today.
+    pub(crate) async fn restore(&self, memory: &Memory) -> Result<(), StoreError> {
+        let Some(store) = self.store(memory) else { return Ok(()) };
+        let now_s = self.now_s();
+        let (first, today) = (days(first_day(month_of(now_s))), days(now_s / 86_400));
+        for (tenant, nanos) in store.spent(first, today).await? {
+            self.ledger.restore(now_s, &tenant.into(), Usd::from_nanos(nanos));
+        }
+        let of_today = UsageFilter { from: today, to: today, rows: NAMES_ROWS_MAX, ..UsageFilter::default() };
+        for row in store.usage(of_today).await? {
+            self.ledger.knows(now_s, &row.tenant, &row.model);
+        }
+        Ok(())
+    }
+
+    /// Writes what is not written yet.
+    pub(crate) async fn write(&self, memory: &Memory) -> Result<(), StoreError> {
+        let Some(store) = self.store(memory) else { return Ok(()) };
+        let _writing = self.writing.lock().await;
+        self.write_alone(store).await
+    }
+
+    /// The same, by whoever has the lock.
+    async fn write_alone(&self, store: &Store) -> Result<(), StoreError> {
+        let mut rows = self.ledger.take();
+        while !rows.is_empty() {
+            let rest = rows.iter().nth(WRITE_ROWS_MAX).map(|(key, _)| key.clone());
+            let rest = rest.map(|key| rows.split_off(&key)).unwrap_or_default();
+            let changes = rows.iter().map(|(key, row)| stored(key, row)).collect();
+            if let Err(error) = store.add_usage(changes).await {
+                self.ledger.give_back(rows);
+                self.ledger.give_back(rest);
+                return Err(error);
+            }
+            rows = rest;
+        }
+        Ok(())
+    }
+
+    /// A request was settled.
+    pub(crate) fn record(&self, house: &House, account: &Account, end: End) {
+        let spends = spends(account, end);
+        let Some(tenant) = account.tenant.as_ref().filter(|_| !spends.is_empty()) else { return };
+        let named = house.tenants.named(tenant);
+        let budget = named.and_then(|tenant| tenant.budget.as_ref());
+        let recorded = self.ledger.record(self.now_s(), tenant, &account.model, account.fast, &spends, budget);
+        self.changed.notify_one();
+        house.metrics.cost(tenant, &account.model, recorded.cost, recorded.unpriced);
+        let Some((notice, budget)) = recorded.notice.zip(budget) else { return };
+        let (monthly, spent) = (budget.monthly, self.ledger.budget(self.now_s(), tenant).spent);
+        match notice {
+            Notice::Warned => {
+                house.metrics.budget_action(tenant, "warned");
+                tracing::warn!(target: "tidegate::costs", %tenant, %spent, %monthly, "a tenant has spent most of its budget");
+            }
+            Notice::Reached => {
+                house.metrics.budget_action(tenant, "reached");
+                let then = budget.reached.name();
+                tracing::warn!(target: "tidegate::costs", %tenant, %spent, %monthly, then, "a tenant has reached its budget");
+            }
+        }
+    }
+
+    /// Forgets days that are kept no longer.
+    async fn retain(&self, store: &Store) -> Result<(), StoreError> {
+        let oldest = days(self.now_s() / 86_400).saturating_sub(self.kept_days);
+        while store.retain_usage(oldest).await? {}
+        Ok(())
+    }
+}
+
+/// Writes what was used, for as long as the process lives.
+pub(crate) async fn keep(house: Arc<House>) {
+    let (costs, clock) = (&house.costs, house.clock);
+    let Some(store) = costs.store(&house.memory) else { return };
+    let mut retain_at = clock.now();
+    loop {
+        clock.by(retain_at, costs.changed.notified()).await;
+        let mut done = costs.write(&house.memory).await;
+        if done.is_ok() && clock.now() >= retain_at {
+            done = costs.retain(store).await;
+            retain_at = clock.now() + RETAIN_EVERY;
+        }
+        let failing = done.is_err();
+        if let Err(error) = done {
+            house.metrics.usage_not_written();
+            if !costs.failing.load(Ordering::Relaxed) {
+                tracing::error!(target: "tidegate::costs", %error, "what was used cannot be written; it is kept in memory and tried again");
+            }
+            // Whoever waits for a change would wait although there is one.
+            costs.changed.notify_one();
+        }
+        if costs.failing.swap(failing, Ordering::Relaxed) && !failing {
+            tracing::info!(target: "tidegate::costs", "what was used can be written again");
+        }
+        clock.sleep_until(clock.now() + if failing { WRITE_AGAIN } else { WRITE_EVERY }).await;
+    }
+}
+
+/// The attempts of a request, with what became of each.
+fn spends(account: &Account, end: End) -> Vec<Spend> {
+    let kind = |attempt: u32| match end {
+        _ if account.is_errand => Kind::Summary,
+        _ if attempt < account.attempts => Kind::Retried,
+        End::Answered => Kind::Answered,
+        _ => Kind::Abandoned,
+    };
+    let used = |usage: &Usage| usage.input | usage.cache_creation | usage.cache_read | usage.output > 0;
+    let told = account.uses.iter().filter(|one| used(&one.usage));
+    let mut spends: Vec<_> =
+        told.map(|one| Spend { kind: kind(one.attempt), usage: one.usage, estimated: one.estimated }).collect();
+    let is_told = |attempt| account.uses.iter().any(|one| one.attempt == attempt && used(&one.usage));
+    if end == End::Answered && account.costs && account.attempts > 0 && !is_told(account.attempts) {
+        // The upstream did not say what its answer used: an attempt of unknown cost.
+        spends.push(Spend { kind: kind(account.attempts), usage: Usage::default(), estimated: false });
+    }
+    spends
+}
+
+fn wall_s(clock: Clock) -> u64 {
+    clock.shared_wall().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// A number of days; those that do not fit are millions of years away.
+fn days(days: u64) -> u32 {
+    u32::try_from(days).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settle::Use;
+
+    fn account(uses: &[(u32, u64)], attempts: u32) -> Account {
+        let of = |&(attempt, output): &(u32, u64)| Use {
+            attempt,
+            usage: Usage { output, ..Usage::default() },
+            estimated: false,
+        };
+        Account { uses: uses.iter().map(of).collect(), attempts, costs: true, ..Account::default() }
+    }
+
+    fn kinds(account: &Account, end: End) -> Vec<(&'static str, u64)> {
+        spends(account, end).iter().map(|spend| (spend.kind.name(), spend.usage.output)).collect()
+    }
+
+    #[test]
+    fn every_attempt_that_used_something_is_what_became_of_it() {
+        let three = account(&[(1, 5), (2, 6), (3, 7)], 3);
+        assert_eq!(kinds(&three, End::Answered), [("retried", 5), ("retried", 6), ("answered", 7)]);
+        assert_eq!(kinds(&three, End::ClientLeft), [("retried", 5), ("retried", 6), ("abandoned", 7)]);
+        // The last attempt was refused and used nothing.
+        assert_eq!(kinds(&account(&[(1, 5), (2, 0)], 2), End::UpstreamFailed), [("retried", 5)]);
+        let errand = Account { is_errand: true, ..account(&[(1, 5)], 1) };
+        assert_eq!(kinds(&errand, End::Answered), [("summary", 5)]);
+    }
+
+    #[test]
+    fn an_answer_of_which_nothing_was_told_is_an_attempt_of_unknown_cost() {
+        assert_eq!(kinds(&account(&[], 1), End::Answered), [("answered", 0)]);
+        assert_eq!(kinds(&account(&[(1, 0)], 1), End::Answered), [("answered", 0)]);
+        assert_eq!(kinds(&account(&[], 0), End::Answered), [], "a turn that was there already");
+        assert_eq!(kinds(&account(&[], 1), End::Said), [], "the upstream's refusal costs nothing");
+        let counting = Account { costs: false, ..account(&[], 1) };
+        assert_eq!(kinds(&counting, End::Answered), [], "counting tokens is free");
+    }
+}
