@@ -6,6 +6,7 @@ mod chat;
 mod check_upstream;
 mod compare;
 mod conversations;
+mod health;
 mod key;
 mod page;
 mod peers;
@@ -90,6 +91,11 @@ pub fn run(cli: Cli) -> Result<ExitCode, Failed> {
             say(format_args!("  redaction: {}", config.redact.told()));
             Ok(())
         }
+        Command::ConfigSchema => {
+            say(format_args!("{:#}", Config::schema()));
+            Ok(())
+        }
+        Command::Health(flags) => health::run(&flags),
         Command::CheckUpstream(flags) => check_upstream::run(&flags),
         Command::Key { command: Key::New { tenant } } => key::new(&tenant),
         Command::Key { command: Key::Vault { file } } => key::vault(&file),

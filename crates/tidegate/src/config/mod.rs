@@ -11,6 +11,7 @@ mod organisation;
 mod places;
 mod proxies;
 mod redact;
+mod schema;
 mod secrets;
 mod tables;
 mod tenant;
@@ -189,6 +190,11 @@ impl Config {
         config.redact = file.redact.over(&places, file.tenant.iter().map(TenantTable::redact), Some(env))?;
         contradictions(&places, &config)?;
         Ok(config)
+    }
+
+    /// The JSON Schema of a configuration file.
+    pub fn schema() -> serde_json::Value {
+        schema::schema()
     }
 
     /// The rules of redaction in the file at `path`, and its keys if they are asked for: whoever wants
