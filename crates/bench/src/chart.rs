@@ -33,9 +33,13 @@ const BAR_HEIGHT: f64 = 24.0;
 /// Seen well on white and on black.
 const COLOURS: [&str; 4] = ["#7a8699", "#4c78a8", "#2a9d8f", "#e07a3f"];
 
-/// A number as people read it.
-fn said(value: f64) -> String {
-    if value < 10.0 { format!("{value:.1}") } else { format!("{value:.0}") }
+/// A number as people read it; a part of something whole to a tenth, so that little is not nothing.
+fn said(value: f64, is_part: bool) -> String {
+    match value {
+        value if is_part => format!("{value:.1}").trim_end_matches(".0").to_owned(),
+        value if value < 10.0 => format!("{value:.1}"),
+        value => format!("{value:.0}"),
+    }
 }
 
 fn escaped(text: &str) -> String {
@@ -72,7 +76,8 @@ pub fn chart(title: &str, panels: &[Panel], note: &str) -> String {
                 "<rect x=\"{BARS_AT}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{:.1}\" fill=\"{colour}\"/>",
                 BAR_HEIGHT - 6.0
             );
-            let number = bar.value.map_or_else(|| "not spoken here".to_owned(), said);
+            let number =
+                bar.value.map_or_else(|| "not spoken here".to_owned(), |value| said(value, panel.full.is_some()));
             text(&mut out, BARS_AT + width + 6.0, y + 14.0, "", &number);
             y += BAR_HEIGHT;
         }
@@ -112,5 +117,8 @@ mod tests {
         let of = |full| widths(&chart("a", &[Panel { full, ..panel(&[Some(50.0)]) }], "b"))[0];
         assert!((of(Some(100.0)) * 2.0 - of(None)).abs() < 0.5, "{} {}", of(Some(100.0)), of(None));
         assert_eq!(of(Some(10.0)), of(None), "no bar is longer than its room");
+        let parts = Panel { full: Some(100.0), ..panel(&[Some(99.94), Some(100.0), Some(59.27)]) };
+        let svg = chart("a", &[parts], "b");
+        assert!(svg.contains(">99.9<") && svg.contains(">100<") && svg.contains(">59.3<"), "{svg}");
     }
 }

@@ -39,6 +39,10 @@ pub enum Command {
         /// The file.
         file: PathBuf,
     },
+    /// Print the JSON Schema of the configuration file, for editors and checks.
+    ConfigSchema,
+    /// Ask a running gateway on this machine whether it is well: for health checks where there is no curl.
+    Health(Health),
     /// Try every upstream key, step by step: name, proxy, TCP, TLS, key, one tiny stream; costs some ten tokens each.
     CheckUpstream(CheckUpstream),
     /// Show the live requests of a running gateway and the last that are over: on a terminal anew each
@@ -52,6 +56,17 @@ pub enum Command {
         /// What to do with keys.
         command: Key,
     },
+}
+
+/// `tidegate health`
+#[derive(Args, Debug)]
+pub struct Health {
+    /// Where its operators connect.
+    #[arg(long, default_value = "127.0.0.1:4601")]
+    pub admin: SocketAddr,
+    /// Ask whether it takes new requests, in place of whether it is alive: one that drains is alive and does not.
+    #[arg(long)]
+    pub ready: bool,
 }
 
 /// `tidegate check-upstream`

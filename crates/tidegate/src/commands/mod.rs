@@ -8,6 +8,7 @@ mod check_upstream;
 mod compare;
 mod conversations;
 mod grid;
+mod health;
 mod key;
 mod page;
 mod peers;
@@ -95,6 +96,11 @@ pub fn run(cli: Cli) -> Result<ExitCode, Failed> {
             say(format_args!("  redaction: {}", config.redact.told()));
             Ok(())
         }
+        Command::ConfigSchema => {
+            say(format_args!("{:#}", Config::schema()));
+            Ok(())
+        }
+        Command::Health(flags) => health::run(&flags),
         Command::CheckUpstream(flags) => check_upstream::run(&flags),
         Command::Streams(flags) => streams::run(&flags),
         Command::Usage(flags) => usage::run(&flags),

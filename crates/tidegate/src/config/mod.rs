@@ -14,6 +14,7 @@ mod passing;
 mod places;
 mod proxies;
 mod redact;
+mod schema;
 mod secrets;
 mod tables;
 mod tenant;
@@ -203,6 +204,11 @@ impl Config {
         config.redact = file.redact.over(&places, file.tenant.iter().map(TenantTable::redact), Some(env))?;
         contradictions(&places, &config)?;
         Ok(config)
+    }
+
+    /// The JSON Schema of a configuration file.
+    pub fn schema() -> serde_json::Value {
+        schema::schema()
     }
 
     /// The rules of redaction in the file at `path`, and its keys if they are asked for: whoever wants

@@ -24,7 +24,7 @@ use output::{Page, Row};
 use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
-use tidegate_simulator::{NAMED, Scenario};
+use tidegate_simulator::{NAMED, Scenario, Tier};
 use tidegate_transport::Clock;
 
 /// How many times the quota is offered where quota is what a scenario is about.
@@ -92,7 +92,9 @@ impl Case {
 fn load(scenario: &Scenario, span: Duration, seed: u64) -> Result<Offer, Failed> {
     let about_quota = !scenario.organisations.is_empty();
     let times = if about_quota { TIMES } else { TIMES_ASIDE };
-    let mut offer = Offer::new(scenario, times, span, PATIENCE, seed)?;
+    // One without limits is asked what one with a large customer's is.
+    let tier = if scenario.tier == Tier::Unlimited { Tier::Scale } else { scenario.tier };
+    let mut offer = Offer::new(&Scenario { tier, ..scenario.clone() }, times, span, PATIENCE, seed)?;
     if !about_quota {
         offer.rate_per_s = offer.rate_per_s.min(RATE_PER_S_MAX);
     }
@@ -186,7 +188,13 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_quota_is_told_by_its_name() {
+    fn a_scenario_without_limits_is_measured_too() {
+        let scenario = Scenario::parse("[quota]\ntier = \"unlimited\"\n").unwrap();
+        assert_eq!(load(&scenario, Duration::from_secs(60), 1).unwrap().rate_per_s, RATE_PER_S_MAX);
+    }
+
+    #[test]
+    fn what_is_not_there_is_told_by_its_name() {
         let why = Case::of("nothing.toml", Duration::from_secs(60), 1).err().unwrap();
         assert!(why.to_string().contains("nothing.toml"), "{why}");
     }
