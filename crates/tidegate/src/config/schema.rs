@@ -413,7 +413,7 @@ mod tests {
         let schema = schema();
         for (pointer, want) in [
             ("/properties/clocks/properties/gap/$ref", json!("#/$defs/time")),
-            ("/properties/clocks/properties/gap/default", json!("45 s")),
+            ("/properties/clocks/properties/gap/default", json!("2 min")),
             ("/properties/limits/properties/body_bytes/$ref", json!("#/$defs/size")),
             ("/properties/listen/properties/threads/maximum", json!(255)),
             ("/properties/listen/properties/address/type", json!("string")),
