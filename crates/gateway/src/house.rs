@@ -65,7 +65,7 @@ impl House {
             keys: Keys::new(&settings, &tenants),
             references: References::new(hash_key, places(&settings)),
             memory: Memory::new(clock, &settings, store),
-            costs: Costs::new(clock, &settings, usage),
+            costs: Costs::new(clock, &settings, metrics.clone(), usage),
             streams: Streams::new(settings.limits.journals_bytes, settings.clocks.stream_kept),
             tickets: Tickets::default(),
             hash_key,

@@ -166,51 +166,46 @@ pub(crate) fn settle(house: &House, life: &Life<'_>, account: &Account, end: End
     if let Some(span) = first_byte {
         metrics.first_byte(live.door, span);
     }
-    let told = live.take_told();
-    let ids = match told.upstream_request_ids.as_slice() {
-        [one] => Cow::Borrowed(one.as_str()),
-        ids => Cow::Owned(ids.join(",")),
-    };
     let usage = &account.usage;
-    let record = Record {
-        request: live.request.as_str(),
-        door: live.door,
-        tenant,
-        model: &account.model,
-        stream: account.stream,
-        status: account.status,
-        end: end.name(),
-        code: account.code,
-        attempts: account.attempts,
-        mended: account.mended,
-        upstream_key: &told.upstream_key,
-        upstream_request_ids: &ids,
-        waited_ms: Record::ms(account.waited),
-        first_byte_ms: first_byte.map(Record::ms),
-        total_ms: Record::ms(took),
-        events: account.events,
-        bytes: account.bytes,
-        input_tokens: usage.input,
-        cache_read_tokens: usage.cache_read,
-        cache_creation_tokens: usage.cache_creation,
-        output_tokens: usage.output,
-        output_estimated: account.estimated,
-        input_estimated: account.input_estimated,
-        stop_reason: account.stop_reason.as_deref(),
-        detail: &account.detail,
-    };
-    house.records.write(matches!(end, End::UpstreamFailed | End::SlowReader), &record);
-    drop(ids);
+    live.over(|upstream_key, ids| {
+        let ids = match ids {
+            [one] => Cow::Borrowed(one.as_str()),
+            ids => Cow::Owned(ids.join(",")),
+        };
+        let record = Record {
+            request: live.request.as_str(),
+            door: live.door,
+            tenant,
+            model: &account.model,
+            stream: account.stream,
+            status: account.status,
+            end: end.name(),
+            code: account.code,
+            attempts: account.attempts,
+            mended: account.mended,
+            upstream_key,
+            upstream_request_ids: &ids,
+            waited_ms: Record::ms(account.waited),
+            first_byte_ms: first_byte.map(Record::ms),
+            total_ms: Record::ms(took),
+            events: account.events,
+            bytes: account.bytes,
+            input_tokens: usage.input,
+            cache_read_tokens: usage.cache_read,
+            cache_creation_tokens: usage.cache_creation,
+            output_tokens: usage.output,
+            output_estimated: account.estimated,
+            input_estimated: account.input_estimated,
+            stop_reason: account.stop_reason.as_deref(),
+            detail: &account.detail,
+        };
+        house.records.write(matches!(end, End::UpstreamFailed | End::SlowReader), &record);
+    });
     if account.tenant.is_none() || account.model.is_empty() {
         return;
     }
     house.finished.add(FinishedRequest {
-        request: live.request,
-        stream: live.stream,
-        door: live.door,
-        tenant: Arc::clone(tenant),
-        model: account.model.clone(),
-        told,
+        live: Arc::clone(live),
         status: account.status,
         end: end.name(),
         code: account.code,

@@ -1,14 +1,15 @@
 //! The last requests that are over: how each ended, for whoever looks a moment too late.
 //!
-//! A ring of a hundred, locked once per request, for a move. Requests of strangers and for pages
+//! A ring of a hundred, locked once per request: what was the request's entry in the table of live
+//! ones moves here as it is, so nothing is copied for it. Requests of strangers and for pages
 //! without a model are not kept: they would push out what is looked for.
 
-use crate::live::{Filter, Told, shortened};
+use crate::live::{Filter, LiveRequest};
 use serde::Serialize;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tidegate_base::{Moment, RequestId, StreamId};
+use tidegate_base::Moment;
 
 /// Requests that are kept: some hundred bytes each, 3 KB at most, with sixteen upstream ids.
 pub const FINISHED_MAX: usize = 100;
@@ -16,18 +17,8 @@ pub const FINISHED_MAX: usize = 100;
 /// One request that is over.
 #[derive(Clone, Debug)]
 pub struct FinishedRequest {
-    /// Its id.
-    pub request: RequestId,
-    /// The id of its answer.
-    pub stream: StreamId,
-    /// The door it came through.
-    pub door: &'static str,
-    /// Tenant's name.
-    pub tenant: Arc<str>,
-    /// Model asked for.
-    pub model: String,
-    /// Upstream key and ids, conversation.
-    pub told: Told,
+    /// What was its entry.
+    pub live: Arc<LiveRequest>,
     /// The status the client saw; 0 if it left before one.
     pub status: u16,
     /// How it ended, from the path's closed list.
@@ -89,8 +80,7 @@ pub struct Finished {
 
 impl Finished {
     /// Another one is over.
-    pub fn add(&self, mut request: FinishedRequest) {
-        request.model.truncate(shortened(&request.model).len());
+    pub fn add(&self, request: FinishedRequest) {
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         let oldest = if ring.len() < FINISHED_MAX { None } else { ring.pop_front() };
         ring.push_back(request);
@@ -102,33 +92,34 @@ impl Finished {
     /// What of it `filter` takes, as of `now`, the last first.
     pub fn view(&self, now: Moment, filter: &Filter) -> Vec<FinishedView> {
         let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        let of = |r: &&FinishedRequest| {
-            filter.takes_finished(r.told.conversation.as_deref(), &r.tenant, &r.told.upstream_key)
-        };
-        ring.iter().rev().filter(of).map(|request| request.view(now)).collect()
+        ring.iter()
+            .rev()
+            .filter(|request| filter.takes_finished(&request.live))
+            .map(|request| request.view(now))
+            .collect()
     }
 }
 
 impl FinishedRequest {
     fn view(&self, now: Moment) -> FinishedView {
         let ms = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
-        let Told { upstream_key, upstream_request_ids, conversation } = self.told.clone();
+        let live = self.live.view(now, None);
         FinishedView {
-            stream: self.stream.to_string(),
-            request: self.request.to_string(),
-            door: self.door,
-            tenant: self.tenant.to_string(),
-            model: self.model.clone(),
-            conversation,
+            stream: live.stream,
+            request: live.request,
+            door: live.door,
+            tenant: live.tenant,
+            model: live.model,
+            conversation: live.conversation,
             status: self.status,
             end: self.end,
             code: self.code,
-            upstream_key,
+            upstream_key: live.upstream_key,
             attempts: self.attempts,
             ended_ms_ago: ms(now.since(self.ended)),
             total_ms: ms(self.took),
             waited_ms: ms(self.waited),
-            upstream_request_ids,
+            upstream_request_ids: live.upstream_request_ids,
         }
     }
 }
@@ -140,14 +131,11 @@ mod tests {
     use tidegate_base::{IdSource, Prng};
 
     fn request(ids: &mut IdSource, n: u64, conversation: &str) -> FinishedRequest {
-        let told = Told { conversation: Some(conversation.to_owned()), ..Told::default() };
+        let live = LiveRequest::new(ids.request(), ids.stream(), "messages", Moment::ZERO);
+        live.is_for("acme", &"m".repeat(500));
+        live.is_in(conversation);
         FinishedRequest {
-            request: ids.request(),
-            stream: ids.stream(),
-            door: "messages",
-            tenant: "acme".into(),
-            model: "m".repeat(500),
-            told,
+            live: Arc::new(live),
             status: 200,
             end: "answered",
             code: None,

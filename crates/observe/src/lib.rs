@@ -20,6 +20,6 @@ pub use costs::{
     Recorded, Refused, Reservation, Row, RowKey, Spend, TOKENS_MAX, Unpriced, Wanted, per_million,
 };
 pub use finished::{FINISHED_MAX, Finished, FinishedRequest, FinishedView};
-pub use live::{Filter, Live, LiveRequest, LiveView, Phase, Told};
+pub use live::{Filter, Live, LiveRequest, LiveView, Phase};
 pub use metrics::{CacheKind, GapCounts, Metrics, TokenLabels};
 pub use record::{NoRecords, Record, Records};

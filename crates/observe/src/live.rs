@@ -185,15 +185,12 @@ impl LiveRequest {
         }
     }
 
-    /// What is told of it when it is over. What is shown from here on has none of it any more.
-    pub fn take_told(&self) -> Told {
+    /// Tells of its end: the lane of the last attempt, and the ids the upstream gave to all of them.
+    /// Nobody is woken for it any more.
+    pub fn over(&self, tell: impl FnOnce(&str, &[String])) {
         let mut later = self.later();
-        let Later { lane, upstream_request_ids, conversation, .. } = &mut *later;
-        Told {
-            upstream_key: std::mem::take(lane),
-            upstream_request_ids: std::mem::take(upstream_request_ids),
-            conversation: conversation.take(),
-        }
+        later.waker = None;
+        tell(&later.lane, &later.upstream_request_ids);
     }
 
     /// A byte came from the upstream.
@@ -229,17 +226,6 @@ impl LiveRequest {
     }
 }
 
-/// What is known of a request only through its entry.
-#[derive(Clone, Debug, Default)]
-pub struct Told {
-    /// The label of the last attempt's upstream key.
-    pub upstream_key: String,
-    /// The ids the upstream gave to all attempts.
-    pub upstream_request_ids: Vec<String>,
-    /// The conversation it was a turn of.
-    pub conversation: Option<String>,
-}
-
 /// Which requests are shown; what is `None` is not looked at.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
@@ -255,20 +241,20 @@ pub struct Filter {
 
 impl Filter {
     fn takes(&self, request: &LiveRequest) -> bool {
-        let is = |wanted: &Option<String>, value: &str| wanted.as_ref().is_none_or(|wanted| wanted == value);
-        let later = request.later();
-        self.phase.is_none_or(|phase| phase == request.phase())
-            && self.conversation.as_ref().is_none_or(|wanted| later.conversation.as_ref() == Some(wanted))
-            && is(&self.tenant, &later.tenant)
-            && is(&self.key, &later.lane)
+        self.phase.is_none_or(|phase| phase == request.phase()) && self.takes_names(request)
     }
 
-    /// Whether what is over is shown: it is in no phase.
-    pub(crate) fn takes_finished(&self, conversation: Option<&str>, tenant: &str, key: &str) -> bool {
-        self.phase.is_none()
-            && self.conversation.as_ref().is_none_or(|wanted| conversation == Some(wanted))
-            && self.tenant.as_ref().is_none_or(|wanted| wanted == tenant)
-            && self.key.as_ref().is_none_or(|wanted| wanted == key)
+    /// Whether it is shown now that it is over: it is in no phase.
+    pub(crate) fn takes_finished(&self, request: &LiveRequest) -> bool {
+        self.phase.is_none() && self.takes_names(request)
+    }
+
+    fn takes_names(&self, request: &LiveRequest) -> bool {
+        let is = |wanted: &Option<String>, value: &str| wanted.as_ref().is_none_or(|wanted| wanted == value);
+        let later = request.later();
+        self.conversation.as_ref().is_none_or(|wanted| later.conversation.as_ref() == Some(wanted))
+            && is(&self.tenant, &later.tenant)
+            && is(&self.key, &later.lane)
     }
 }
 
@@ -374,7 +360,7 @@ impl Live {
 }
 
 impl LiveRequest {
-    fn view(&self, now: Moment, waits: Option<(&'static str, Duration)>) -> LiveView {
+    pub(crate) fn view(&self, now: Moment, waits: Option<(&'static str, Duration)>) -> LiveView {
         let ms = |from: Moment| now.since(from).as_millis() as u64;
         let later = self.later().clone();
         let last_byte = self.last_byte.load(Ordering::Relaxed);

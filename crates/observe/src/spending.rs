@@ -64,15 +64,10 @@ impl Spending {
 }
 
 impl Metrics {
-    /// A request ended that cost so much, and had so many attempts of unknown cost.
-    pub fn cost(&self, tenant: &Arc<str>, model: &str, cost: Usd, unpriced: u64) {
-        let labels = || CostOf { tenant: Text(Arc::clone(tenant)), model: self.model_label(model) };
-        if cost > Usd::ZERO {
-            self.spending.cost.get_or_create_owned(&labels()).inc_by(cost.nanos());
-        }
-        if unpriced > 0 {
-            self.spending.unpriced.get_or_create_owned(&labels()).inc_by(unpriced);
-        }
+    /// The counters of what a tenant's model cost, and of its attempts of unknown cost. Keep them.
+    pub(crate) fn cost_counters(&self, tenant: &Arc<str>, model: &str) -> (Counter, Counter) {
+        let labels = CostOf { tenant: Text(Arc::clone(tenant)), model: self.model_label(model) };
+        (self.spending.cost.get_or_create_owned(&labels), self.spending.unpriced.get_or_create_owned(&labels))
     }
 
     /// How a tenant's budget stands.

@@ -52,6 +52,9 @@ pub struct Settings {
     pub file_bytes_max: Option<u64>,
     /// What an acknowledged change survives.
     pub durability: Durability,
+    /// Other processes may have the file open at the same time, if they open it so: for what is only
+    /// added to, and not for conversations.
+    pub shared: bool,
 }
 
 impl Default for Settings {
@@ -61,6 +64,7 @@ impl Default for Settings {
             conversation_bytes_max: 1 << 30,
             file_bytes_max: None,
             durability: Durability::PowerLoss,
+            shared: false,
         }
     }
 }
@@ -88,7 +92,7 @@ impl Store {
     /// Opens the log at `path`, or makes it; its folder must be there. Blocks for the time of a few
     /// disk accesses, or of a migration.
     pub fn open(path: &Path, settings: Settings) -> Result<Self, StoreError> {
-        let lock = FileLock::take(path)?;
+        let lock = FileLock::take(path, settings.shared)?;
         let writing = files::open_writer(&lock, &settings)?;
         let readers = settings.readers.clamp(1, READERS_MAX);
         let reading: Vec<_> = (0..readers).map(|_| files::open_reader(lock.path())).collect::<Result<_, _>>()?;

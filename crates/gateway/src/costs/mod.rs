@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 use tidegate_base::{Usd, first_day, month_of};
-use tidegate_observe::{Kind, Ledger, Notice, Spend};
+use tidegate_observe::{Kind, Ledger, Metrics, Notice, Spend};
 use tidegate_store::{Store, StoreError, UsageFilter};
 use tidegate_transport::{Clock, TaskKind};
 use tidegate_wire::usage::Usage;
@@ -77,11 +77,11 @@ pub(crate) struct Costs {
 }
 
 impl Costs {
-    pub(crate) fn new(clock: Clock, settings: &Settings, file: UsageFile) -> Self {
+    pub(crate) fn new(clock: Clock, settings: &Settings, metrics: Metrics, file: UsageFile) -> Self {
         let Rules { prices, kept_days } = &settings.costs;
         let keeps_all = matches!(file, UsageFile::Memory);
         Costs {
-            ledger: Arc::new(Ledger::new(prices.clone(), keeps_all)),
+            ledger: Arc::new(Ledger::new(prices.clone(), metrics, keeps_all)),
             file,
             since_s: wall_s(clock),
             clock,
@@ -152,13 +152,12 @@ impl Costs {
 
     /// A request was settled.
     pub(crate) fn record(&self, house: &House, account: &Account, end: End) {
-        let spends = spends(account, end);
-        let Some(tenant) = account.tenant.as_ref().filter(|_| !spends.is_empty()) else { return };
+        let mut spends = spends(account, end).peekable();
+        let Some(tenant) = account.tenant.as_ref().filter(|_| spends.peek().is_some()) else { return };
         let named = house.tenants.named(tenant);
         let budget = named.and_then(|tenant| tenant.budget.as_ref());
-        let recorded = self.ledger.record(self.now_s(), tenant, &account.model, account.fast, &spends, budget);
+        let recorded = self.ledger.record(self.now_s(), tenant, &account.model, account.fast, spends, budget);
         self.changed.notify_one();
-        house.metrics.cost(tenant, &account.model, recorded.cost, recorded.unpriced);
         let Some((notice, budget)) = recorded.notice.zip(budget) else { return };
         let (monthly, spent) = (budget.monthly, self.ledger.budget(self.now_s(), tenant).spent);
         match notice {
@@ -211,23 +210,21 @@ pub(crate) async fn keep(house: Arc<House>) {
 }
 
 /// The attempts of a request, with what became of each.
-fn spends(account: &Account, end: End) -> Vec<Spend> {
-    let kind = |attempt: u32| match end {
+fn spends(account: &Account, end: End) -> impl Iterator<Item = Spend> {
+    let kind = move |attempt: u32| match end {
         _ if account.is_errand => Kind::Summary,
         _ if attempt < account.attempts => Kind::Retried,
         End::Answered => Kind::Answered,
         _ => Kind::Abandoned,
     };
     let used = |usage: &Usage| usage.input | usage.cache_creation | usage.cache_read | usage.output > 0;
-    let told = account.uses.iter().filter(|one| used(&one.usage));
-    let mut spends: Vec<_> =
-        told.map(|one| Spend { kind: kind(one.attempt), usage: one.usage, estimated: one.estimated }).collect();
+    let told = account.uses.iter().filter(move |one| used(&one.usage));
+    let spends = told.map(move |one| Spend { kind: kind(one.attempt), usage: one.usage, estimated: one.estimated });
     let is_told = |attempt| account.uses.iter().any(|one| one.attempt == attempt && used(&one.usage));
-    if end == End::Answered && account.costs && account.attempts > 0 && !is_told(account.attempts) {
-        // The upstream did not say what its answer used: an attempt of unknown cost.
-        spends.push(Spend { kind: kind(account.attempts), usage: Usage::default(), estimated: false });
-    }
-    spends
+    // The upstream did not say what its answer used: an attempt of unknown cost.
+    let is_mute = end == End::Answered && account.costs && account.attempts > 0 && !is_told(account.attempts);
+    let mute = || Spend { kind: kind(account.attempts), usage: Usage::default(), estimated: false };
+    spends.chain(is_mute.then(mute))
 }
 
 fn wall_s(clock: Clock) -> u64 {
@@ -254,7 +251,7 @@ mod tests {
     }
 
     fn kinds(account: &Account, end: End) -> Vec<(&'static str, u64)> {
-        spends(account, end).iter().map(|spend| (spend.kind.name(), spend.usage.output)).collect()
+        spends(account, end).map(|spend| (spend.kind.name(), spend.usage.output)).collect()
     }
 
     #[test]

@@ -4,7 +4,7 @@ use crate::scene::{DECEMBER, NOON, OPUS, Scene, cents};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tidegate_gateway::UsageFile;
-use tidegate_store::{Settings, Store};
+use tidegate_store::{Settings, Store, UsageFilter};
 
 /// A folder of a test's own, removed at its end.
 struct Folder(PathBuf);
@@ -107,6 +107,8 @@ fn days_that_are_kept_no_longer_go() {
         scene.rests().await;
         scene.gateway.drain().await;
     });
+    let kept = UsageFilter { to: u32::MAX, rows: 10, ..UsageFilter::default() };
+    assert_eq!(folder.open(Settings::default()).usage(kept).wait().unwrap().len(), 1, "it is there");
     life(async {
         // Four hundred days later; the first look is at start.
         let scene = Scene::keeping(NOON + 401 * 86_400, None, folder.usage()).await;

@@ -241,6 +241,7 @@ impl Ledger {
 mod tests {
     use super::*;
     use crate::costs::{Kind, Spend};
+    use crate::metrics::Metrics;
 
     /// 23 November 2026, 12:00 UTC.
     const NOON: u64 = 1_795_435_200;
@@ -257,11 +258,11 @@ mod tests {
     fn spend(ledger: &Ledger, tenant: &Arc<str>, now_s: u64, cents: u64, budget: &Budget) -> Option<Notice> {
         let usage = Usage { output: cents * 500, ..Usage::default() };
         let spend = Spend { kind: Kind::Answered, usage, estimated: false };
-        ledger.record(now_s, tenant, "claude-opus-5-5", false, &[spend], Some(budget)).notice
+        ledger.record(now_s, tenant, "claude-opus-5-5", false, [spend], Some(budget)).notice
     }
 
     fn scene() -> (Arc<Ledger>, Arc<str>) {
-        (Arc::new(Ledger::new(Prices::default(), false)), "acme".into())
+        (Arc::new(Ledger::new(Prices::default(), Metrics::new(), false)), "acme".into())
     }
 
     #[test]

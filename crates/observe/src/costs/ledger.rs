@@ -8,17 +8,15 @@
 //! come back if they could not be written. Where nobody does, all of two months are here.
 
 use super::budget::{Budget, Month, Notice};
-use super::prices::{Prices, believed};
+use super::prices::{Price, Prices, believed};
+use super::today::Today;
 use crate::live::shortened;
-use std::collections::{BTreeMap, BTreeSet};
+use crate::metrics::Metrics;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tidegate_base::Usd;
 use tidegate_wire::usage::Usage;
 
-/// Names of tenant and model a day has room for: some hundred are many.
-pub const NAMES_A_DAY_MAX: usize = 1_000;
-/// What models are called that came after.
-pub const OTHER: &str = "(other)";
 /// Days that are here where nobody keeps them: this month and the one before.
 pub const DAYS_IN_MEMORY: u32 = 62;
 
@@ -128,13 +126,9 @@ pub struct Recorded {
 
 #[derive(Debug, Default)]
 struct State {
+    today: Today,
+    /// Of other days, and what came back.
     rows: BTreeMap<RowKey, Row>,
-    /// The models of a day that have rows of their own, by tenant.
-    names: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
-    /// How many those are.
-    named: usize,
-    /// Which day that is.
-    day: u32,
     months: BTreeMap<Arc<str>, Month>,
 }
 
@@ -143,14 +137,15 @@ struct State {
 pub struct Ledger {
     state: Mutex<State>,
     prices: Prices,
+    metrics: Metrics,
     /// Nobody keeps the rows but this.
     keeps_all: bool,
 }
 
 impl Ledger {
     /// An empty one; `keeps_all` if nobody takes its rows away.
-    pub fn new(prices: Prices, keeps_all: bool) -> Self {
-        Ledger { state: Mutex::default(), prices, keeps_all }
+    pub fn new(prices: Prices, metrics: Metrics, keeps_all: bool) -> Self {
+        Ledger { state: Mutex::default(), prices, metrics, keeps_all }
     }
 
     /// What tokens cost.
@@ -164,12 +159,7 @@ impl Ledger {
 
     /// A tenant's month. Tenants are configured, so there are as many.
     pub(super) fn month<T>(&self, tenant: &Arc<str>, look: impl FnOnce(&mut Month) -> T) -> T {
-        let mut state = self.state();
-        // Looked up first: who comes again costs no clone.
-        if let Some(month) = state.months.get_mut(tenant) {
-            return look(month);
-        }
-        look(state.months.entry(Arc::clone(tenant)).or_default())
+        self.state().month(tenant, look)
     }
 
     /// A request ended now that used this, in attempts.
@@ -179,57 +169,48 @@ impl Ledger {
         tenant: &Arc<str>,
         model: &str,
         fast: bool,
-        spends: &[Spend],
+        spends: impl IntoIterator<Item = Spend>,
         budget: Option<&Budget>,
     ) -> Recorded {
         let mut recorded = Recorded::default();
-        let rows: Vec<_> = spends.iter().map(|spend| (spend.kind, self.row(spend, model, fast))).collect();
-        {
-            let state = &mut *self.state();
-            let model = state.name(now_s, tenant, shortened(model), self.keeps_all);
-            for (kind, row) in &rows {
+        let mut answered = None;
+        let state = &mut *self.state();
+        state.turn_to(day_of(now_s), self.keeps_all);
+        state.today.name(tenant, shortened(model), (&self.prices, &self.metrics), |named| {
+            for spend in spends {
+                let usage = believed(&spend.usage);
+                let row = row(&usage, spend.estimated, named.price(&self.prices, model, fast || usage.fast));
                 recorded.cost = recorded.cost.plus(row.cost);
                 recorded.unpriced += row.unpriced;
-                let key = RowKey { day: state.day, tenant: Arc::clone(tenant), model: Arc::clone(&model), kind: *kind };
-                state.rows.entry(key).or_default().add(row);
+                if spend.kind == Kind::Answered {
+                    answered = Some(usage.output);
+                }
+                named.add(spend.kind, &row);
             }
-        }
-        recorded.notice = self.month(tenant, |month| {
+            named.cost.inc_by(recorded.cost.nanos());
+            named.unpriced.inc_by(recorded.unpriced);
+        });
+        recorded.notice = state.month(tenant, |month| {
             month.roll(now_s);
-            let answers = spends.iter().filter(|spend| spend.kind == Kind::Answered);
-            answers.for_each(|spend| month.answered(believed(&spend.usage).output));
+            answered.into_iter().for_each(|output| month.answered(output));
             month.spend(recorded.cost, budget)
         });
         recorded
     }
 
-    /// One attempt as a row.
-    fn row(&self, spend: &Spend, model: &str, fast: bool) -> Row {
-        let usage = believed(&spend.usage);
-        let is_known = usage != Usage { batch: usage.batch, fast: usage.fast, ..Usage::default() };
-        let price = self.prices.of(model, fast || usage.fast).filter(|_| is_known);
-        let hour = usage.cache_creation_1h.min(usage.cache_creation);
-        Row {
-            attempts: 1,
-            estimated: u64::from(spend.estimated),
-            unpriced: u64::from(price.is_none()),
-            input: usage.input,
-            cache_read: usage.cache_read,
-            cache_write_5m: usage.cache_creation - hour,
-            cache_write_1h: hour,
-            output: usage.output,
-            cost: price.map(|price| price.cost(&usage)).unwrap_or_default(),
-        }
-    }
-
     /// The rows that are here.
-    pub fn rows(&self) -> Vec<(RowKey, Row)> {
-        self.state().rows.iter().map(|(key, row)| (key.clone(), *row)).collect()
+    pub fn rows(&self) -> BTreeMap<RowKey, Row> {
+        let state = self.state();
+        let mut rows = state.rows.clone();
+        state.today.rows().for_each(|(key, row)| rows.entry(key).or_default().add(&row));
+        rows
     }
 
     /// Takes the rows away, to be kept elsewhere.
     pub fn take(&self) -> BTreeMap<RowKey, Row> {
-        std::mem::take(&mut self.state().rows)
+        let mut state = self.state();
+        state.gather();
+        std::mem::take(&mut state.rows)
     }
 
     /// Rows that could not be kept.
@@ -242,10 +223,27 @@ impl Ledger {
 
     /// A name that has rows today already, from before the process began.
     pub fn knows(&self, now_s: u64, tenant: &str, model: &str) {
-        let state = &mut *self.state();
+        let mut state = self.state();
         state.turn_to(day_of(now_s), self.keeps_all);
-        let is_new = state.names.entry(tenant.into()).or_default().insert(model.into());
-        state.named += usize::from(is_new);
+        state.today.name(&tenant.into(), model, (&self.prices, &self.metrics), |_| ());
+    }
+}
+
+/// One attempt as a row.
+fn row(usage: &Usage, estimated: bool, price: Option<&Price>) -> Row {
+    let is_known = usage.input | usage.output | usage.cache_read | usage.cache_creation > 0;
+    let price = price.filter(|_| is_known);
+    let hour = usage.cache_creation_1h.min(usage.cache_creation);
+    Row {
+        attempts: 1,
+        estimated: u64::from(estimated),
+        unpriced: u64::from(price.is_none()),
+        input: usage.input,
+        cache_read: usage.cache_read,
+        cache_write_5m: usage.cache_creation - hour,
+        cache_write_1h: hour,
+        output: usage.output,
+        cost: price.map(|price| price.cost(usage)).unwrap_or_default(),
     }
 }
 
@@ -254,26 +252,28 @@ fn day_of(now_s: u64) -> u32 {
 }
 
 impl State {
-    /// What a model is called in today's rows.
-    fn name(&mut self, now_s: u64, tenant: &Arc<str>, model: &str, keeps_all: bool) -> Arc<str> {
-        self.turn_to(day_of(now_s), keeps_all);
-        if let Some(known) = self.names.get(tenant).and_then(|models| models.get(model)) {
-            return Arc::clone(known);
+    fn month<T>(&mut self, tenant: &Arc<str>, look: impl FnOnce(&mut Month) -> T) -> T {
+        // Looked up first: who comes again costs no clone.
+        if let Some(month) = self.months.get_mut(tenant) {
+            return look(month);
         }
-        if self.named >= NAMES_A_DAY_MAX {
-            return OTHER.into();
+        look(self.months.entry(Arc::clone(tenant)).or_default())
+    }
+
+    /// Puts today's rows to the others.
+    fn gather(&mut self) {
+        for (key, row) in self.today.rows() {
+            self.rows.entry(key).or_default().add(&row);
         }
-        let name = Arc::<str>::from(model);
-        self.names.entry(Arc::clone(tenant)).or_default().insert(Arc::clone(&name));
-        self.named += 1;
-        name
+        self.today.clear_rows();
     }
 
     fn turn_to(&mut self, day: u32, keeps_all: bool) {
-        if self.day == day {
+        if self.today.day == day {
             return;
         }
-        (self.day, self.names, self.named) = (day, BTreeMap::new(), 0);
+        self.gather();
+        self.today = Today::of(day);
         if keeps_all {
             self.rows.retain(|key, _| key.day + DAYS_IN_MEMORY > day);
         }
@@ -284,19 +284,25 @@ impl State {
 mod tests {
     use super::*;
 
+    use crate::costs::{NAMES_A_DAY_MAX, OTHER};
+
     const DAY: u64 = 86_400;
+
+    fn ledger(keeps_all: bool) -> Ledger {
+        Ledger::new(Prices::default(), Metrics::new(), keeps_all)
+    }
 
     fn spend(kind: Kind, output: u64) -> Spend {
         Spend { kind, usage: Usage { output, ..Usage::default() }, estimated: kind == Kind::Abandoned }
     }
 
     fn record(ledger: &Ledger, now_s: u64, model: &str, spends: &[Spend]) -> Recorded {
-        ledger.record(now_s, &"acme".into(), model, false, spends, None)
+        ledger.record(now_s, &"acme".into(), model, false, spends.iter().copied(), None)
     }
 
     #[test]
     fn attempts_are_told_apart_by_what_became_of_them() {
-        let ledger = Ledger::new(Prices::default(), true);
+        let ledger = ledger(true);
         let spends = [spend(Kind::Retried, 10), spend(Kind::Retried, 20), spend(Kind::Answered, 100)];
         let recorded = record(&ledger, 5, "claude-opus-5-5", &spends);
         assert_eq!(recorded.cost.nanos(), 130 * 20_000);
@@ -305,12 +311,12 @@ mod tests {
         let seen: Vec<_> =
             rows.iter().map(|(key, row)| (key.kind.name(), row.attempts, row.output, row.estimated)).collect();
         assert_eq!(seen, [("answered", 1, 100, 0), ("retried", 2, 30, 0), ("abandoned", 1, 7, 1)]);
-        assert_eq!(rows.iter().map(|(_, row)| row.cost).sum::<Usd>().nanos(), 137 * 20_000);
+        assert_eq!(rows.values().map(|row| row.cost).sum::<Usd>().nanos(), 137 * 20_000);
     }
 
     #[test]
     fn a_day_ends_at_midnight() {
-        let ledger = Ledger::new(Prices::default(), true);
+        let ledger = ledger(true);
         for now_s in [DAY - 1, DAY, 2 * DAY - 1] {
             record(&ledger, now_s, "claude-opus-5-5", &[spend(Kind::Answered, 1)]);
         }
@@ -320,7 +326,7 @@ mod tests {
 
     #[test]
     fn an_unknown_price_or_usage_is_counted_as_that() {
-        let ledger = Ledger::new(Prices::default(), true);
+        let ledger = ledger(true);
         let known = record(&ledger, 5, "claude-opus-5-5", &[spend(Kind::Answered, 5), spend(Kind::Answered, 0)]);
         assert_eq!((known.cost.nanos(), known.unpriced), (100_000, 1), "of the second nobody said what it used");
         let unknown = record(&ledger, 5, "house-model", &[spend(Kind::Answered, 5)]);
@@ -331,7 +337,7 @@ mod tests {
 
     #[test]
     fn clients_cannot_make_rows_without_end() {
-        let ledger = Ledger::new(Prices::default(), true);
+        let ledger = ledger(true);
         for n in 0..2 * NAMES_A_DAY_MAX {
             record(&ledger, 5, &format!("m{n}"), &[spend(Kind::Answered, 1)]);
         }
@@ -339,24 +345,28 @@ mod tests {
         assert_eq!(rows.len(), NAMES_A_DAY_MAX + 1);
         let (_, other) = rows.iter().find(|(key, _)| &*key.model == OTHER).unwrap();
         assert_eq!((other.attempts, other.output), (1_000, 1_000), "nothing is lost");
+        let priced = record(&ledger, 5, "claude-opus-5-5", &[spend(Kind::Answered, 1)]);
+        assert_eq!(priced.cost.nanos(), 20_000, "who shares a name has its own price");
         record(&ledger, 5, "m0", &[spend(Kind::Answered, 1)]);
         assert_eq!(ledger.rows().len(), NAMES_A_DAY_MAX + 1, "who was there stays itself");
         record(&ledger, 5 + DAY * u64::from(DAYS_IN_MEMORY), "m", &[spend(Kind::Answered, 1)]);
         assert_eq!(ledger.rows().len(), 1, "two months later they are gone");
+        record(&ledger, 5 + 62 * DAY, "", &[spend(Kind::Answered, 1)]);
+        assert!(ledger.rows().keys().any(|key| &*key.model == OTHER), "no name is no name for the file either");
         let long = record(&ledger, 5 + 63 * DAY, &"x".repeat(10_000), &[spend(Kind::Answered, 1)]);
         assert_eq!(long.unpriced, 1);
-        assert!(ledger.rows().iter().all(|(key, _)| key.model.len() <= 128));
+        assert!(ledger.rows().keys().all(|key| key.model.len() <= 128));
     }
 
     #[test]
     fn rows_that_could_not_be_kept_come_back_to_the_others() {
-        let ledger = Ledger::new(Prices::default(), false);
+        let ledger = ledger(false);
         ledger.knows(5, "acme", "m");
         record(&ledger, 5, "m", &[spend(Kind::Answered, 1)]);
         let taken = ledger.take();
         assert_eq!((taken.len(), ledger.rows().len()), (1, 0));
         record(&ledger, 5, "m", &[spend(Kind::Answered, 2)]);
         ledger.give_back(taken);
-        assert_eq!(ledger.rows().iter().map(|(_, row)| row.output).collect::<Vec<_>>(), [3]);
+        assert_eq!(ledger.rows().values().map(|row| row.output).collect::<Vec<_>>(), [3]);
     }
 }

@@ -11,7 +11,9 @@
 mod budget;
 mod ledger;
 mod prices;
+mod today;
 
 pub use budget::{Admitted, Budget, BudgetView, Notice, Reached, Refused, Reservation, Unpriced, Wanted};
-pub use ledger::{DAYS_IN_MEMORY, Kind, Ledger, NAMES_A_DAY_MAX, OTHER, Recorded, Row, RowKey, Spend};
+pub use ledger::{DAYS_IN_MEMORY, Kind, Ledger, Recorded, Row, RowKey, Spend};
 pub use prices::{Price, Prices, TOKENS_MAX, per_million};
+pub use today::{NAMES_A_DAY_MAX, OTHER};

@@ -1,7 +1,7 @@
 //! What was used: rows that only grow, by day, and go after their time.
 
 use crate::{Folder, open};
-use tidegate_store::{StoreError, UsageFilter, UsageRow};
+use tidegate_store::{Settings, Store, StoreError, UsageFilter, UsageRow};
 
 /// A row with every number from `n` on.
 pub(crate) fn row(day: u32, model: &str, kind: u8, n: u64) -> UsageRow {
@@ -70,6 +70,31 @@ fn a_filter_reads_what_it_names_and_shows_that_there_is_more() {
     assert_eq!(read(UsageFilter { rows: 2, ..all() }), 3, "one more than was asked for");
     assert!(store.retain_usage(7).wait().is_ok_and(|more| !more));
     assert_eq!(read(all()), 1);
+}
+
+#[test]
+fn processes_that_share_a_file_add_to_the_same_rows_and_nobody_else_has_it_meanwhile() {
+    let folder = Folder::new();
+    let shared = || Store::open(&folder.log(), Settings { shared: true, ..Settings::default() });
+    let (one, two) = (shared().unwrap(), shared().unwrap());
+    let adding = |store: &Store| {
+        let pending: Vec<_> = (0..50).map(|n| store.add_usage(vec![row(5, "m", n % 2, 1)])).collect();
+        pending.into_iter().for_each(|pending| pending.wait().unwrap());
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| adding(&one));
+        scope.spawn(|| adding(&two));
+    });
+    let rows = one.usage(all()).wait().unwrap();
+    assert_eq!(rows.iter().map(|row| row.attempts).collect::<Vec<_>>(), [50, 50]);
+    let alone = || Store::open(&folder.log(), Settings::default());
+    assert!(matches!(alone(), Err(StoreError::Held { .. })));
+    drop(one);
+    assert_eq!(two.usage(all()).wait().unwrap(), rows, "the other one goes on");
+    drop(two);
+    let alone = alone().unwrap();
+    assert!(matches!(shared(), Err(StoreError::Held { .. })), "who is alone stays alone");
+    assert_eq!(alone.usage(all()).wait().unwrap(), rows);
 }
 
 #[test]

@@ -94,6 +94,10 @@ pub fn run(cli: Cli) -> Result<ExitCode, Failed> {
                 config.settings.keys.len()
             ));
             say(format_args!("  redaction: {}", config.redact.told()));
+            let budgets = config.settings.tenants.iter().filter(|tenant| tenant.budget.is_some()).count();
+            let kept = config.usage.as_ref().or(config.conversations.as_ref());
+            let kept = kept.map_or_else(|| "in memory only".to_owned(), |file| format!("kept in {}", file.display()));
+            say(format_args!("  usage: {kept}, {budgets} tenant(s) with a budget"));
             Ok(())
         }
         Command::ConfigSchema => {

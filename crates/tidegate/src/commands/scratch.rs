@@ -38,8 +38,8 @@ pub(super) fn usage_file(config: &Config) -> Result<UsageFile, Failed> {
     let Some(path) = &config.usage else {
         return Ok(if config.conversations.is_some() { UsageFile::Conversations } else { UsageFile::Memory });
     };
-    // It is read by operators, seldom.
-    let settings = Settings { readers: 1, ..Settings::default() };
+    // It is read by operators, seldom; and while one process drains, the next begins.
+    let settings = Settings { readers: 1, shared: true, ..Settings::default() };
     let store = Store::open(path, settings);
     store.map(UsageFile::Own).map_err(|e| Failed(format!("what was used cannot be kept in {}: {e}", path.display())))
 }
