@@ -1,7 +1,7 @@
 //! `tidegate bench scenarios`: each named scenario, as an SDK meets it alone and through Tidegate.
 //!
 //! ```text
-//!   scenario ─▶ arrivals from a seed, the same for all ways, all ways at once
+//!   scenario ─▶ arrivals from a seed, the same for all ways
 //!     sdk        clients, retrying as the official SDKs do ─▶ simulator
 //!     tidegate   the same clients ─▶ Tidegate ─▶ a simulator of its own
 //!     recover    the same, with `tidegate-recover: continue` ─▶ Tidegate ─▶ its own
@@ -9,8 +9,9 @@
 //! ```
 //! Where a scenario lists organisations, twice their quota is offered, because that is what it is
 //! about; elsewhere at most half of it, so that nothing but the scenario's faults is in the way. The
-//! ways of a scenario are measured at the same time: they share what the machine does meanwhile, and
-//! the load is a small part of a core. A client waits as long as the SDKs do.
+//! ways of a scenario are measured at the same time where its load is a small part of a core: they
+//! share what the machine does meanwhile. A quota's worth is more, and is offered to one after another.
+//! A client waits as long as the SDKs do.
 
 mod output;
 
@@ -107,9 +108,10 @@ fn share(files: u64) -> u64 {
     FILES_ASIDE + files.saturating_sub(FILES_ASIDE) * 2 / WAYS.len() as u64
 }
 
-/// All ways at once, each with a simulator of its own.
+/// All ways, each with a simulator of its own.
 fn measure(case: &Case, flag: &str, stop: &Stop, files: u64) -> Result<Vec<Found>, Failed> {
     let exe = std::env::current_exe().map_err(|e| Failed(format!("this binary cannot find itself: {e}")))?;
+    let at_once = case.offer.rate_per_s <= RATE_PER_S_MAX;
     let one = |way: &Way| {
         let mut offer = case.offer.clone();
         if way.recover {
@@ -121,12 +123,15 @@ fn measure(case: &Case, flag: &str, stop: &Stop, files: u64) -> Result<Vec<Found
             exe: exe.clone(),
             exe_of_gateway: exe.clone(),
             scenario: flag.to_owned(),
-            files: share(files),
+            files: if at_once { share(files) } else { files },
             offer,
             shown: false,
         };
         leg::run(&site, way.leg).map_err(|failed| Failed(format!("{}, {}: {failed}", case.name, way.name)))
     };
+    if !at_once {
+        return WAYS.iter().map(one).collect();
+    }
     std::thread::scope(|scope| {
         let started: Vec<_> = WAYS.iter().map(|way| scope.spawn(|| one(way))).collect();
         let ended = started.into_iter().map(|way| way.join());
