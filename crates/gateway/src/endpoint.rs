@@ -56,12 +56,10 @@ impl Endpoint {
     /// A whole message as the client is to see it, and whether its input and its output are estimates.
     pub(crate) fn whole(&self, body: &[u8], message: &RawObject<'_>) -> (Option<Vec<u8>>, [bool; 2]) {
         let counts = Usage::counts(message.get("usage").map_or("", |usage| usage.get()));
-        if counts == [true; 2] && !self.maps() {
-            return (None, [false; 2]);
-        }
-        let output = message.get("content").map_or(0, |content| content.get().len() as u64) / TOKEN_BYTES;
-        let told = self.told(body, output).and_then(|message| serde_json::to_vec(&message).ok());
-        (told, counts.map(|counted| !counted))
+        let content = message.get("content").map(|content| content.get().len() as u64);
+        let lacks = counts != [true; 2] && content.is_some();
+        let told = (lacks || self.maps()).then(|| self.told(body, content.unwrap_or_default() / TOKEN_BYTES)).flatten();
+        (told.and_then(|message| serde_json::to_vec(&message).ok()), counts.map(|counted| !counted))
     }
 
     /// A message with the client's name of its model, and with usage.
@@ -70,7 +68,9 @@ impl Endpoint {
         if let Some(model) = &self.model {
             fields.put("model", model);
         }
-        if Usage::counts(fields.get("usage").map_or("", |usage| usage.get())) != [true; 2] {
+        // What has no content either is no message that anybody could count.
+        let counts = Usage::counts(fields.get("usage").map_or("", |usage| usage.get()));
+        if counts != [true; 2] && fields.get("content").is_some() {
             fields.put("usage", &usage(fields.get("usage"), Some(self.input), output));
         }
         Some(fields)
@@ -131,11 +131,12 @@ mod tests {
     #[test]
     fn usage_that_is_missing_is_estimated() {
         let endpoint = Endpoint::new("m", false, 9);
-        assert!(start(&endpoint, r#"{"id":"1"}"#).contains(r#""usage":{"input_tokens":9,"output_tokens":0}"#));
+        assert!(start(&endpoint, r#"{"content":[]}"#).contains(r#""usage":{"input_tokens":9,"output_tokens":0}"#));
         assert!(
-            start(&endpoint, r#"{"usage":{"input_tokens":4}}"#)
+            start(&endpoint, r#"{"content":[],"usage":{"input_tokens":4}}"#)
                 .contains(r#""usage":{"input_tokens":4,"output_tokens":0}"#)
         );
+        assert_eq!(whole(&endpoint, "{}"), (None, [true, true]), "that is no message");
         let (told, estimated) = whole(&endpoint, r#"{"content":[{"text":"0123456789"}],"usage":null}"#);
         let told = told.unwrap();
         assert!(told.ends_with(r#""usage":{"input_tokens":9,"output_tokens":5}}"#), "{told}");

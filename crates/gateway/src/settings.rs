@@ -93,7 +93,7 @@ impl Organisation {
     }
 
     /// What it calls the model that clients call `name`, if that is something else.
-    pub(crate) fn their_model(&self, name: &str) -> Option<&str> {
+    pub fn their_model(&self, name: &str) -> Option<&str> {
         let theirs = self.models.get(name).or_else(|| self.models.get("*"))?;
         (theirs != name && !name.is_empty()).then_some(theirs)
     }

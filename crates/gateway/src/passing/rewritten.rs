@@ -57,7 +57,10 @@ fn value(body: &[u8], at: usize) -> Option<(usize, usize)> {
     if at > 0 && body[at - 1] == b'\\' {
         return None;
     }
-    let space = |from: usize| from + body[from..].iter().take_while(|b| b.is_ascii_whitespace()).count();
+    let space = |from: usize| {
+        let rest = body.get(from..).unwrap_or_default();
+        from + rest.iter().take_while(|b| b.is_ascii_whitespace()).count()
+    };
     let colon = space(at + KEY.len());
     let quote = space(colon + 1);
     if body.get(colon) != Some(&b':') || body.get(quote) != Some(&b'"') {
@@ -108,6 +111,8 @@ mod tests {
             r#"{"text":"say \"results_url\":\"https://h/v1/messages/batches/a/results\""}"#,
             r#"["results_url","https://h/v1/messages/batches/a/results"]"#,
             r#"{"results_url":"https://h/v1/messages/batches/a"#,
+            r#"{"results_url""#,
+            r#"{"results_url":"#,
             "",
         ] {
             check(same, same);
