@@ -1,4 +1,4 @@
-//! Real clients against a real server: the official SDKs, twice each, first straight at the
+//! Real clients against a real server: the official SDKs and what is built on the API, twice each, first straight at the
 //! simulator, then through the gateway. What both see must be the same, or differ as written.
 //!
 //! Each SDK of Python lives in a virtual environment of its own under `target/clients/`, the one of
@@ -109,15 +109,29 @@ pub(crate) fn python() -> Result<(), String> {
             pytest
         })?;
     }
-    Ok(())
+    frameworks()
 }
 
-/// The suite of the TypeScript SDK, by Node's own test runner.
+/// What people use on top of the API: LangChain's model and LiteLLM's client, in one environment.
+fn frameworks() -> Result<(), String> {
+    heading("clients: an environment for LangChain and LiteLLM");
+    let place = folder("frameworks");
+    let constraints = folder("python").join("constraints.txt");
+    let python = environment("frameworks", &place.join("requirements.txt"), Some(&constraints))?;
+    twice("LangChain and LiteLLM", || {
+        let mut pytest = process::command(&python);
+        // Their dependencies warn of one another.
+        pytest.args(["-B", "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", "-W", "ignore"]).arg(&place);
+        pytest
+    })
+}
+
+/// The suites of the TypeScript SDK, the Vercel AI SDK and the examples, by Node's own test runner.
 pub(crate) fn typescript() -> Result<(), String> {
     heading("clients: packages of Node");
     node_packages()?;
     build()?;
-    twice("TypeScript SDK", || {
+    twice("TypeScript", || {
         let mut node = process::command("node");
         node.args(["--test", "--test-reporter=spec"]).current_dir(folder("typescript"));
         node

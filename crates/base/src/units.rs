@@ -12,6 +12,12 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnitError(String);
 
+impl UnitError {
+    pub(crate) fn new(what: String) -> Self {
+        UnitError(what)
+    }
+}
+
 impl fmt::Display for UnitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

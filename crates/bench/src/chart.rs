@@ -18,6 +18,8 @@ pub struct Panel {
     pub title: String,
     /// The bars, from above.
     pub bars: Vec<Bar>,
+    /// What a bar of full length stands for; `None` for the longest of them.
+    pub full: Option<f64>,
 }
 
 const WIDTH: f64 = 720.0;
@@ -31,9 +33,13 @@ const BAR_HEIGHT: f64 = 24.0;
 /// Seen well on white and on black.
 const COLOURS: [&str; 4] = ["#7a8699", "#4c78a8", "#2a9d8f", "#e07a3f"];
 
-/// A number as people read it.
-fn said(value: f64) -> String {
-    if value < 10.0 { format!("{value:.1}") } else { format!("{value:.0}") }
+/// A number as people read it; a part of something whole to a tenth, so that little is not nothing.
+fn said(value: f64, is_part: bool) -> String {
+    match value {
+        value if is_part => format!("{value:.1}").trim_end_matches(".0").to_owned(),
+        value if value < 10.0 => format!("{value:.1}"),
+        value => format!("{value:.0}"),
+    }
 }
 
 fn escaped(text: &str) -> String {
@@ -59,6 +65,7 @@ pub fn chart(title: &str, panels: &[Panel], note: &str) -> String {
         text(&mut out, MARGIN, y, " font-weight=\"bold\"", &panel.title);
         y += 10.0;
         let longest = panel.bars.iter().filter_map(|bar| bar.value).fold(f64::MIN_POSITIVE, f64::max);
+        let longest = panel.full.map_or(longest, |full| full.max(longest));
         for (n, bar) in panel.bars.iter().enumerate() {
             text(&mut out, MARGIN, y + 16.0, "", &bar.name);
             let room = WIDTH - BARS_AT - NUMBER_ROOM - MARGIN;
@@ -69,7 +76,8 @@ pub fn chart(title: &str, panels: &[Panel], note: &str) -> String {
                 "<rect x=\"{BARS_AT}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{:.1}\" fill=\"{colour}\"/>",
                 BAR_HEIGHT - 6.0
             );
-            let number = bar.value.map_or_else(|| "not spoken here".to_owned(), said);
+            let number =
+                bar.value.map_or_else(|| "not spoken here".to_owned(), |value| said(value, panel.full.is_some()));
             text(&mut out, BARS_AT + width + 6.0, y + 14.0, "", &number);
             y += BAR_HEIGHT;
         }
@@ -85,7 +93,7 @@ mod tests {
 
     fn panel(values: &[Option<f64>]) -> Panel {
         let bar = |(n, value): (usize, &Option<f64>)| Bar { name: format!("way {n} <&>"), value: *value };
-        Panel { title: "ms".to_owned(), bars: values.iter().enumerate().map(bar).collect() }
+        Panel { title: "ms".to_owned(), bars: values.iter().enumerate().map(bar).collect(), full: None }
     }
 
     /// The widths of the bars.
@@ -102,5 +110,15 @@ mod tests {
         assert!(widths[1] > 300.0 && widths[2] == 0.0 && widths[3] == 0.0, "{widths:?}");
         assert!(svg.contains("not spoken here") && svg.contains(">200<") && svg.contains(">0.0<"));
         assert!(svg.contains("way 1 &lt;&amp;&gt;") && svg.ends_with("</svg>\n"));
+    }
+
+    #[test]
+    fn a_panel_may_say_what_a_full_bar_is() {
+        let of = |full| widths(&chart("a", &[Panel { full, ..panel(&[Some(50.0)]) }], "b"))[0];
+        assert!((of(Some(100.0)) * 2.0 - of(None)).abs() < 0.5, "{} {}", of(Some(100.0)), of(None));
+        assert_eq!(of(Some(10.0)), of(None), "no bar is longer than its room");
+        let parts = Panel { full: Some(100.0), ..panel(&[Some(99.94), Some(100.0), Some(59.27)]) };
+        let svg = chart("a", &[parts], "b");
+        assert!(svg.contains(">99.9<") && svg.contains(">100<") && svg.contains(">59.3<"), "{svg}");
     }
 }

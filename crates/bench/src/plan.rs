@@ -88,6 +88,8 @@ pub struct Plan {
     pub prompt_bytes: usize,
     /// The request's `max_tokens` (default: 256).
     pub max_tokens: u32,
+    /// Whether the model is asked to think first, as much as it likes and unseen (default: no).
+    pub thinking: bool,
     /// Further header lines, such as `simulate: output_tokens=50`. One with the name of a line the
     /// generator writes itself takes its place; framing lines are refused.
     pub headers: Vec<(String, String)>,
@@ -132,6 +134,7 @@ impl Plan {
             model: "claude-haiku-5-5".to_owned(),
             prompt_bytes: 200,
             max_tokens: 256,
+            thinking: false,
             headers: Vec::new(),
             keep_alive: true,
             request_timeout: Duration::from_secs(60),

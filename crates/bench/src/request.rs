@@ -147,12 +147,15 @@ impl Request {
 
 /// What `plan` asks for, with a prompt of `prompt_bytes` bytes from `seed`.
 pub(crate) fn body(plan: &Plan, prompt_bytes: usize, seed: u64) -> Bytes {
-    let body = json!({
+    let mut body = json!({
         "model": plan.model,
         "max_tokens": plan.max_tokens,
         "stream": plan.mode != Mode::Json,
         "messages": [{"role": "user", "content": prompt(prompt_bytes, seed)}],
     });
+    if plan.thinking {
+        body["thinking"] = json!({"type": "adaptive", "display": "omitted"});
+    }
     Bytes::from(body.to_string())
 }
 

@@ -5,9 +5,11 @@
 //! no secret.
 
 use crate::answer::{Trouble, answer};
+use crate::costs;
 use crate::domains;
 use crate::gateway::Gateway;
 use crate::house::House;
+use crate::listing;
 use crate::operators::Wanted;
 use serde_json::json;
 use std::time::Duration;
@@ -19,8 +21,6 @@ use tidegate_wire::http::RequestHead;
 
 /// Connections an operator's tools may hold at once.
 const CONNECTIONS_MAX: usize = 64;
-/// Rows `/streams` shows at most; the count beside them is of all.
-const ROWS_MAX: usize = 10_000;
 /// How long a silent connection is kept.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 
@@ -62,7 +62,7 @@ async fn connection(gateway: Gateway, accepted: Accepted) {
                 let (status, body) = gateway.wish(wanted).await;
                 Page { status, kind: "application/json", body, allow: None }
             }
-            None => page(&gateway, &head),
+            None => page(&gateway, &head).await,
         };
         let close = !head.keeps_alive() || !conn.body_read();
         conn.respond(page.status, Some(page.body.len() as u64), close, |h| {
@@ -98,6 +98,13 @@ fn json_page(status: u16, value: &serde_json::Value) -> Page {
     Page { status, kind: "application/json", body: format!("{value}\n").into_bytes(), allow: None }
 }
 
+fn told(asked: Result<serde_json::Value, Trouble>) -> Page {
+    match asked {
+        Ok(value) => json_page(200, &value),
+        Err(why) => trouble(&why),
+    }
+}
+
 fn trouble(trouble: &Trouble) -> Page {
     let row = answer(trouble);
     Page { status: row.status, kind: "application/json", body: row.body.envelope(None), allow: row.allow }
@@ -116,7 +123,7 @@ fn wanted(head: &RequestHead) -> Option<Wanted> {
     }
 }
 
-fn page(gateway: &Gateway, head: &RequestHead) -> Page {
+async fn page(gateway: &Gateway, head: &RequestHead) -> Page {
     let house = &*gateway.house();
     match (head.method(), head.path()) {
         ("GET" | "HEAD", "/metrics") => {
@@ -129,26 +136,19 @@ fn page(gateway: &Gateway, head: &RequestHead) -> Page {
         ("GET" | "HEAD", "/healthz") => text(200, "alive\n"),
         ("GET" | "HEAD", "/readyz") if house.is_draining() => text(503, "draining\n"),
         ("GET" | "HEAD", "/readyz") => text(200, "ready\n"),
-        ("GET" | "HEAD", "/streams") => {
-            let waits = house.admission.waits();
-            let waits_for = |stream| {
-                let wait: &tidegate_schedule::WaitView = waits.get(&stream)?;
-                Some((wait.reason.name(), wait.expected))
-            };
-            let rows = house.live.view(house.clock.now(), ROWS_MAX, waits_for);
-            json_page(200, &json!({"count": house.live.len(), "streams": rows}))
-        }
+        ("GET" | "HEAD", "/streams") => told(listing::page(house, head.query())),
+        ("GET" | "HEAD", "/usage") => told(costs::page(house, head.query()).await),
         ("GET" | "HEAD", "/domains") => json_page(200, &domains::page(house)),
         ("GET" | "HEAD", "/snapshot") => json_page(200, &snapshot(house)),
         ("DELETE", path) if path.starts_with("/streams/") => cancel(house, &path["/streams/".len()..]),
-        (_, "/metrics" | "/healthz" | "/readyz" | "/streams" | "/domains" | "/snapshot") => {
+        (_, "/metrics" | "/healthz" | "/readyz" | "/streams" | "/usage" | "/domains" | "/snapshot") => {
             trouble(&Trouble::Method { allowed: "GET" })
         }
         ("POST", "/reload" | "/upgrade") => trouble(&Trouble::Origin),
         (_, "/reload" | "/upgrade") => trouble(&Trouble::Method { allowed: "POST" }),
         (_, path) if path.starts_with("/streams/") => trouble(&Trouble::Method { allowed: "DELETE" }),
         _ => {
-            let message = "the admin port has /metrics, /healthz, /readyz, /streams, /domains, /snapshot, POST /reload, POST /upgrade and DELETE /streams/{id}";
+            let message = "the admin port has /metrics, /healthz, /readyz, /streams, /usage, /domains, /snapshot, POST /reload, POST /upgrade and DELETE /streams/{id}";
             let body = ErrorBody::new(ErrorType::NotFound, "unknown_path", message).envelope(None);
             Page { status: 404, kind: "application/json", body, allow: None }
         }

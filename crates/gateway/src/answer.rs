@@ -5,6 +5,7 @@
 //! says is decided in `settle`; what an upstream said goes to the client only if it is the API's
 //! own envelope. `docs/errors.md` has an entry for each code.
 
+mod budget;
 mod redacted;
 mod streams;
 mod turns;
@@ -15,6 +16,7 @@ use crate::streams::StreamTrouble;
 use std::borrow::Cow;
 use std::time::Duration;
 use tidegate_base::ByteSize;
+use tidegate_observe::Refused;
 use tidegate_redact::mask as redact;
 use tidegate_schedule::{Cause, Refusal, TenantLimit, Throttle};
 use tidegate_wire::dialect::simple::Unsayable;
@@ -64,6 +66,8 @@ pub(crate) enum Trouble {
     Unsayable(Unsayable),
     /// The scheduler said no.
     Refused(Refusal),
+    /// Its tenant's budget does not let it go.
+    Budget(Refused),
     /// It refers to things that live at different organisations.
     ReferencesApart,
     /// Slow readers hold too much memory to take on another stream.
@@ -79,7 +83,7 @@ pub(crate) enum Trouble {
     /// The answer is over the limit for answers that are held whole.
     AnswerTooLarge { limit: u64 },
     /// The upstream refused this very request, in words that are not the API's.
-    UpstreamRefused { status: u16 },
+    UpstreamRefused { status: u16, said: Option<ErrorBody> },
     /// The client is a page in a browser, and no client keys are configured.
     Origin,
     /// A request does not open a WebSocket.
@@ -146,6 +150,8 @@ pub fn public_codes() -> &'static [&'static str] {
         "tenant_requests",
         "tenant_tokens",
         "tenant_concurrent",
+        "budget_reached",
+        "price_unknown",
         "backlog_budget_spent",
         "too_many_streams",
         "draining",
@@ -266,7 +272,7 @@ pub(crate) fn answer(trouble: &Trouble) -> Answer {
         Trouble::PathUnknown => row(
             NotFound,
             "unknown_path",
-            "no such path here; Tidegate serves /v1/messages, /v1/messages/count_tokens, /v1/models, /v1/models/{id} and /v1/conversations",
+            "no such path here; the API's paths begin with /v1/, and those that Tidegate does not know are passed on where its `pass_through` says so",
         ),
         Trouble::Method { allowed } => {
             let message = format!("this path takes {allowed}");
@@ -363,6 +369,7 @@ pub(crate) fn answer(trouble: &Trouble) -> Answer {
             },
         )
         .after(*retry_after),
+        Trouble::Budget(refused) => budget::answer(refused),
         Trouble::ReferencesApart => row(
             InvalidRequest,
             "references_apart",
@@ -394,12 +401,16 @@ pub(crate) fn answer(trouble: &Trouble) -> Answer {
             ),
         )
         .never_retry(),
-        Trouble::UpstreamRefused { status } => row(
-            ErrorType::of_status(*status),
-            "upstream_refused",
-            format!("the upstream refused the request with status {status} and did not say why in the API's words"),
-        )
-        .status(*status),
+        Trouble::UpstreamRefused { status, said } => {
+            let theirs = said.as_ref().map(|said| said.message.clone()).filter(|message| !message.is_empty());
+            let ours = || {
+                let message = format!("the upstream refused the request with status {status}");
+                Cow::Owned(format!("{message} and did not say why in the API's words"))
+            };
+            let kind = said.as_ref().and_then(|said| ErrorType::of_name(&said.kind));
+            let kind = kind.unwrap_or(ErrorType::of_status(*status));
+            row(kind, "upstream_refused", theirs.unwrap_or_else(ours)).status(*status)
+        }
         Trouble::Origin => row(
             Permission,
             "origin_not_allowed",
@@ -449,7 +460,7 @@ fn upstream_row(failure: &Failure) -> Answer {
         Cause::Broken | Cause::BadStream | Cause::FirstByte | Cause::Gap => {
             row(Api, "upstream_broken", failure.public).status(502)
         }
-        Cause::ServerError => {
+        Cause::ServerError | Cause::TimedOut => {
             let status = failure.status.unwrap_or(500);
             let named = failure.envelope.as_ref().and_then(|e| ErrorType::of_name(&e.kind));
             // Whatever its status: a limit that the client is told of is its own, and none was met.

@@ -2,10 +2,12 @@
 
 use crate::admit::LeaseGuard;
 use crate::answer::Trouble;
-use crate::exchange::{Sent, exchange};
+use crate::endpoint::Endpoint;
+use crate::exchange::{Sent, exchange, is_error, judged};
 use crate::failure::Failure;
 use crate::house::House;
 use crate::memory::Heard;
+use crate::passing;
 use crate::plan::Plan;
 use crate::plane::Plane;
 use crate::relay::{Relay, RelayParts, Relayed};
@@ -64,17 +66,19 @@ pub(crate) struct Failed {
     pub(crate) content_seen: bool,
     /// What can be done about an answer that broke off, if it may be mended.
     pub(crate) cut: Option<Action>,
+    /// It is not to be asked for again, although another attempt might do.
+    pub(crate) once: bool,
 }
 
 impl Failed {
     /// A failure of which no client can have seen anything.
-    fn before_content(failure: Box<Failure>) -> Self {
-        Failed { failure, content_seen: false, cut: None }
+    pub(crate) fn before_content(failure: Box<Failure>) -> Self {
+        Failed { failure, content_seen: false, cut: None, once: false }
     }
 
     /// One that cannot be mended.
     fn inside(failure: Failure) -> Self {
-        Failed { failure: Box::new(failure), content_seen: true, cut: None }
+        Failed { failure: Box::new(failure), content_seen: true, cut: None, once: false }
     }
 }
 
@@ -98,6 +102,7 @@ pub(crate) fn outcome(house: &House, lease: &LeaseGuard, attempt: &Result<Attemp
         // That says something of the request and nothing of the limit.
         (Cause::Throttled, _) if failed.larger_than_thought(lease.input()).is_some() => Outcome::NotSent,
         (Cause::Throttled, by) => Outcome::Throttled { by, retry_after: failed.closes_for() },
+        (Cause::TimedOut | Cause::FirstByte, _) => Outcome::TimedOut,
         (Cause::Overloaded, _) => Outcome::Overloaded { retry_after: failed.retry_after },
         (Cause::KeyRejected, _) => Outcome::KeyRejected { retry_after: house.settings.clocks.key_rejected },
         // An error event that is about the request itself says nothing of the upstream's health.
@@ -114,13 +119,16 @@ pub(crate) async fn attempt(
     lease: &LeaseGuard,
     account: &mut Account,
 ) -> Result<Attempt, Stop> {
+    if plan.passing.is_some() {
+        return Box::pin(passing::attempt(plane, reply, plan, lease, account)).await;
+    }
     let house = &*plane.house;
     let live = reply.live().clone();
     // Boxed: it is over before the answer's first event, and a stream should not hold its room.
     let sent = reply.attend(Box::pin(exchange(plane, lease, &plan.request, &live))).await?;
     let mut answer = match sent {
         Ok(Sent::Answer(answer)) => answer,
-        Ok(Sent::Mute { status }) => return Err(Trouble::UpstreamRefused { status }.into()),
+        Ok(Sent::Mute { status, said }) => return Err(Trouble::UpstreamRefused { status, said }.into()),
         Ok(Sent::Said { head, body }) => {
             if head.status == 404 && !is_about_a_model(&body) {
                 if plan.home.look_on(&house.references) {
@@ -146,6 +154,7 @@ pub(crate) async fn attempt(
     let assembles = plan.assembles();
     let head = answer.take_head();
     let mends = plan.mending.is_some();
+    let endpoint = endpoint(house, plan, lease);
     let parts = RelayParts {
         assembles,
         keeps: plan.keeps,
@@ -156,6 +165,7 @@ pub(crate) async fn attempt(
         meter: lease.is_metered().then(|| plane.thread.progress.meter(lease.id())),
         home: plan.home.learns.then_some(&plan.home),
         own_credential: plan.request.own_credential,
+        endpoint,
         lease,
     };
     let mut relay = Relay::new(house, &live, head, parts);
@@ -170,12 +180,11 @@ pub(crate) async fn attempt(
         }
     }
     let used = relay.used();
-    account.used(&used);
-    account.estimated |= relay.is_estimated();
+    account.used(&used, [relay.is_input_estimated(), relay.is_estimated()]);
     account.stop_reason = relay.tap.stop_reason.take();
     account.gaps = std::mem::take(&mut relay.gaps);
     let content_seen = relay.content_seen;
-    let failed = |failure| Ok(Attempt::Failed(Failed { failure, content_seen, cut }));
+    let failed = |failure| Ok(Attempt::Failed(Failed { failure, content_seen, cut, once: false }));
     if plan.keeps && !matches!(relayed, Ok(Relayed::Whole)) {
         plan.said = relay.take_said();
     }
@@ -183,7 +192,8 @@ pub(crate) async fn attempt(
         Relayed::Failed(failure) => failed(failure),
         Relayed::TooLarge(trouble) => Err(trouble.into()),
         Relayed::Whole => {
-            let spent = Some(spent(&used));
+            // What was only estimated teaches nothing.
+            let spent = (!relay.is_input_estimated()).then(|| spent(&used));
             plan.home.found(&house.references, house.place(lease.lane()), relay.tap.message_id.as_deref());
             let mut heard = None;
             if plan.keeps {
@@ -197,6 +207,21 @@ pub(crate) async fn attempt(
             answer.finish(house.clock.now());
             Ok(Attempt::Ended { end: End::Answered, spent, heard })
         }
+    }
+}
+
+/// What an answer may lack of one of the API's.
+fn endpoint(house: &House, plan: &Plan<'_>, lease: &LeaseGuard) -> Endpoint {
+    let model = plan.request.model;
+    Endpoint::new(model, house.their_model(lease.lane(), model).is_some(), lease.input())
+}
+
+/// Whether an answer is of the kind that was asked for.
+fn is_asked_for(path: &str, answer: &RawObject<'_>, body: &[u8]) -> bool {
+    match path {
+        "/v1/messages" => answer.is("type", "message"),
+        "/v1/messages/count_tokens" => answer.get("input_tokens").is_some(),
+        _ => !is_error(body),
     }
 }
 
@@ -217,7 +242,7 @@ fn spent(usage: &Usage) -> Spent {
 }
 
 /// Passes a refusal of this very request on as it came.
-fn said(house: &House, reply: &mut Reply<'_>, plan: &Plan<'_>, head: &ResponseHead, body: &Bytes) {
+pub(crate) fn said(house: &House, reply: &mut Reply<'_>, plan: &Plan<'_>, head: &ResponseHead, body: &Bytes) {
     // There will be no such turn.
     reply.turn = None;
     if reply.head_sent() {
@@ -261,12 +286,31 @@ async fn pass_whole(
         }
     }
     let mut spent_here = None;
+    let is_message = plan.request.head.path() == "/v1/messages";
+    let (mut told, mut estimated) = (None, [false, false]);
     match RawObject::read(&body) {
+        Ok(object) if !is_asked_for(plan.request.head.path(), &object, &body) => {
+            if is_error(&body) {
+                return match judged(house, &plan.request, answer.take_head(), body.freeze()) {
+                    Err(failure) => Ok(Attempt::Failed(Failed::before_content(failure))),
+                    Ok(Sent::Mute { status, said }) => Err(Trouble::UpstreamRefused { status, said }.into()),
+                    // There is no refusal of the API's with such a status.
+                    Ok(_) => Err(Trouble::UpstreamRefused { status: 502, said: None }.into()),
+                };
+            }
+            let failure = Failure::new(Cause::BadStream, "the answer is not what was asked for");
+            let failure = failure.telling("the upstream sent an answer that is not what was asked for");
+            return Ok(Attempt::Failed(Failed::before_content(Box::new(failure))));
+        }
         Ok(object) => {
+            if is_message {
+                (told, estimated) = endpoint(house, plan, lease).whole(&body, &object);
+            }
+            let object = told.as_deref().and_then(|told| RawObject::read(told).ok()).unwrap_or(object);
             let mut usage = Usage::default();
             if object.get("usage").is_some_and(|u| usage.update(u.get())) {
-                account.used(&usage);
-                spent_here = Some(spent(&usage));
+                account.used(&usage, estimated);
+                spent_here = (!estimated[0]).then(|| spent(&usage));
             }
             account.stop_reason = object.parse::<String>("stop_reason").map(Into::into);
             if plan.home.learns {
@@ -280,9 +324,10 @@ async fn pass_whole(
         Err(_) => {
             let failure = Failure::new(Cause::BadStream, "the answer is not a JSON object");
             let failure = Box::new(failure.telling("the upstream sent an answer that is not a JSON object"));
-            return Ok(Attempt::Failed(Failed { failure, content_seen: true, cut: None }));
+            return Ok(Attempt::Failed(Failed { failure, content_seen: true, cut: None, once: false }));
         }
     }
+    let body = told.map_or_else(|| body.freeze(), Bytes::from);
     let heard = plan.keeps.then(|| {
         let lease = std::mem::replace(&mut bytes, house.backlogs.empty_lease());
         Box::new(Heard::Whole { head: answer.take_head(), assembled: false, message: body.to_vec(), lease })

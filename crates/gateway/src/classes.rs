@@ -139,7 +139,12 @@ impl Classes {
                 joined = format!("count_tokens/{pool}");
                 &joined
             }
-            _ => door,
+            "models" => door,
+            // With a slash, as no model's name is taken for it.
+            _ => {
+                joined = format!("api/{door}");
+                &joined
+            }
         };
         let mut all = self.all();
         all.asked += 1;

@@ -155,6 +155,7 @@ fn take(plane: &Arc<Plane>, stream: Box<http2::ServerStream>, peer: &Peer) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::costs::UsageFile;
     use crate::house::House;
     use crate::renewal::Current;
     use crate::settings::Settings;
@@ -166,8 +167,13 @@ mod tests {
         let network = MemoryNetwork::new();
         let mut door = network.listen("a:1");
         let _client = network.connect("a:1").unwrap();
-        let house =
-            Arc::new(House::new(Clock::real(), Settings::default(), Arc::new(tidegate_observe::NoRecords), None));
+        let house = Arc::new(House::new(
+            Clock::real(),
+            Settings::default(),
+            Arc::new(tidegate_observe::NoRecords),
+            None,
+            UsageFile::Memory,
+        ));
         let permit = Arc::clone(&house.connection_permits).try_acquire_owned().unwrap();
         let plane = Arc::new(Plane::new(Current::new(house), Arc::new(network), Tasks::new(), 0));
         let load = plane.count();

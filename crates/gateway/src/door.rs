@@ -12,6 +12,7 @@
 use crate::answer::{Trouble, answer};
 use crate::connection::Peer;
 use crate::memory::Place;
+use crate::passing;
 use crate::path;
 use crate::plane::Plane;
 use crate::reply::own_lines;
@@ -28,8 +29,8 @@ use tidegate_wire::http::RequestHead;
 pub(crate) struct Door {
     /// Its name in metrics and logs.
     pub(crate) name: &'static str,
-    methods: &'static [&'static str],
-    allowed: &'static str,
+    pub(crate) methods: &'static [&'static str],
+    pub(crate) allowed: &'static str,
     /// Whether requests have a body.
     pub(crate) has_body: bool,
     /// Whether the body names a model.
@@ -53,6 +54,8 @@ pub(crate) enum Ours {
     Tickets,
     /// Nothing: it is here.
     Here,
+    /// Nothing: it is the upstream's, and is passed on as it is.
+    Upstream,
 }
 
 pub(crate) const MESSAGES: Door = Door {
@@ -155,7 +158,7 @@ fn route(method: &str, path: &str) -> Result<&'static Door, Trouble> {
             (Some(Place::Fork(_)), _) => &CONVERSATION_FORK,
             (None, Some(id)) if is_model_id(id) => &MODELS,
             _ if path.starts_with(streams::PREFIX) => &STREAMS,
-            _ => return Err(Trouble::PathUnknown),
+            _ => passing::door(path).ok_or(Trouble::PathUnknown)?,
         },
     };
     if door.methods.contains(&method) { Ok(door) } else { Err(Trouble::Method { allowed: door.allowed }) }
@@ -212,6 +215,9 @@ pub(crate) async fn one(plane: &Arc<Plane>, conn: &mut ServerStream, peer: &Peer
     let plane = &plane.now();
     match route(head.method(), head.path()) {
         Ok(door) if door.ours == Some(Ours::Socket) => Box::pin(open(plane, conn, &head, peer)).await,
+        Ok(door) if door.ours == Some(Ours::Upstream) && !plane.house.settings.pass_through.enabled => {
+            refuse(plane, conn, &Trouble::PathUnknown, head.method() == "HEAD").await
+        }
         Ok(door) if *door == ROOT => root(plane, conn, &head).await,
         // Boxed: an idle connection should not hold the room a request needs.
         Ok(door) => {
@@ -279,7 +285,6 @@ mod tests {
         assert!(matches!(check("post", "/v1/messages"), Err(Trouble::Method { .. })));
         for path in [
             "/v1/messages/",
-            "/v1/complete",
             "/v1/models/a/b",
             "/v1/models/",
             "/v1/models/..",

@@ -12,14 +12,17 @@ use crate::failure::Failure;
 use crate::house::House;
 use crate::plane::Plane;
 use bytes::Bytes;
+use std::sync::Arc;
 use tidegate_observe::{LiveRequest, Phase};
 use tidegate_schedule::{Cause, Throttle};
 use tidegate_transport::ClientError;
-use tidegate_upstream::{Exchange, ExchangeClocks, ExchangeError, Outgoing, ProbeClocks, Stage, Transport};
+use tidegate_upstream::{Exchange, ExchangeClocks, ExchangeError, Outgoing, ProbeClocks, Stage, Transport, Upload};
 use tidegate_wire::blame::{Blame, blame};
-use tidegate_wire::error::ErrorBody;
+use tidegate_wire::error::{ErrorBody, ErrorType};
+use tidegate_wire::foreign;
 use tidegate_wire::http::{HeadWriter, RequestHead, ResponseHead, is_hop_by_hop};
 use tidegate_wire::ratelimit::{RateLimits, retry_after};
+use tidegate_wire::request::with_model;
 
 /// The most bytes of an upstream's error body that are read.
 const ERROR_BYTES_MAX: usize = 256 * 1024;
@@ -30,8 +33,8 @@ pub(crate) enum Sent {
     Answer(Box<Exchange>),
     /// The upstream refused this very request; the client should see it as it is.
     Said { head: ResponseHead, body: Bytes },
-    /// So it did, but not in the API's words (an edge's page): only its status is of use.
-    Mute { status: u16 },
+    /// So it did, but not in the API's envelope: what could be read of it is of use, or only its status.
+    Mute { status: u16, said: Option<ErrorBody> },
 }
 
 /// What is sent, the same for every attempt.
@@ -39,17 +42,23 @@ pub(crate) struct Request<'a> {
     pub(crate) head: &'a RequestHead,
     /// Given up once the answer's content is passed on: from then on nothing is sent again.
     pub(crate) body: Option<Body>,
+    /// A body that comes while it goes out, in its place.
+    pub(crate) upload: Option<Arc<Upload>>,
+    /// It is passed on as it came, its coding included.
+    pub(crate) raw: bool,
     /// Whether a stream was asked for upstream.
     pub(crate) streams: bool,
     /// Whether it asks for fast mode.
     pub(crate) fast: bool,
     /// Whether its client's credential is the upstream's, and goes there.
     pub(crate) own_credential: bool,
+    /// The model it asks for, if it is about one.
+    pub(crate) model: &'a str,
 }
 
 impl Request<'_> {
     /// The header lines; another Tidegate is told the band that was asked for.
-    fn lines(&self, out: &mut HeadWriter<'_>, to_tidegate: bool) {
+    fn lines(&self, out: &mut HeadWriter<'_>, to_tidegate: bool, sets: impl Fn(&[u8]) -> bool) {
         let headers = &self.head.headers;
         let dropped = ["host", "content-length", "content-encoding", "cookie", "accept-encoding", "expect"];
         // Of a client's own credentials the one that was chosen goes on, and no other.
@@ -58,11 +67,13 @@ impl Request<'_> {
             (true, true) => &["authorization"],
             (true, false) => &[],
         };
+        let coded = self.raw && headers.has("content-encoding");
         for (name, value) in headers.iter() {
             let ours = name.len() > 9 && name[..9].eq_ignore_ascii_case(b"tidegate-");
             let ours = ours && !(to_tidegate && name.eq_ignore_ascii_case(b"tidegate-priority"));
             let drops = dropped.iter().chain(credentials).any(|d| d.as_bytes().eq_ignore_ascii_case(name));
-            let kept = !ours && !drops && !is_hop_by_hop(name);
+            let drops = drops && !(coded && name.eq_ignore_ascii_case(b"content-encoding"));
+            let kept = !ours && !drops && !is_hop_by_hop(name) && !sets(name);
             if kept && !headers.lists("connection", name) {
                 out.header(name, value);
             }
@@ -92,11 +103,16 @@ pub(crate) async fn exchange(
 ) -> Result<Sent, Box<Failure>> {
     let house = &plane.house;
     let to_tidegate = house.transport(lease.lane()) == Transport::Tidegate;
-    let lines = |out: &mut HeadWriter<'_>| request.lines(out, to_tidegate);
+    let lines = |out: &mut HeadWriter<'_>| request.lines(out, to_tidegate, |name| house.lane_sets(lease.lane(), name));
+    let body = request.body.as_ref().map(|body| match house.their_model(lease.lane(), request.model) {
+        Some(theirs) => with_model(&body.bytes, theirs).unwrap_or_else(|| body.bytes.clone()),
+        None => body.bytes.clone(),
+    });
     let outgoing = Outgoing {
         method: request.head.method(),
         target: request.head.path_and_query(),
-        body: request.body.as_ref().map(|b| b.bytes.clone()),
+        body,
+        upload: request.upload.as_deref(),
         is_stream: request.streams,
         lines: &lines,
         clocks: request.clocks(house, to_tidegate),
@@ -117,7 +133,7 @@ pub(crate) async fn exchange(
         live.upstream_answered(id);
     }
     match exchange.head.status {
-        200..=299 => answered(request, exchange),
+        200..=299 => answered(house, request, exchange).await,
         _ => refused(house, request, exchange).await,
     }
 }
@@ -132,7 +148,7 @@ fn not_sent(error: ExchangeError) -> Box<Failure> {
     Box::new(Failure { clock: error.clock(), is_final, ..Failure::new(cause, error.to_string()) })
 }
 
-fn answered(request: &Request<'_>, exchange: Exchange) -> Result<Sent, Box<Failure>> {
+async fn answered(house: &House, request: &Request<'_>, mut exchange: Exchange) -> Result<Sent, Box<Failure>> {
     let headers = &exchange.head.headers;
     let coded = headers.get("content-encoding").is_some_and(|c| !c.eq_ignore_ascii_case(b"identity"));
     let is_stream = headers.text("content-type").is_some_and(|t| t.trim_start().starts_with("text/event-stream"));
@@ -141,11 +157,23 @@ fn answered(request: &Request<'_>, exchange: Exchange) -> Result<Sent, Box<Failu
         return Err(Box::new(failure.telling("the upstream compressed its answer although it was asked not to")));
     }
     if request.streams && !is_stream {
+        // Perhaps it says why.
+        let reading = exchange.read_body(ERROR_BYTES_MAX);
+        let body = house.clock.within(house.settings.clocks.gap, reading).await.and_then(Result::ok);
+        let body = body.unwrap_or_default();
+        if is_error(&body) {
+            return judged(house, request, exchange.take_head(), body);
+        }
         let failure =
             Failure::new(Cause::BadStream, "the upstream answered 200 to a stream with something that is none");
         return Err(Box::new(failure.telling("the upstream answered with something that is not an event stream")));
     }
     Ok(Sent::Answer(Box::new(exchange)))
+}
+
+/// Whether an answer whose status says that all is well is an error.
+pub(crate) fn is_error(body: &[u8]) -> bool {
+    ErrorBody::read(body).is_some() || foreign::read(200, body).is_some()
 }
 
 async fn refused(house: &House, request: &Request<'_>, mut exchange: Exchange) -> Result<Sent, Box<Failure>> {
@@ -160,19 +188,37 @@ async fn refused(house: &House, request: &Request<'_>, mut exchange: Exchange) -
         Some(Err(ClientError::Body(_) | ClientError::Io(_) | ClientError::Reset(_))) | None => Bytes::new(),
         Some(Err(e)) => return Err(Box::new(Failure::new(Cause::Broken, e.to_string()))),
     };
+    judged(house, request, head, body)
+}
+
+/// What a refusal is: about the request, or a failure. It may stand in an answer whose status says
+/// that all is well.
+pub(crate) fn judged(
+    house: &House,
+    request: &Request<'_>,
+    head: ResponseHead,
+    body: Bytes,
+) -> Result<Sent, Box<Failure>> {
     let envelope = ErrorBody::read(&body);
-    let Some(blamed) = blame(head.status, envelope.as_ref()) else {
+    let foreign = envelope.is_none().then(|| foreign::read(head.status, &body)).flatten();
+    let status = match (&envelope, &foreign) {
+        (_, Some(foreign)) => foreign.status,
+        (Some(envelope), _) if head.status < 400 => {
+            ErrorType::of_name(&envelope.kind).unwrap_or(ErrorType::Api).status()
+        }
+        _ => head.status,
+    };
+    let is_raw = envelope.is_some() && head.status >= 400;
+    let envelope = envelope.or(foreign.map(|foreign| foreign.said));
+    let Some(blamed) = blame(status, envelope.as_ref()) else {
         return Err(Box::new(Failure::new(Cause::BadStream, format!("unexpected status {}", head.status))));
     };
     // A key and money that are the client's own are its own business; but a 429 is nobody's.
-    let told = request.own_credential && matches!(blamed, Blame::Key | Blame::SpendCap) && head.status != 429;
+    let told = request.own_credential && matches!(blamed, Blame::Key | Blame::SpendCap) && status != 429;
     let blamed = if told { Blame::Request } else { blamed };
     let failure = Failure::blaming_own(blamed, request.own_credential, format!("status {}", head.status));
     let Some(failure) = failure else {
-        return Ok(match envelope {
-            Some(_) => Sent::Said { head, body },
-            None => Sent::Mute { status: head.status },
-        });
+        return Ok(if is_raw { Sent::Said { head, body } } else { Sent::Mute { status, said: envelope } });
     };
     // What one organisation will not do for long, another may.
     let elsewhere = matches!(blamed, Blame::Key | Blame::SpendCap);
@@ -180,7 +226,7 @@ async fn refused(house: &House, request: &Request<'_>, mut exchange: Exchange) -
     let input_left = left.remaining.zip(left.limit).filter(|_| failure.by == Throttle::InputTokens);
     Err(Box::new(Failure {
         input_left,
-        status: Some(head.status),
+        status: Some(status),
         retry_after: retry_after(&head.headers, house.clock.wall()),
         is_final: failure.is_final
             || !elsewhere && head.headers.text("x-should-retry").is_some_and(|v| v.trim() == "false"),

@@ -67,11 +67,14 @@ impl Failure {
             Blame::Limit(Limiter::OutputTokens) => Throttle::OutputTokens,
             Blame::Limit(Limiter::Concurrent) => Throttle::Concurrent,
             Blame::Limit(Limiter::Ramp) => Throttle::Ramp,
-            Blame::Limit(Limiter::Unnamed) | Blame::Key | Blame::Overloaded | Blame::Server => Throttle::Unnamed,
+            Blame::Limit(Limiter::Unnamed) | Blame::Key | Blame::Overloaded | Blame::TimedOut | Blame::Server => {
+                Throttle::Unnamed
+            }
         };
         let cause = match blame {
             Blame::Key => Cause::KeyRejected,
             Blame::Overloaded => Cause::Overloaded,
+            Blame::TimedOut => Cause::TimedOut,
             Blame::Server => Cause::ServerError,
             _ => Cause::Throttled,
         };
@@ -111,7 +114,7 @@ impl Failure {
         match self.cause {
             _ if self.is_own => None,
             Cause::Throttled => Some(self.by.name()),
-            Cause::Overloaded | Cause::KeyRejected => Some(self.cause.name()),
+            Cause::Overloaded | Cause::TimedOut | Cause::KeyRejected => Some(self.cause.name()),
             _ => None,
         }
     }

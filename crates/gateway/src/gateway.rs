@@ -6,6 +6,7 @@
 //! connection permit is taken before a connection is accepted.
 
 use crate::connection::connection;
+use crate::costs::{self, UsageFile};
 use crate::house::{House, Leaving};
 use crate::memory::{ERRANDS, UPKEEP, run_errands, upkeep};
 use crate::operators::Wishes;
@@ -29,6 +30,8 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 const DEALT_MAX: usize = 1024;
 /// After the drain's time is over, how long cancelled streams have to tell their clients.
 const CANCELLED_GRACE: Duration = Duration::from_secs(5);
+/// How long it may take to write what was used when everybody has left.
+const WRITTEN_MAX: Duration = Duration::from_secs(5);
 /// A pause after an accept that failed (out of file descriptors), so that it does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -90,9 +93,27 @@ impl Gateway {
         records: Arc<dyn Records>,
         store: Option<Store>,
     ) -> Self {
-        let house = Arc::new(House::new(clock, settings, records, store));
+        Gateway::of(House::new(clock, settings, records, store, UsageFile::Memory), dial)
+    }
+
+    /// The same, with a place where it is kept what was used, after that was read.
+    pub async fn keeping(
+        settings: Settings,
+        clock: Clock,
+        dial: Arc<dyn Dial>,
+        records: Arc<dyn Records>,
+        store: Option<Store>,
+        usage: UsageFile,
+    ) -> Result<Self, SetupError> {
+        let house = House::new(clock, settings, records, store, usage);
+        let read = house.costs.restore(&house.memory).await;
+        read.map_err(|e| SetupError(format!("what was used cannot be read: {e}")))?;
+        Ok(Gateway::of(house, dial))
+    }
+
+    fn of(house: House, dial: Arc<dyn Dial>) -> Self {
         Gateway {
-            current: Current::new(house),
+            current: Current::new(Arc::new(house)),
             dial,
             connections: Tasks::new(),
             background: Tasks::new(),
@@ -210,9 +231,13 @@ impl Gateway {
         Ok(())
     }
 
-    /// Sees to the conversation log, if there is one.
+    /// Sees to what is kept in files, if something is.
     fn keep_up(&self) {
-        if self.house().memory.store().is_ok() {
+        let house = self.house();
+        if house.costs.is_kept(&house.memory) {
+            self.background.spawn(&costs::KEEPER, costs::keep(Arc::clone(&house)));
+        }
+        if house.memory.store().is_ok() {
             self.background.spawn(&UPKEEP, upkeep(self.current.clone()));
         }
     }
@@ -292,6 +317,11 @@ impl Gateway {
 
     async fn end(&self, how: Leaving, within: Duration) -> Drained {
         let drained = self.drain_streams(how, within).await;
+        let house = self.house();
+        let written = house.clock.within(WRITTEN_MAX, house.costs.write(&house.memory)).await;
+        if !matches!(written, Some(Ok(()))) {
+            tracing::error!(target: "tidegate::costs", ?written, "what was used last could not be written");
+        }
         let pools: Vec<_> = self.threads().iter().map(|thread| thread.pool()).collect();
         pools.iter().for_each(|pool| pool.close());
         let gone = async {
@@ -299,7 +329,7 @@ impl Gateway {
                 pool.tasks().all_ended().await;
             }
         };
-        self.house().clock.within(POOL_GRACE, gone).await;
+        house.clock.within(POOL_GRACE, gone).await;
         drained
     }
 

@@ -2,6 +2,7 @@
 
 use crate::admit::Admission;
 use crate::classes::{Classed, Classes};
+use crate::costs::{Costs, UsageFile};
 use crate::identify::Keys;
 use crate::memory::Memory;
 use crate::references::{Place, References};
@@ -11,7 +12,7 @@ use crate::streams::Streams;
 use crate::tenants::{OWN, Tenants};
 use std::sync::Arc;
 use tidegate_base::{ByteBudget, Prng};
-use tidegate_observe::{Live, Metrics, Records};
+use tidegate_observe::{Finished, Live, Metrics, Records};
 use tidegate_schedule::{ClassId, DomainView, LaneId, OrgId, WorkspaceId};
 use tidegate_store::Store;
 use tidegate_transport::Clock;
@@ -45,9 +46,11 @@ pub(crate) struct House {
     pub(crate) tickets: Arc<Tickets>,
     /// The key of every hash that a client could wish to meet another.
     pub(crate) hash_key: HashKey,
+    pub(crate) costs: Arc<Costs>,
     pub(crate) metrics: Metrics,
     pub(crate) records: Arc<dyn Records>,
     pub(crate) live: Live,
+    pub(crate) finished: Finished,
     /// One for each client connection.
     pub(crate) connection_permits: Arc<Semaphore>,
     /// One for each stream that shares a connection or outlives it.
@@ -62,11 +65,19 @@ pub(crate) struct House {
 }
 
 impl House {
-    pub(crate) fn new(clock: Clock, settings: Settings, records: Arc<dyn Records>, store: Option<Store>) -> Self {
+    pub(crate) fn new(
+        clock: Clock,
+        settings: Settings,
+        records: Arc<dyn Records>,
+        store: Option<Store>,
+        usage: UsageFile,
+    ) -> Self {
         let metrics = Metrics::new();
         let tenants = Tenants::new(&settings);
         let mut prng = Prng::new(settings.seed).fork("hashes");
         let hash_key = [prng.next_u64(), prng.next_u64()];
+        let tenants = Arc::new(tenants);
+        let costs = Costs::new(clock, &settings, Arc::clone(&tenants), metrics.clone(), usage);
         House {
             admission: Admission::new(clock, &settings, &tenants, metrics.clone()),
             keys: Arc::new(Keys::new(&settings, &tenants)),
@@ -75,12 +86,14 @@ impl House {
             streams: Arc::new(Streams::new(settings.limits.journals_bytes, settings.clocks.stream_kept)),
             tickets: Arc::default(),
             hash_key,
-            tenants: Arc::new(tenants),
+            tenants,
+            costs: Arc::new(costs),
             connection_permits: permits(settings.limits.connections),
             stream_permits: permits(settings.limits.streams),
             bodies: ByteBudget::new(settings.limits.bodies_bytes),
             backlogs: ByteBudget::new(settings.limits.backlogs_bytes),
             live: Live::default(),
+            finished: Finished::default(),
             leaving: Arc::new(watch::Sender::new(Leaving::No)),
             classes: Arc::new(Classes::new(&settings.organisations)),
             own_lane: settings.own_credentials.clone(),
@@ -121,13 +134,14 @@ impl House {
     /// The house under other settings, arranged by `renewal::arrange`: requests that come from now on
     /// are to have it. The scheduler is the same one, and knows them at once.
     pub(crate) fn renewed(&self, settings: Settings) -> Self {
-        let tenants = self.tenants.renewed(&settings);
+        let tenants = Arc::new(self.tenants.renewed(&settings));
         self.admission.renew(&settings, &tenants);
+        self.costs.renew(&settings, &tenants);
         let house = House {
             keys: Arc::new(Keys::new(&settings, &tenants)),
             references: Arc::new(self.references.with_places(places(&settings))),
             own_lane: settings.own_credentials.clone().or_else(|| self.own_lane.clone()),
-            tenants: Arc::new(tenants),
+            tenants,
             settings: Arc::new(settings),
             ..self.clone()
         };
@@ -188,6 +202,17 @@ impl House {
         org.and_then(|o| o.lanes.get(usize::from(lane.key))).map_or(Transport::Http, |lane| lane.transport())
     }
 
+    /// What the upstream of a lane calls the model that clients call `name`, if that is something else.
+    pub(crate) fn their_model(&self, lane: LaneId, name: &str) -> Option<&str> {
+        self.settings.organisations.get(lane.org.0 as usize)?.their_model(name)
+    }
+
+    /// Whether a lane sets the header line called `name` itself.
+    pub(crate) fn lane_sets(&self, lane: LaneId, name: &[u8]) -> bool {
+        let org = self.settings.organisations.get(lane.org.0 as usize);
+        org.and_then(|o| o.lanes.get(usize::from(lane.key))).is_some_and(|lane| lane.sets(name))
+    }
+
     /// The label of a lane.
     pub(crate) fn lane_label(&self, lane: LaneId) -> &str {
         let org = self.settings.organisations.get(lane.org.0 as usize);
@@ -233,6 +258,10 @@ impl House {
         self.metrics.streams_kept(self.streams.len());
         let (conversations, bytes) = self.memory.held();
         self.metrics.conversations_held(conversations, bytes);
+        for (tenant, budget) in self.tenants.iter().filter_map(|t| Some((&t.name, t.budget?))) {
+            let month = self.costs.ledger.budget(self.costs.now_s(), tenant);
+            self.metrics.tenant_budget(tenant, budget.monthly, month.spent, month.reserved);
+        }
         let domains = self.admission.domains();
         for domain in &domains {
             // Of a class that nothing was learned of yet there is no error to show.

@@ -20,9 +20,10 @@
 //! | `progress` | what streams produce, told while they do |
 //! | `failure`, `oversize` | an attempt that failed; one that was refused for its size |
 //! | `key`, `query` | a client key's hash; what a query says |
+//! | `costs` | what was used and what it costs, kept; budgets |
 //! | `house`, `plane` | what all threads share; what one thread owns |
 //! | `gateway` | starting, accepting, draining |
-//! | `admin`, `domains`, `alarms` | the operator's door; its page of quota domains; what is said at once |
+//! | `admin`, `listing`, `domains`, `alarms` | the operator's door; its pages of streams and of quota domains; what is said at once |
 //! | `settings` | every number, with its reason |
 
 mod admin;
@@ -33,9 +34,11 @@ mod ask;
 mod attempt;
 mod classes;
 mod connection;
+mod costs;
 mod decode;
 mod domains;
 mod door;
+mod endpoint;
 mod exchange;
 mod failure;
 mod gateway;
@@ -43,10 +46,12 @@ mod generations;
 mod house;
 mod identify;
 mod key;
+mod listing;
 mod memory;
 mod mending;
 mod operators;
 mod oversize;
+mod passing;
 mod path;
 mod plan;
 mod plane;
@@ -66,11 +71,12 @@ mod tenants;
 
 pub use admin::serve as serve_admin;
 pub use answer::public_codes;
+pub use costs::UsageFile;
 pub use gateway::{Drained, Gateway, SetupError};
 pub use key::{KeyHash, KeyHashError};
 pub use operators::{Said, Wanted, Wish};
 pub use settings::{
-    ClientKey, Clocks, Concurrent, Conversations, Divergent, Keep, Limits, Organisation, QuotaByClass, Settings,
-    Sockets, TenantSettings, Workspace,
+    ClientKey, Clocks, Concurrent, Conversations, Costs, Divergent, Keep, Limits, Organisation, PassThrough,
+    QuotaByClass, Settings, Sockets, TenantSettings, Workspace,
 };
 pub use succession::{Claim, Claimed};

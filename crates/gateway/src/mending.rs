@@ -70,8 +70,10 @@ impl Mending {
         Usage {
             input: all.input.saturating_sub(before.input),
             cache_creation: all.cache_creation.saturating_sub(before.cache_creation),
+            cache_creation_1h: all.cache_creation_1h.saturating_sub(before.cache_creation_1h),
             cache_read: all.cache_read.saturating_sub(before.cache_read),
             output: all.output.saturating_sub(before.output),
+            ..all
         }
     }
 

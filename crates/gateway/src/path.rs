@@ -24,6 +24,7 @@ use crate::answer::Trouble;
 use crate::ask::enlarged;
 use crate::attempt::{Attempt, Stop, attempt, outcome};
 use crate::connection::Peer;
+use crate::costs;
 use crate::decode::{DecodeEnd, decode};
 use crate::door::{After, Door, Ours};
 use crate::failure::Failure;
@@ -31,6 +32,7 @@ use crate::house::House;
 use crate::identify::identify;
 use crate::memory::{self, Asking, Heard, Recalled, Replay, Turn, TurnTrouble, recall};
 use crate::oversize::Oversize;
+use crate::passing;
 use crate::plan::Plan;
 use crate::plane::Plane;
 use crate::redaction;
@@ -138,6 +140,15 @@ async fn walk(
         reply.live().is_for(&caller.tenant.name, "");
         return memory::import(house, reply, head, &caller, close).await;
     }
+    if door.ours == Some(Ours::Upstream) {
+        reply.live().is_for(&caller.tenant.name, "");
+        account.band = Some(caller.band.name());
+        // An SDK's timeout is one between two bytes; only what the client says of the whole ends it.
+        reply.deadline = caller.deadline(arrived, true, &house.settings.clocks);
+        let mut plan = Box::pin(passing::plan(plane, reply, head, door, &caller, peer, close)).await?;
+        reply.limits_of = caller.tenant.is_metered().then_some(plan.ask.tenant);
+        return attempts(plane, reply, &mut plan, account, turn).await;
+    }
     let live = reply.live().clone();
     let decoded = tokio::select! {
         biased;
@@ -155,8 +166,11 @@ async fn walk(
     let client_streams = door.can_stream && request.as_ref().is_some_and(|r| r.stream);
     account.model = request.as_ref().map(|r| r.model.clone()).unwrap_or_default();
     account.stream = client_streams;
+    account.fast = request.as_ref().is_some_and(|r| r.fast);
+    account.is_errand = matches!(peer, Peer::Errand(_));
     account.band = Some(caller.band.name());
     reply.live().is_for(&caller.tenant.name, &account.model);
+    caller.wish.conversation.iter().for_each(|name| reply.live().is_in(name));
     reply.streams = client_streams;
     reply.deadline = caller.deadline(arrived, client_streams, &house.settings.clocks);
     match door.ours {
@@ -167,7 +181,7 @@ async fn walk(
         Some(Ours::Streams) => return streams::serve(house, reply, head, &caller).await,
         Some(Ours::Tickets) => return socket::issue(house, reply, head, peer),
         // The door has answered itself.
-        Some(Ours::Here | Ours::Socket) => return Err(Trouble::PathUnknown.into()),
+        Some(Ours::Here | Ours::Socket | Ours::Upstream) => return Err(Trouble::PathUnknown.into()),
         None => {}
     }
     if caller.resume != Resume::Off && !reply.is_local() {
@@ -198,6 +212,9 @@ async fn walk(
     }
     let mut plan = Plan::new(plane, head, door, &caller, body, request.as_ref())?;
     plan.keeps = turn.is_some();
+    if let Some(asked) = request.as_ref().filter(|_| door.can_stream) {
+        costs::admit(house, reply, &mut plan, asked, account)?;
+    }
     reply.limits_of = caller.tenant.is_metered().then_some(plan.ask.tenant);
     let ended = attempts(plane, reply, &mut plan, account, turn).await;
     if let Some(turn) = turn {
@@ -305,6 +322,7 @@ async fn attempts(
             house.metrics.upstream_refused(house.organisation(lane.org), kind);
         }
         failure.detail.clone_into(&mut account.detail);
+        reply.live().failed(failure.cause.name());
         if let Some(times) = failure.larger_than_thought(input) {
             plan.ask.input = enlarged(plan.ask.input, times);
         }
@@ -315,7 +333,7 @@ async fn attempts(
             }
         }
         let mended = mend(house, plan, failed.cut, account);
-        let lost = reply.content || plan.server_tools && failed.content_seen;
+        let lost = failed.once || reply.content || plan.server_tools && failed.content_seen;
         if failure.is_final || lost && !mended {
             return Err(Trouble::Upstream(failure).into());
         }
@@ -386,7 +404,7 @@ async fn admit(
 ) -> Result<LeaseGuard, Stop> {
     let house = &*plane.house;
     reply.live().enter(Phase::Admit);
-    let (tenant, band) = (&plan.caller.tenant.name, plan.caller.band.name());
+    let (tenant, band) = (&plan.caller.tenant.name, plan.ask.band.name());
     let lease = loop {
         let asked = house.clock.now();
         // An answer that begins with the deadline is of no use; and a refusal should come before it.

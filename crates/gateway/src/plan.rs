@@ -8,6 +8,7 @@ use crate::door::Door;
 use crate::exchange::Request;
 use crate::identify::Caller;
 use crate::mending::Mending;
+use crate::passing::Passing;
 use crate::plane::Plane;
 use crate::references::Home;
 use tidegate_schedule::Ask;
@@ -36,6 +37,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) mending: Option<Box<Mending>>,
     /// What the last attempt said, if it has to be known.
     pub(crate) said: Option<Assembler>,
+    /// What is known of it, if it is passed on as it is.
+    pub(crate) passing: Option<Box<Passing>>,
 }
 
 impl<'a> Plan<'a> {
@@ -95,15 +98,19 @@ impl<'a> Plan<'a> {
             request: Request {
                 head,
                 body: door.has_body.then_some(body),
+                upload: None,
+                raw: false,
                 streams: client_streams || assembles,
                 fast,
                 own_credential: caller.own.is_some(),
+                model,
             },
             thinks_unseen,
             server_tools: request.is_some_and(|r| r.server_tools),
             keeps: false,
             mending,
             said: None,
+            passing: None,
             client_streams,
             caller,
         })

@@ -114,6 +114,31 @@ impl References {
         Ok(home)
     }
 
+    /// Where a request has to go that is about the thing called `id`, or about nothing yet: a list, or
+    /// something new. Those go to the first place, and an unknown id is looked for there first.
+    pub(crate) fn home_of(&self, id: Option<&str>, caller: &Caller) -> Home {
+        let mut home = Home::at(caller.organisation);
+        if self.places.len() < 2 {
+            return home;
+        }
+        let tenant = &caller.tenant.name;
+        home.ids = id.iter().map(|id| self.hash(tenant, id)).collect();
+        home.tenant = Some(Arc::clone(tenant));
+        home.learns = true;
+        let may_be = |place: &&Place| caller.organisation.is_none_or(|org| place.org == org);
+        let places = self.places.iter().filter(may_be).copied();
+        let Some(hash) = home.ids.first() else {
+            home.places = places.take(1).collect();
+            return home;
+        };
+        let owner = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(*hash);
+        match owner.filter(|place| may_be(&place)) {
+            Some(owner) => home.places = vec![owner],
+            None => (home.places, home.is_guess) = (places.take(PLACES_TRIED_MAX).collect(), true),
+        }
+        home
+    }
+
     /// Remembers that `ids` live at `place`.
     fn learn(&self, ids: impl IntoIterator<Item = u64>, place: Place) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -164,11 +189,15 @@ impl Home {
 
     /// It was not there. False if there is no other place to look.
     pub(crate) fn look_on(&mut self, references: &References) -> bool {
+        if self.ids.is_empty() {
+            return false;
+        }
         if let (false, [owner]) = (self.is_guess, &*self.places) {
             let owner = *owner;
             references.forget(&self.ids, owner);
             self.is_guess = true;
-            self.places.extend(references.guesses(self.ids[0]).into_iter().filter(|place| *place != owner));
+            let may_be = |place: &Place| *place != owner && self.pinned.is_none_or(|org| place.org == org);
+            self.places.extend(references.guesses(self.ids[0]).into_iter().filter(may_be));
         }
         self.vain += 1;
         self.vain < self.places.len()
@@ -196,6 +225,13 @@ impl Home {
         let Some(tenant) = self.tenant.as_deref().filter(|_| self.learns) else { return };
         let thread = message_id.filter(|_| self.threads).map(|id| references.hash(tenant, id));
         references.learn(self.ids.iter().copied().chain(thread), place);
+    }
+
+    /// It was answered from `place`, by what is called `ids`; and what it was about lives there.
+    pub(crate) fn knows(&self, references: &References, place: Place, ids: &[impl AsRef<str>]) {
+        let Some(tenant) = self.tenant.as_deref() else { return };
+        let told = ids.iter().map(|id| references.hash(tenant, id.as_ref()));
+        references.learn(self.ids.iter().copied().chain(told), place);
     }
 
     /// A piece of its answer from `place` goes by.

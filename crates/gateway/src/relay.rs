@@ -9,6 +9,7 @@
 use crate::admit::LeaseGuard;
 use crate::answer::Trouble;
 use crate::decode::Body;
+use crate::endpoint::Endpoint;
 use crate::failure::Failure;
 use crate::house::House;
 use crate::memory::Heard;
@@ -16,6 +17,7 @@ use crate::mending::Mending;
 use crate::progress::Meter;
 use crate::references::Home;
 use crate::reply::{Interrupt, Reply};
+use std::borrow::Cow;
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -65,6 +67,8 @@ pub(crate) struct RelayParts<'a> {
     /// What those have put together.
     pub(crate) said: Option<Assembler>,
     pub(crate) home: Option<&'a Home>,
+    /// What the endpoint's answers may lack.
+    pub(crate) endpoint: Endpoint,
     /// The client's credential is the upstream's.
     pub(crate) own_credential: bool,
 }
@@ -86,6 +90,7 @@ pub(crate) struct Relay<'a> {
     /// What joins this reply to the ones before it, if it may have to be.
     mending: Option<&'a mut Mending>,
     own_credential: bool,
+    endpoint: Endpoint,
     splitter: Splitter,
     /// What was seen of the stream.
     pub(crate) tap: Tap,
@@ -116,8 +121,19 @@ impl<'a> Relay<'a> {
     pub(crate) fn new(house: &'a House, live: &'a LiveRequest, head: ResponseHead, parts: RelayParts<'a>) -> Self {
         let now = house.clock.now();
         let clocks = &house.settings.clocks;
-        let RelayParts { assembles, keeps, thinks_unseen, body, lease, meter, mending, said, home, own_credential } =
-            parts;
+        let RelayParts {
+            assembles,
+            keeps,
+            thinks_unseen,
+            body,
+            lease,
+            meter,
+            mending,
+            said,
+            home,
+            endpoint,
+            own_credential,
+        } = parts;
         let mends = mending.is_some();
         Relay {
             house,
@@ -129,6 +145,7 @@ impl<'a> Relay<'a> {
             home,
             mending,
             own_credential,
+            endpoint,
             splitter: Splitter::new(),
             tap: Tap::new(),
             gaps: GapCounts::default(),
@@ -253,6 +270,7 @@ impl<'a> Relay<'a> {
         if self.tap.stopped || self.failure.is_some() {
             return;
         }
+        let counts = self.tap.counts;
         let kind = match self.tap.see(event) {
             Ok(kind) => kind,
             Err(rotten) => return self.fail(garbage(&rotten)),
@@ -265,7 +283,7 @@ impl<'a> Relay<'a> {
             self.produced.add(twelfths);
             self.meter.iter().for_each(|meter| meter.add(twelfths));
         } else {
-            if kind == Kind::MessageDelta {
+            if kind == Kind::MessageDelta && self.tap.counts > counts {
                 self.produced.counted();
             }
             if let Some(home) = self.home {
@@ -275,6 +293,14 @@ impl<'a> Relay<'a> {
         if self.tap.events == 1 || kind == Kind::MessageStart {
             self.lease.began(&self.tap.usage);
         }
+        let whole = match kind {
+            Kind::MessageStart if self.endpoint.maps() || !self.tap.begins_counted => self.endpoint.start(event),
+            Kind::MessageDelta if self.tap.counts == counts => {
+                self.endpoint.counted(event, self.produced.output(self.tap.usage.output))
+            }
+            _ => Cow::Borrowed(event),
+        };
+        let event = &*whole;
         if kind.is_progress() {
             self.last_progress = self.last_byte;
         }
@@ -394,8 +420,19 @@ impl<'a> Relay<'a> {
     pub(crate) fn used(&mut self) -> Usage {
         match &mut self.mending {
             Some(mending) => mending.newly_used(),
-            None => Usage { output: self.produced.output(self.tap.usage.output), ..self.tap.usage },
+            None => Usage { output: self.produced.output(self.tap.usage.output), ..self.counted_input() },
         }
+    }
+
+    /// The upstream's counts, with an estimate of the input if it counts none.
+    fn counted_input(&self) -> Usage {
+        let input = if self.is_input_estimated() { self.lease.input() } else { self.tap.usage.input };
+        Usage { input, ..self.tap.usage }
+    }
+
+    /// Whether the input of that is an estimate.
+    pub(crate) fn is_input_estimated(&self) -> bool {
+        self.tap.started() && !self.tap.usage.has_input()
     }
 
     /// Whether the output of that is an estimate: the upstream has not counted the last of it.

@@ -71,6 +71,7 @@ impl Settings {
         limits.journals_bytes = fixed.journals_bytes;
         new.clocks.stream_kept = before.clocks.stream_kept;
         new.conversations.memory_bytes = before.conversations.memory_bytes;
+        new.pass_through.speaks_tls = before.pass_through.speaks_tls;
         new.pool = before.pool;
         new.seed = before.seed;
         new
@@ -113,7 +114,7 @@ fn gone(old: &Organisation) -> Organisation {
 /// One that is still configured: its keys at the places where they were, new ones behind them.
 fn changed(old: &Organisation, new: Organisation) -> Result<Organisation, String> {
     let mut arranged = gone(old);
-    (arranged.limits, arranged.reserves_output) = (new.limits, new.reserves_output);
+    (arranged.limits, arranged.reserves_output, arranged.models) = (new.limits, new.reserves_output, new.models);
     let mut places = Vec::with_capacity(new.workspaces.len());
     for workspace in new.workspaces {
         let at = arranged.workspaces.iter().position(|known| known.name == workspace.name);
@@ -177,6 +178,16 @@ mod tests {
     }
 
     #[test]
+    fn what_models_are_called_there_changes() {
+        let calling = |model: &str| Organisation {
+            models: [("claude-opus-5-5".to_owned(), model.to_owned())].into(),
+            ..org("north", &["a"])
+        };
+        let after = arrange(&[calling("old")], vec![calling("new")]).unwrap();
+        assert_eq!((after[0].their_model("claude-opus-5-5"), after[0].closed.len()), (Some("new"), 0));
+    }
+
+    #[test]
     fn another_secret_is_another_key_at_another_place() {
         let before = vec![org("north", &["a", "b"])];
         let after = arrange(&before, vec![org("north", &["a", "new"])]).unwrap();
@@ -218,8 +229,10 @@ mod tests {
         new.limits.connections = 7;
         new.limits.body_bytes = 7;
         new.clocks.stream_kept = std::time::Duration::ZERO;
+        new.pass_through.speaks_tls = true;
         let (before, made) = (Settings::default(), new.fixed(&Settings::default()));
         assert_eq!((made.limits.connections, made.clocks), (before.limits.connections, before.clocks));
+        assert_eq!(made.pass_through, before.pass_through);
         assert_eq!(made.limits.body_bytes, 7);
     }
 }

@@ -11,6 +11,8 @@
 //! Events the client has not taken yet stand in the backlog: merged from 16 KiB on, the stream
 //! ended past its limit. The upstream is never made to wait for a client.
 
+mod passed;
+
 use crate::answer::{Trouble, answer};
 use crate::house::House;
 use crate::redaction::Restoring;
@@ -68,6 +70,8 @@ pub(crate) struct Reply<'c> {
     pub(crate) limits_of: Option<TenantId>,
     /// The turn it answers.
     pub(crate) turn: Option<TurnLines>,
+    /// The share that is spent of its tenant's budget, hundredths, once that is warned of.
+    pub(crate) budget_spent: Option<u64>,
     /// Whether the client asked for a stream.
     pub(crate) streams: bool,
     /// Whether the model's `message_start` was passed on.
@@ -83,6 +87,8 @@ pub(crate) struct Reply<'c> {
     head_sent: bool,
     /// The answer is JSON Lines, of unknown length.
     in_lines: bool,
+    /// The answer is passed on, and is nothing that an error could stand in.
+    is_passed: bool,
     /// It ended with an error inside it: its body must not look whole.
     broken_off: bool,
     /// The answer is complete here; only the client's reading is waited for.
@@ -125,6 +131,7 @@ impl<'c> Reply<'c> {
             hosted: None,
             limits_of: None,
             turn: None,
+            budget_spent: None,
             streams: false,
             started: false,
             content: false,
@@ -132,6 +139,7 @@ impl<'c> Reply<'c> {
             status: 0,
             head_sent: false,
             in_lines: false,
+            is_passed: false,
             broken_off: false,
             finishing: false,
             merged_to: 0,
@@ -319,7 +327,7 @@ impl<'c> Reply<'c> {
         self.status = 200;
         let (request, stream) = self.names;
         let limits = self.limits_of.map(|tenant| limit_lines(self.house, tenant));
-        let turn = self.turn.as_ref();
+        let (turn, spent) = (self.turn.as_ref(), self.budget_spent);
         self.conn.respond(200, None, self.close, |head| {
             match upstream {
                 Some(upstream) => pass_lines(head, upstream, &[], limits.is_some()),
@@ -331,6 +339,7 @@ impl<'c> Reply<'c> {
             own_lines(head, request, upstream);
             write_limits(head, limits.as_deref());
             write_turn(head, turn);
+            write_budget(head, spent);
             head.header("tidegate-stream", stream.as_str().as_bytes());
             // Proxies of the nginx family buffer streams unless they are told not to.
             head.header("x-accel-buffering", b"no");
@@ -452,10 +461,11 @@ impl<'c> Reply<'c> {
         let limits = self.limits_of.map(|tenant| limit_lines(self.house, tenant));
         let shown = self.restoring.take();
         let body = shown.as_ref().map_or(Cow::Borrowed(body), |restoring| restoring.whole(body));
-        let turn = self.turn.as_ref();
+        let (turn, spent) = (self.turn.as_ref(), self.budget_spent);
         self.conn.respond(upstream.status, Some(body.len() as u64), self.close, |head| {
             pass_lines(head, upstream, without, limits.is_some());
             write_limits(head, limits.as_deref());
+            write_budget(head, spent);
             for (name, value) in with {
                 head.header(name, value);
             }
@@ -554,7 +564,9 @@ impl<'c> Reply<'c> {
         let (request, _) = self.names;
         let body = row.body.envelope(Some(request.as_str()));
         let body = self.shown(&body).into_owned();
-        if self.in_lines {
+        if self.is_passed {
+            self.broken_off = true;
+        } else if self.in_lines {
             // What came before may have ended inside a line.
             self.backlog.extend_from_slice(&[b"\n", body.as_slice(), b"\n"].concat());
             self.broken_off = true;
@@ -630,6 +642,13 @@ fn write_turn(head: &mut HeadWriter<'_>, turn: Option<&TurnLines>) {
     }
 }
 
+/// How much is spent of a budget that is warned of.
+fn write_budget(head: &mut HeadWriter<'_>, spent: Option<u64>) {
+    if let Some(percent) = spent {
+        head.header("tidegate-budget-spent", format!("{percent}%").as_bytes());
+    }
+}
+
 /// Our own header lines, on every answer; the upstream's `request-id` is kept if it gave one.
 pub(crate) fn own_lines(head: &mut HeadWriter<'_>, request: RequestId, upstream: Option<&ResponseHead>) {
     if !upstream.is_some_and(|u| u.headers.has("request-id")) {
@@ -679,6 +698,7 @@ fn pass_lines(head: &mut HeadWriter<'_>, upstream: &ResponseHead, without: &[&st
     let ours = [
         "content-length",
         "set-cookie",
+        "tidegate-budget-spent",
         "tidegate-conversation",
         "tidegate-replayed",
         "tidegate-request-id",

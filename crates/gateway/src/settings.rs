@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_conversation::budget::Rules as WindowRules;
+use tidegate_observe::{Budget, Prices};
 use tidegate_schedule::{Band, Limits as Quota, OrgSpec, Rules, TenantRules, WorkspaceId};
 use tidegate_upstream::{Lane, PoolRules, Transport};
 
@@ -32,12 +33,16 @@ pub struct Settings {
     pub keys_only: bool,
     /// What tenants may use; one that is not named here has no limits of its own.
     pub tenants: Vec<TenantSettings>,
+    /// Everything else of the API.
+    pub pass_through: PassThrough,
     /// WebSockets.
     pub sockets: Sockets,
     /// Conversations, where there is a log for them.
     pub conversations: Conversations,
     /// What is done with personal data.
     pub redaction: Redaction,
+    /// What tokens cost, and how long it is known what was used.
+    pub costs: Costs,
     /// Seed of ids and jitter; World gives its own.
     pub seed: u64,
 }
@@ -64,6 +69,8 @@ pub struct Organisation {
     pub limits: QuotaByClass,
     /// Whether `max_tokens` is charged up front against its output limit.
     pub reserves_output: bool,
+    /// What it calls models, by the names that clients use; `*` is every name that is not there.
+    pub models: BTreeMap<String, String>,
 }
 
 /// A workspace of an organisation.
@@ -89,6 +96,12 @@ impl Organisation {
     /// An organisation of which nothing is known but its keys.
     pub fn new(name: impl Into<String>, lanes: Vec<Arc<Lane>>) -> Self {
         Organisation { name: name.into(), lanes, ..Organisation::default() }
+    }
+
+    /// What it calls the model that clients call `name`, if that is something else.
+    pub fn their_model(&self, name: &str) -> Option<&str> {
+        let theirs = self.models.get(name).or_else(|| self.models.get("*"))?;
+        (theirs != name && !name.is_empty()).then_some(theirs)
     }
 
     /// The workspace of the key numbered `key`.
@@ -130,6 +143,23 @@ pub struct TenantSettings {
     pub window: Option<u64>,
     /// What is kept of its conversations; what is `None` is as for all.
     pub keep: Keep,
+    /// What it may spend in a month; `None` is no limit.
+    pub budget: Option<Budget>,
+}
+
+/// What is known of money.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Costs {
+    /// What tokens cost, by model.
+    pub prices: Prices,
+    /// Days that what was used is kept in a file: a year and what an audit of it takes.
+    pub kept_days: u32,
+}
+
+impl Default for Costs {
+    fn default() -> Self {
+        Costs { prices: Prices::default(), kept_days: 400 }
+    }
 }
 
 /// How much is kept of a tenant's conversations; `None` is everything. What changed longest ago goes
@@ -221,6 +251,24 @@ impl Default for Sockets {
     }
 }
 
+/// Paths of the API that Tidegate passes on as they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PassThrough {
+    /// Whether it does.
+    pub enabled: bool,
+    /// Our own address, where clients know another one than the host they name; with no slash at its
+    /// end.
+    pub public_url: Option<String>,
+    /// Whether TLS is spoken to clients.
+    pub speaks_tls: bool,
+}
+
+impl Default for PassThrough {
+    fn default() -> Self {
+        PassThrough { enabled: true, public_url: None, speaks_tls: false }
+    }
+}
+
 /// A client's key.
 #[derive(Clone, Debug)]
 pub struct ClientKey {
@@ -253,7 +301,8 @@ pub struct Clocks {
     pub first_byte: Duration,
     /// The same for large inputs.
     pub first_byte_large: Duration,
-    /// No byte from the upstream. HTTP/1.1 cannot be probed, so it waits long.
+    /// No byte from the upstream. HTTP/1.1 cannot be probed, so it waits long; a peer that vanished is
+    /// noticed before, by the kernel's keep-alive.
     pub gap: Duration,
     /// No byte from the upstream over HTTP/2, after which its connection is asked for a sign of
     /// life. No kill: healthy streams pause longer than that.
@@ -298,7 +347,7 @@ impl Default for Clocks {
             upload_stall: s(10),
             first_byte: s(30),
             first_byte_large: s(120),
-            gap: s(45),
+            gap: s(120),
             probe: s(10),
             probe_answer: s(5),
             progress: s(180),
@@ -321,6 +370,10 @@ impl Default for Clocks {
 pub struct Limits {
     /// One request's body, inflated, bytes. The API's own limit is 32 MB.
     pub body_bytes: u64,
+    /// The body of a request about files: the API's 500 MB, and what is around a file in it.
+    pub file_bytes: u64,
+    /// The body of a request about batches: the API's 256 MB.
+    pub batch_bytes: u64,
     /// All bodies held at once, bytes.
     pub bodies_bytes: u64,
     /// From this size of body on, an input counts as large (first-byte clock). About 100k tokens.
@@ -357,6 +410,8 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             body_bytes: 32 << 20,
+            file_bytes: 501 << 20,
+            batch_bytes: 256 << 20,
             bodies_bytes: 512 << 20,
             large_body_bytes: 400 << 10,
             backlog_bytes: 1 << 20,

@@ -1,14 +1,15 @@
 //! Phase 11, settle: the one exit of every request.
 //!
-//! Usage to the metrics, the gaps of its stream, one record to the log. A request whose task
+//! Usage to the metrics and the ledger, the gaps of its stream, one record to the log. A request whose task
 //! vanishes (a panic, a runtime that stops) still leaves the table, by [`Life`]'s drop, which
 //! gives back a number and does nothing else.
 
 use crate::house::House;
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_base::Moment;
-use tidegate_observe::{GapCounts, LiveRequest, Phase, Record};
+use tidegate_observe::{FinishedRequest, GapCounts, LiveRequest, Phase, Record, Reservation};
 use tidegate_wire::usage::Usage;
 
 /// How a request can end; a closed list, and a label in metrics.
@@ -74,6 +75,14 @@ pub(crate) struct Account {
     /// The band it asked for.
     pub(crate) band: Option<&'static str>,
     pub(crate) model: String,
+    /// A fast answer was asked for, which costs more.
+    pub(crate) fast: bool,
+    /// Tidegate asks in the tenant's name.
+    pub(crate) is_errand: bool,
+    /// Its answer costs something.
+    pub(crate) costs: bool,
+    /// What it holds of its tenant's budget.
+    pub(crate) reservation: Option<Reservation>,
     pub(crate) stream: bool,
     /// It went on as a stream of its own, which is settled where its owner walked it.
     pub(crate) hosted: bool,
@@ -85,6 +94,10 @@ pub(crate) struct Account {
     pub(crate) usage: Usage,
     /// Whether its output is partly an estimate.
     pub(crate) estimated: bool,
+    /// Whether its input is an estimate, of an upstream that does not count it.
+    pub(crate) input_estimated: bool,
+    /// What each attempt used that used something.
+    pub(crate) uses: Vec<Use>,
     /// What the last attempt used.
     pub(crate) usage_of_last: Usage,
     pub(crate) gaps: GapCounts,
@@ -97,13 +110,30 @@ pub(crate) struct Account {
     pub(crate) bytes: u64,
 }
 
+/// What one attempt used.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Use {
+    /// Which one, from 1.
+    pub(crate) attempt: u32,
+    pub(crate) usage: Usage,
+    /// Whether that is partly an estimate.
+    pub(crate) estimated: bool,
+}
+
 impl Account {
-    /// Adds what one attempt used: every attempt is billed, each once.
-    pub(crate) fn used(&mut self, usage: &Usage) {
+    /// Adds what one attempt used: every attempt is billed, each once. Whether its input is an estimate,
+    /// and its output, is in `estimated`.
+    pub(crate) fn used(&mut self, usage: &Usage, [input, output]: [bool; 2]) {
+        self.input_estimated |= input;
+        self.estimated |= output;
+        let estimated = input || output;
+        // At most as many as attempts are made.
+        self.uses.push(Use { attempt: self.attempts, usage: *usage, estimated });
         // The numbers are the upstream's word, and may be absurd.
         let add = |sum: &mut u64, n: u64| *sum = sum.saturating_add(n);
         add(&mut self.usage.input, usage.input);
         add(&mut self.usage.cache_creation, usage.cache_creation);
+        add(&mut self.usage.cache_creation_1h, usage.cache_creation_1h);
         add(&mut self.usage.cache_read, usage.cache_read);
         add(&mut self.usage.output, usage.output);
         self.usage_of_last = *usage;
@@ -124,6 +154,7 @@ pub(crate) fn settle(house: &House, life: &Life<'_>, account: &Account, end: End
     let tenant = account.tenant.as_ref().unwrap_or(&nobody);
     metrics.request_ended(live.door, tenant, account.status, end.name(), took);
     metrics.tokens(tenant, &account.model, &account.usage);
+    house.costs.record(house, account, end);
     metrics.gaps(&account.gaps);
     if let (Some(band), 1..) = (account.band, account.attempts) {
         metrics.queue_wait(band, account.waited);
@@ -138,33 +169,52 @@ pub(crate) fn settle(house: &House, life: &Life<'_>, account: &Account, end: End
     if let Some(span) = first_byte {
         metrics.first_byte(live.door, span);
     }
-    let (lane, ids) = live.take_upstream();
     let usage = &account.usage;
-    let record = Record {
-        request: live.request.as_str(),
-        door: live.door,
-        tenant,
-        model: &account.model,
-        stream: account.stream,
+    live.over(|upstream_key, ids| {
+        let ids = match ids {
+            [one] => Cow::Borrowed(one.as_str()),
+            ids => Cow::Owned(ids.join(",")),
+        };
+        let record = Record {
+            request: live.request.as_str(),
+            door: live.door,
+            tenant,
+            model: &account.model,
+            stream: account.stream,
+            status: account.status,
+            end: end.name(),
+            code: account.code,
+            attempts: account.attempts,
+            mended: account.mended,
+            upstream_key,
+            upstream_request_ids: &ids,
+            waited_ms: Record::ms(account.waited),
+            first_byte_ms: first_byte.map(Record::ms),
+            total_ms: Record::ms(took),
+            events: account.events,
+            bytes: account.bytes,
+            input_tokens: usage.input,
+            cache_read_tokens: usage.cache_read,
+            cache_creation_tokens: usage.cache_creation,
+            output_tokens: usage.output,
+            output_estimated: account.estimated,
+            input_estimated: account.input_estimated,
+            stop_reason: account.stop_reason.as_deref(),
+            detail: &account.detail,
+        };
+        house.records.write(matches!(end, End::UpstreamFailed | End::SlowReader), &record);
+    });
+    if account.tenant.is_none() || account.model.is_empty() {
+        return;
+    }
+    house.finished.add(FinishedRequest {
+        live: Arc::clone(live),
         status: account.status,
         end: end.name(),
         code: account.code,
         attempts: account.attempts,
-        mended: account.mended,
-        upstream_key: &lane,
-        upstream_request_ids: &ids,
-        waited_ms: Record::ms(account.waited),
-        first_byte_ms: first_byte.map(Record::ms),
-        total_ms: Record::ms(took),
-        events: account.events,
-        bytes: account.bytes,
-        input_tokens: usage.input,
-        cache_read_tokens: usage.cache_read,
-        cache_creation_tokens: usage.cache_creation,
-        output_tokens: usage.output,
-        output_estimated: account.estimated,
-        stop_reason: account.stop_reason.as_deref(),
-        detail: &account.detail,
-    };
-    house.records.write(matches!(end, End::UpstreamFailed | End::SlowReader), &record);
+        ended: now,
+        took,
+        waited: account.waited,
+    });
 }

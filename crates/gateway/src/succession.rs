@@ -73,6 +73,14 @@ impl Succession {
         self.elder.get().is_some_and(|elder| !elder.is_closed())
     }
 
+    /// Waits until the process before this one has ended; for ever, if there was none.
+    pub(crate) async fn elder_ended(&self) {
+        match self.elder.get() {
+            Some(elder) => elder.closed().await,
+            None => std::future::pending().await,
+        }
+    }
+
     async fn claim(&self, what: Claimed) -> Option<bool> {
         let elder = self.elder.get()?;
         let (answer, word) = oneshot::channel();

@@ -3,6 +3,7 @@
 use crate::settings::Settings;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use tidegate_observe::Budget;
 use tidegate_schedule::{Band, TenantId, TenantRules};
 
 /// The tenant of whoever asks where no client keys are configured.
@@ -22,6 +23,8 @@ pub(crate) struct Tenant {
     pub(crate) rules: TenantRules,
     /// Most tokens of a request of its conversations, if it has a limit of its own.
     pub(crate) window: Option<u64>,
+    /// What it may spend in a month.
+    pub(crate) budget: Option<Budget>,
 }
 
 impl Tenant {
@@ -61,6 +64,7 @@ impl Tenants {
                 band: own.and_then(|t| t.band).unwrap_or_default(),
                 rules: own.map(|t| t.rules).unwrap_or_default(),
                 window: own.and_then(|t| t.window),
+                budget: own.and_then(|t| t.budget),
                 name: Arc::clone(&name),
             });
             tenants.by_name.insert(name, n);
@@ -88,7 +92,8 @@ impl Tenants {
         self.all.get(id.0 as usize).map_or(OWN, |t| &t.name)
     }
 
+    /// Those that are configured, by name.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Tenant> {
-        self.all.iter().map(|t| &**t)
+        self.by_name.values().filter_map(|n| self.all.get(*n)).map(|t| &**t)
     }
 }

@@ -190,7 +190,7 @@ async fn an_operator_can_cancel_an_upload() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_reads_slowly_gets_all_of_it_and_keeps_its_connection() {
-    let text = format!("{{\"text\":\"{}\"}}", "x".repeat(300_000));
+    let text = format!("{{\"type\":\"message\",\"text\":\"{}\"}}", "x".repeat(300_000));
     let scene = scene(move |mut conn| {
         let text = text.clone();
         async move {

@@ -2,7 +2,7 @@
 //!
 //! Each request has one entry, shared between the task that owns it (which writes) and the admin
 //! door (which reads). What changes per event is one relaxed store into the entry's own memory;
-//! the table itself is locked twice per request.
+//! the table itself is locked twice per request. What is over is in `finished`.
 
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -39,7 +39,8 @@ pub enum Phase {
 }
 
 impl Phase {
-    const ALL: [Phase; 10] = [
+    /// All of them, in the order of the path.
+    pub const ALL: [Phase; 10] = [
         Phase::Identify,
         Phase::Decode,
         Phase::Recall,
@@ -89,6 +90,8 @@ impl Phase {
 struct Later {
     tenant: String,
     model: String,
+    conversation: Option<String>,
+    last_failure: Option<&'static str>,
     lane: String,
     upstream_request_ids: Vec<String>,
     waker: Option<Waker>,
@@ -98,7 +101,7 @@ struct Later {
 const UPSTREAM_IDS_MAX: usize = 16;
 
 /// What others named, to at most 128 bytes.
-fn shortened(name: &str) -> &str {
+pub(crate) fn shortened(name: &str) -> &str {
     &name[..name.floor_char_boundary(128)]
 }
 
@@ -157,6 +160,17 @@ impl LiveRequest {
         later.model = shortened(model).to_owned();
     }
 
+    /// The conversation it is a turn of.
+    pub fn is_in(&self, conversation: &str) {
+        // Ids have at most 128 characters, whatever their bytes: a filter has to find them whole.
+        self.later().conversation = Some(conversation.to_owned());
+    }
+
+    /// Its last attempt failed, by a cause from a closed list.
+    pub fn failed(&self, cause: &'static str) {
+        self.later().last_failure = Some(cause);
+    }
+
     /// An attempt begins, over the lane so labelled.
     pub fn attempt(&self, lane: &str) {
         self.attempts.fetch_add(1, Ordering::Relaxed);
@@ -171,13 +185,12 @@ impl LiveRequest {
         }
     }
 
-    /// The lane of the last attempt, and the ids the upstream gave to all of them, with commas: for
-    /// the record. What is shown from here on has neither any more.
-    pub fn take_upstream(&self) -> (String, String) {
+    /// Tells of its end: the lane of the last attempt, and the ids the upstream gave to all of them.
+    /// Nobody is woken for it any more.
+    pub fn over(&self, tell: impl FnOnce(&str, &[String])) {
         let mut later = self.later();
-        let ids = std::mem::take(&mut later.upstream_request_ids);
-        let ids = if ids.len() > 1 { ids.join(",") } else { ids.into_iter().next().unwrap_or_default() };
-        (std::mem::take(&mut later.lane), ids)
+        later.waker = None;
+        tell(&later.lane, &later.upstream_request_ids);
     }
 
     /// A byte came from the upstream.
@@ -213,6 +226,38 @@ impl LiveRequest {
     }
 }
 
+/// Which requests are shown; what is `None` is not looked at.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Those of this conversation.
+    pub conversation: Option<String>,
+    /// Those of this tenant.
+    pub tenant: Option<String>,
+    /// Those in this phase.
+    pub phase: Option<Phase>,
+    /// Those whose last upstream key has this label.
+    pub key: Option<String>,
+}
+
+impl Filter {
+    fn takes(&self, request: &LiveRequest) -> bool {
+        self.phase.is_none_or(|phase| phase == request.phase()) && self.takes_names(request)
+    }
+
+    /// Whether it is shown now that it is over: it is in no phase.
+    pub(crate) fn takes_finished(&self, request: &LiveRequest) -> bool {
+        self.phase.is_none() && self.takes_names(request)
+    }
+
+    fn takes_names(&self, request: &LiveRequest) -> bool {
+        let is = |wanted: &Option<String>, value: &str| wanted.as_ref().is_none_or(|wanted| wanted == value);
+        let later = request.later();
+        self.conversation.as_ref().is_none_or(|wanted| later.conversation.as_ref() == Some(wanted))
+            && is(&self.tenant, &later.tenant)
+            && is(&self.key, &later.lane)
+    }
+}
+
 /// A live request as `/streams` shows it.
 #[derive(Clone, Debug, Serialize)]
 pub struct LiveView {
@@ -226,6 +271,9 @@ pub struct LiveView {
     pub tenant: String,
     /// Model asked for.
     pub model: String,
+    /// The conversation it is a turn of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conversation: Option<String>,
     /// Phase it is in.
     pub phase: &'static str,
     /// What it waits for there; of one that waits for a lease, which limit or turn.
@@ -237,6 +285,9 @@ pub struct LiveView {
     pub upstream_key: String,
     /// Attempts so far.
     pub attempts: u32,
+    /// Why the last attempt that failed did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_failure: Option<&'static str>,
     /// Since its head came, milliseconds.
     pub age_ms: u64,
     /// Since the upstream's last byte, milliseconds; none if none came yet.
@@ -290,15 +341,18 @@ impl Live {
         entries.iter().for_each(|e| e.cancel());
     }
 
-    /// The table as of `now`, oldest first, at most `max` rows. `waits_for` knows what those wait
-    /// for that wait for a lease, and how long still.
+    /// What of the table `filter` takes, as of `now`, oldest first, at most `max` rows. `waits_for`
+    /// knows what those wait for that wait for a lease, and how long still.
     pub fn view(
         &self,
         now: Moment,
         max: usize,
+        filter: &Filter,
         waits_for: impl Fn(StreamId) -> Option<(&'static str, Duration)>,
     ) -> Vec<LiveView> {
-        let mut entries: Vec<_> = self.table().values().cloned().collect();
+        let entries: Vec<_> = self.table().values().cloned().collect();
+        // Looked into when the table is free again: its requests come and go meanwhile.
+        let mut entries: Vec<_> = entries.into_iter().filter(|e| filter.takes(e)).collect();
         entries.sort_by_key(|e| (e.since, e.stream));
         entries.truncate(max);
         entries.iter().map(|e| e.view(now, waits_for(e.stream))).collect()
@@ -306,7 +360,7 @@ impl Live {
 }
 
 impl LiveRequest {
-    fn view(&self, now: Moment, waits: Option<(&'static str, Duration)>) -> LiveView {
+    pub(crate) fn view(&self, now: Moment, waits: Option<(&'static str, Duration)>) -> LiveView {
         let ms = |from: Moment| now.since(from).as_millis() as u64;
         let later = self.later().clone();
         let last_byte = self.last_byte.load(Ordering::Relaxed);
@@ -317,11 +371,13 @@ impl LiveRequest {
             door: self.door,
             tenant: later.tenant,
             model: later.model,
+            conversation: later.conversation,
             phase: phase.name(),
             waits_for: waits.map_or(phase.waits_for(), |(reason, _)| reason),
             expected_ms: waits.map(|(_, span)| u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
             upstream_key: later.lane,
             attempts: self.attempts.load(Ordering::Relaxed),
+            last_failure: later.last_failure,
             age_ms: ms(self.since),
             last_byte_age_ms: (last_byte > 0).then(|| ms(Moment::from_nanos(last_byte))),
             upstream_request_ids: later.upstream_request_ids,
@@ -347,7 +403,7 @@ mod tests {
         a.attempt("main/1");
         a.enter(Phase::FirstByte);
         let waits = |stream| (stream == b.stream).then_some(("output_tokens", Duration::from_millis(1_500)));
-        let view = live.view(Moment::from_nanos(1_010_000_000), 10, waits);
+        let view = live.view(Moment::from_nanos(1_010_000_000), 10, &Filter::default(), waits);
         assert_eq!(view.len(), 2);
         assert_eq!((view[1].waits_for, view[1].expected_ms), ("output_tokens", Some(1_500)));
         assert_eq!(view[0].expected_ms, None);
@@ -356,6 +412,26 @@ mod tests {
         live.leave(a.stream);
         live.leave(b.stream);
         assert!(live.is_empty());
+    }
+
+    #[test]
+    fn a_filter_takes_what_meets_all_of_it() {
+        let (live, mut ids) = (Live::default(), IdSource::new(Prng::new(1), 0));
+        let all: Vec<_> = (0..4).map(|n| live.enter(entry(&mut ids, n))).collect();
+        for (n, request) in all.iter().enumerate() {
+            request.is_for(["acme", "zeta"][n / 2], "m");
+            request.is_in(["c1", "c2"][n % 2]);
+            request.attempt("main/1");
+        }
+        all[0].enter(Phase::Relay);
+        let shown = |filter: Filter| live.view(Moment::ZERO, 10, &filter, |_| None).len();
+        let text = |text: &str| Some(text.to_owned());
+        assert_eq!(shown(Filter::default()), 4);
+        assert_eq!(shown(Filter { conversation: text("c1"), ..Filter::default() }), 2);
+        assert_eq!(shown(Filter { conversation: text("c1"), tenant: text("zeta"), ..Filter::default() }), 1);
+        assert_eq!(shown(Filter { phase: Some(Phase::Relay), key: text("main/1"), ..Filter::default() }), 1);
+        assert_eq!(shown(Filter { key: text("main/2"), ..Filter::default() }), 0);
+        assert_eq!(shown(Filter { conversation: text("c"), ..Filter::default() }), 0);
     }
 
     #[test]

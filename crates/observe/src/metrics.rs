@@ -8,6 +8,7 @@ use crate::configuration::Configuration;
 use crate::memory::Conversations;
 use crate::redaction::Redaction;
 use crate::sockets::Sockets;
+use crate::spending::Spending;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
@@ -234,6 +235,7 @@ pub struct Metrics {
     pub(crate) configuration: Configuration,
     pub(crate) sockets: Sockets,
     pub(crate) redaction: Redaction,
+    pub(crate) spending: Spending,
 }
 
 /// A label that clients choose: its own while there are few, then `other`.
@@ -305,6 +307,7 @@ impl Metrics {
             configuration: Configuration::default(),
             sockets: Sockets::default(),
             redaction: Redaction::default(),
+            spending: Spending::default(),
         };
         r.register("requests", "Requests that ended, by door, tenant, status and how they ended", m.requests.clone());
         r.register("streams_open", "Answers being produced now", m.streams_open.clone());
@@ -377,6 +380,7 @@ impl Metrics {
         m.configuration.register(&mut r);
         m.sockets.register(&mut r);
         m.redaction.register(&mut r);
+        m.spending.register(&mut r);
         r.register_collector(Box::new(m.gaps.clone()));
         Metrics { registry: Arc::new(r), ..m }
     }
@@ -390,7 +394,7 @@ impl Metrics {
     }
 
     /// The model's label: its own while there are few, then `other`.
-    fn model(&self, model: &str) -> Text {
+    pub(crate) fn model_label(&self, model: &str) -> Text {
         label_among(&self.models, model)
     }
 
@@ -446,7 +450,7 @@ impl Metrics {
         if *usage == Usage::default() {
             return;
         }
-        let model = self.model(model);
+        let model = self.model_label(model);
         let add = |kind, n: u64| {
             if n > 0 {
                 let labels = TokenLabels { tenant: Text(Arc::clone(tenant)), model: model.clone(), kind };

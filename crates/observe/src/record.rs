@@ -59,6 +59,9 @@ pub struct Record<'a> {
     /// Whether that is partly an estimate: of an answer that did not end nobody says what was produced.
     #[serde(skip_serializing_if = "is_false")]
     pub output_estimated: bool,
+    /// Whether the input is an estimate: of an upstream that does not count it.
+    #[serde(skip_serializing_if = "is_false")]
+    pub input_estimated: bool,
     /// The model's stop reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_reason: Option<&'a str>,

@@ -427,6 +427,8 @@ pub enum Outcome {
     Rejected,
     /// The upstream or the way to it failed; five in a row, or most of many, open the breaker.
     Broken,
+    /// 504, or no first byte in time: the upstream had too much at once, or fails.
+    TimedOut,
     /// 529: the upstream is overloaded, for everybody.
     Overloaded {
         /// What the upstream asked for.

@@ -6,6 +6,7 @@
 
 use crate::ask::{Limits, OrgId, Throttle, WaitsFor, WorkspaceId};
 use crate::breaker::{Breaker, State};
+use crate::crowd::Crowd;
 use crate::meters::{Blocked, Pace};
 use crate::retry::RetryBudget;
 use std::time::Duration;
@@ -81,6 +82,7 @@ pub(crate) struct Domain {
     /// Requests at once, where a 429 told of such a limit or nothing else is known.
     pub(crate) window: Option<f64>,
     shrunk_at: Moment,
+    pub(crate) crowd: Crowd,
     pub(crate) breaker: Breaker,
     pub(crate) pace: Pace,
     pub(crate) retries: RetryBudget,
@@ -119,6 +121,7 @@ impl Domain {
             trying: None,
             window: None,
             shrunk_at: Moment::ZERO,
+            crowd: Crowd::default(),
             breaker: Breaker::default(),
             pace: Pace { first: FIRST_S, speed: SPEED },
             retries,
@@ -138,13 +141,21 @@ impl Domain {
         let closed = if self.trying.is_some() { crate::meters::LOOK_AGAIN } else { Duration::ZERO };
         let closed = span(now.until(self.closed_until).max(closed), WaitsFor::RetryAfter);
         let broken = span(self.breaker.wait(now), WaitsFor::Breaker);
-        let full = self.window.is_some_and(|w| f64::from(self.in_flight) >= w.max(1.0));
+        let full = self.at_once_max(now).is_some_and(|most| f64::from(self.in_flight) >= most.max(1.0));
         let since = self.last_sent.map_or(WINDOW_WAIT, |at| now.since(at));
         let full = (full && since < WINDOW_WAIT).then_some(Blocked {
             wait: WINDOW_WAIT.saturating_sub(since).min(crate::meters::LOOK_AGAIN),
             by: WaitsFor::InFlight,
         });
         Blocked::max(Blocked::max(closed, broken), full)
+    }
+
+    /// How many may be under way at once, where something is known of it.
+    pub(crate) fn at_once_max(&self, now: Moment) -> Option<f64> {
+        match (self.window, self.crowd.allows(now)) {
+            (Some(window), Some(crowd)) => Some(window.min(crowd)),
+            (window, crowd) => window.or(crowd),
+        }
     }
 
     /// Whether one request may go whatever the buckets are believed to hold: nothing is under way,
@@ -165,6 +176,7 @@ impl Domain {
             self.awake_since = Some(now);
         }
         self.in_flight += 1;
+        self.crowd.goes(now, self.in_flight);
         self.last_sent = Some(now);
         self.breaker.goes(now);
         self.trying = self.careful.then_some(now);

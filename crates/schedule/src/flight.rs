@@ -41,6 +41,8 @@ pub(crate) struct Flight {
     pub(crate) band: Band,
     pub(crate) mix: Mix,
     pub(crate) went: Moment,
+    /// Requests of its domain under way then, itself among them.
+    pub(crate) beside: u32,
     pub(crate) began: Option<Moment>,
     pub(crate) metered: bool,
     /// Its head told levels: for each limiter of which level of its domain's limits, and how much input

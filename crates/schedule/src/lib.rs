@@ -34,6 +34,7 @@ mod ask;
 mod breaker;
 mod bucket;
 mod class;
+mod crowd;
 mod domain;
 mod estimate;
 mod fair;

@@ -6,8 +6,9 @@
 //! each success gives one back, and an empty budget means no. The numbers are the AWS SDKs'
 //! standard retry quota as of 2026 (scheduling page, A2.8). A domain has one and a tenant has one.
 //!
-//! A refusal under load (429, 529) is another matter: the client is to see none while there is
-//! time, so only its deadline ends it. A spent budget makes such a try late, not impossible.
+//! A refusal under load (429, 529, 504) is another matter: the client is to see none while there is
+//! time, so only its deadline ends it; after a 504, which has cost its time, also the number of
+//! attempts. A spent budget makes such a try late, not impossible.
 
 use std::time::Duration;
 use tidegate_base::{Moment, Prng};
@@ -23,8 +24,10 @@ pub enum Cause {
     FirstByte,
     /// The stream went silent.
     Gap,
-    /// 500, 502, 503, 504 or what means the same inside a stream.
+    /// 500, 502, 503 or what means the same inside a stream.
     ServerError,
+    /// 504, or `timeout_error` inside a stream: it waited there until its time was over.
+    TimedOut,
     /// 529, or `overloaded_error` inside a stream.
     Overloaded,
     /// 429.
@@ -37,12 +40,13 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause, for metrics.
-    pub const ALL: [Cause; 9] = [
+    pub const ALL: [Cause; 10] = [
         Cause::Connect,
         Cause::Broken,
         Cause::FirstByte,
         Cause::Gap,
         Cause::ServerError,
+        Cause::TimedOut,
         Cause::Overloaded,
         Cause::Throttled,
         Cause::KeyRejected,
@@ -57,6 +61,7 @@ impl Cause {
             Cause::FirstByte => "first_byte",
             Cause::Gap => "gap",
             Cause::ServerError => "server_error",
+            Cause::TimedOut => "timed_out",
             Cause::Overloaded => "overloaded",
             Cause::Throttled => "throttled",
             Cause::KeyRejected => "key_rejected",
@@ -66,12 +71,12 @@ impl Cause {
 
     /// The upstream would do it, but not now: waiting helps.
     pub fn is_refusal_under_load(self) -> bool {
-        matches!(self, Cause::Overloaded | Cause::Throttled)
+        matches!(self, Cause::Overloaded | Cause::Throttled | Cause::TimedOut)
     }
 
     fn cost(self) -> u32 {
         match self {
-            Cause::Overloaded | Cause::Throttled | Cause::KeyRejected => 5,
+            Cause::Overloaded | Cause::Throttled | Cause::TimedOut | Cause::KeyRejected => 5,
             _ => 14,
         }
     }
@@ -187,7 +192,7 @@ impl Backoff {
         prng: &mut Prng,
     ) -> Retry {
         let patient = cause.is_refusal_under_load();
-        if self.attempts >= self.rules.attempts_max && !patient {
+        if self.attempts >= self.rules.attempts_max && (!patient || cause == Cause::TimedOut) {
             return Retry::GiveUp(GiveUp::Attempts);
         }
         let doublings = self.attempts.saturating_sub(1).min(20);

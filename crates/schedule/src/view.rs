@@ -187,7 +187,7 @@ impl Scheduler {
             workspace_meters: level(1).map(meters),
             in_flight: d.in_flight,
             in_flight_max: level(0).and_then(|m| m.in_flight_max(output, &d.pace)),
-            window: d.window,
+            window: d.at_once_max(now),
             queued,
             queued_by_tenant: class.fair.by_tenant().into_iter().collect(),
             head: d.head.map(|h| (h.by, h.wait)),

@@ -11,7 +11,7 @@ use crate::{SharedSimulator, until, websocket};
 use bytes::BytesMut;
 use std::future::poll_fn;
 use std::time::Duration;
-use tidegate_simulator::{BODY_BYTES_MAX, RequestFacts};
+use tidegate_simulator::{RequestFacts, body_bytes_max};
 use tidegate_transport::http1::{HeadEnd, ServerConn};
 use tidegate_transport::http2::{Next, ServerConnection, ServerRules};
 use tidegate_transport::{Accepted, Alpn, BoxIo, Clock, ServerStream, TaskKind, Tasks};
@@ -255,8 +255,9 @@ async fn half_close(conn: ServerConn) -> std::io::Result<()> {
 /// The whole body, or `None` if it is too large to be read.
 async fn read_body(conn: &mut ServerStream, head: &RequestHead) -> Result<Option<BytesMut>, HeadEnd> {
     let mut body = BytesMut::new();
+    let most = body_bytes_max(head.path());
     match head.framing {
-        Framing::Length(n) if n > BODY_BYTES_MAX as u64 => return Ok(None),
+        Framing::Length(n) if n > most as u64 => return Ok(None),
         // Memory is taken as the body comes, not as it is announced.
         Framing::Length(n) => body.reserve((n as usize).min(64 * 1024)),
         _ => {}
@@ -265,7 +266,7 @@ async fn read_body(conn: &mut ServerStream, head: &RequestHead) -> Result<Option
         conn.send_continue().await.map_err(HeadEnd::Io)?;
     }
     while conn.read_body(&mut body).await? > 0 {
-        if body.len() > BODY_BYTES_MAX {
+        if body.len() > most {
             return Ok(None);
         }
     }

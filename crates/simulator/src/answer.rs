@@ -13,11 +13,12 @@ use crate::envelope::Refusal;
 use crate::events::Events;
 use crate::fault::{Cut, Fault};
 use crate::listing;
+use crate::odd::{Odd, distorted};
 use crate::pace::Pace;
 use crate::playback::garbled_body;
 use crate::quota::{Ask, Estimate, Holder, Lease, Lines, OverLimit};
 use crate::reply::{self, Reply, document};
-use crate::simulator::{BODY_BYTES_MAX, RequestFacts, Simulator, path_of};
+use crate::simulator::{RequestFacts, Simulator, body_bytes_max, path_of};
 use crate::validate::{self, Purpose, Valid, Version};
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -135,7 +136,7 @@ impl Simulator {
         if door == Door::Root {
             return Ok(json_answer(&json!({"message": "The Claude API, simulated."})));
         }
-        if facts.body.len() > BODY_BYTES_MAX {
+        if facts.body.len() > body_bytes_max(facts.target) {
             return Err(too_large().into());
         }
         let caller = callers::identify(&self.scenario, facts.header("x-api-key"), facts.header("authorization"), now)?;
@@ -145,6 +146,7 @@ impl Simulator {
         match door {
             Door::Root | Door::Models => Ok(json_answer(&listing::page(query)?)),
             Door::Model => Ok(json_answer(&listing::one(path.trim_start_matches("/v1/models/"))?)),
+            Door::Stored => self.stored(now, facts, &caller, version),
             Door::CountTokens => self.count(now, facts, version, &caller, known),
             Door::Messages => self.messages(now, facts, version, &caller, request_id, known),
         }
@@ -234,7 +236,9 @@ impl Simulator {
                 reply
             }
         };
-        Ok(play(&valid, Arc::new(reply), pace, after, headers, faults))
+        let odds: Vec<Odd> =
+            faults.iter().filter_map(|fault| if let Fault::Odd(odd) = fault { Some(*odd) } else { None }).collect();
+        Ok(distorted(play(&valid, Arc::new(reply), pace, after, headers, faults), &odds))
     }
 
     /// Quota: a lease for the request and what of its prompt is cached, or the refusal.

@@ -29,6 +29,8 @@ pub(crate) struct Directives {
     thinking_tokens: Option<Range>,
     /// Another seed for this request's reply.
     pub(crate) seed: Option<u64>,
+    /// How long a batch takes.
+    pub(crate) batch: Option<Duration>,
     /// Answer with a call of this tool.
     pub(crate) tool: Option<String>,
     /// Stop with `refusal` or `pause_turn` instead of `end_turn`.
@@ -67,6 +69,7 @@ impl Directives {
             "chars" => self.chars = range()?,
             "output_tokens" => self.output_tokens = range()?,
             "thinking_tokens" => self.thinking_tokens = range()?,
+            "batch_ms" => self.batch = millis()?,
             "seed" => self.seed = Some(number()?),
             "tool" => self.tool = Some(value.to_owned()),
             "stop_reason" => {

@@ -11,10 +11,16 @@ pub(crate) enum Door {
     CountTokens,
     Models,
     Model,
+    /// Files, skills, batches: which methods they take is theirs.
+    Stored,
 }
 
 /// The door a request knocks at, or the 404 or 405 it gets.
 pub(crate) fn door(method: &str, path: &str) -> Result<Door, No> {
+    let under = |door: &str| path.strip_prefix(door).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    if under("/v1/files") || under("/v1/skills") || under("/v1/messages/batches") {
+        return Ok(Door::Stored);
+    }
     let (door, posted) = match path {
         "/" => (Door::Root, false),
         "/v1/messages" => (Door::Messages, true),

@@ -10,7 +10,9 @@
 //! | `callers`, `quota` | organisations, their limits, the rate-limit headers, what is spent |
 //! | `cache` | the prompt cache: what of a prompt was sent before |
 //! | `fault`, `playback`, `directive`, `pace` | what goes wrong and when; the steps on the wire |
+//! | `odd` | answers of endpoints that are not the API |
 //! | `scenario` | all of that as a TOML document |
+//! | `stored` | files, skills, batches |
 //! | `truth`, `series` | what really happened |
 //! | `bare` | prebuilt bytes for load tests |
 //!
@@ -30,6 +32,7 @@ mod envelope;
 mod events;
 mod fault;
 mod listing;
+mod odd;
 mod pace;
 mod playback;
 mod quota;
@@ -38,6 +41,7 @@ mod scenario;
 mod series;
 mod signature;
 mod simulator;
+mod stored;
 mod tokens;
 mod truth;
 mod validate;
@@ -46,6 +50,7 @@ pub use bare::{Bare, STAMP_BYTES};
 pub use cache::CacheRules;
 pub use continuation::{Continuation, ContinuationRules, GoOn};
 pub use fault::{Cut, Fault, FaultError, Place};
+pub use odd::Odd;
 pub use pace::{Pace, Range};
 pub use playback::{Action, Playback, Progress, Step};
 pub use quota::{
@@ -55,5 +60,5 @@ pub use quota::{
 pub use reply::{Block, Reply};
 pub use scenario::{BareShape, ListedKey, NAMED, Organisation, Rule, Scenario, ScenarioError, Workspace};
 pub use series::Second;
-pub use simulator::{BODY_BYTES_MAX, Exchange, Head, Opening, RequestFacts, Simulator, Upgrade};
+pub use simulator::{BODY_BYTES_MAX, Exchange, Head, Opening, RequestFacts, Simulator, Upgrade, body_bytes_max};
 pub use truth::{Ending, Record, Truth, Usage};

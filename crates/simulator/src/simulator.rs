@@ -20,6 +20,7 @@ use crate::fault::Fault;
 use crate::playback::{Playback, Progress};
 use crate::quota::{Lease, Quota, Sampled, Settlement};
 use crate::scenario::{Rule, Scenario};
+use crate::stored::{self, Stored};
 use crate::truth::{Ending, Record, Truth};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -28,6 +29,11 @@ use tidegate_base::{IdSource, Moment, Prng};
 
 /// The largest body a door takes, bytes: the API's 32 MB.
 pub const BODY_BYTES_MAX: usize = 32_000_000;
+
+/// The largest body that a request for `target` may have, bytes.
+pub fn body_bytes_max(target: &str) -> usize {
+    stored::body_bytes_max(path_of(target)).unwrap_or(BODY_BYTES_MAX)
+}
 
 /// A request as it came.
 #[derive(Clone, Copy, Debug)]
@@ -138,6 +144,7 @@ pub struct Simulator {
     ids: IdSource,
     pub(crate) quota: Quota,
     pub(crate) cache: PromptCache,
+    pub(crate) stored: Stored,
     pub(crate) truth: Truth,
     open: BTreeMap<u64, Open>,
     pub(crate) requests: u64,
@@ -153,6 +160,7 @@ impl Simulator {
         Simulator {
             quota: Quota::new(&scenario, epoch_s),
             cache: PromptCache::new(scenario.cache.clone()),
+            stored: Stored::new(epoch_s),
             scenario,
             seed,
             ids: IdSource::new(Prng::new(seed).fork("request ids"), 0),

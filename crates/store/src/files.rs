@@ -1,9 +1,11 @@
-//! The file and who may open it: one process, by a lock beside it.
+//! The file and who may open it: one process, by a lock beside it; or several that share it.
 //!
 //! SQLite's WAL would let many processes write in turns; but the gateway holds conversations in
 //! memory, and two of them would each believe to be the only one. So the lock is held for as long as
 //! the store is open. It can be passed on to a process that takes over, and then both have it until the
-//! first has ended; who knows which conversation is theirs to say. The kernel drops it with the process, however that ends. The lock file is never
+//! first has ended; which conversation is whose is for them to say. A file of usage alone is only added
+//! to, and may be shared: by processes that all open it so, and by none that does not. The kernel drops
+//! the lock with the process, however that ends. The lock file is never
 //! deleted: between a deletion and a new file two processes could both hold "the" lock.
 
 use crate::schema;
@@ -35,7 +37,7 @@ pub(crate) struct FileLock {
 impl FileLock {
     /// Takes the lock of the database at `path`; also makes sure that the database's file is there,
     /// readable by its owner only.
-    pub(crate) fn take(path: &Path) -> Result<Self, StoreError> {
+    pub(crate) fn take(path: &Path, shared: bool) -> Result<Self, StoreError> {
         let of_file = |error| StoreError::of_file(path, &error);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
@@ -46,7 +48,7 @@ impl FileLock {
         beside.push(".lock");
         let of_lock = |error| StoreError::of_file(Path::new(&beside), &error);
         let mut held = options.open(&beside).map_err(of_lock)?;
-        match held.try_lock() {
+        match if shared { held.try_lock_shared() } else { held.try_lock() } {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();

@@ -35,6 +35,7 @@ mod store;
 mod streams;
 mod transfer;
 mod turn;
+mod usage;
 mod vault;
 mod writer;
 
@@ -50,3 +51,4 @@ pub use turn::{
     Address, Appended, Conversation, History, NewTurn, Status, Summary, TokenCounts, Turn, TurnContent, VaultRecord,
     VaultRecords, Window,
 };
+pub use usage::{UsageFilter, UsageRow};

@@ -12,7 +12,7 @@ use std::path::Path;
 const APPLICATION_ID: i64 = 0x5449_4447;
 
 /// The steps. `STEPS.len()` is the newest version.
-pub(crate) const STEPS: [&str; 3] = [VERSION_1, VERSION_2, VERSION_3];
+pub(crate) const STEPS: [&str; 4] = [VERSION_1, VERSION_2, VERSION_3, VERSION_4];
 
 const VERSION_1: &str = "
 CREATE TABLE conversations (
@@ -140,6 +140,25 @@ CREATE TABLE vault_records (
 CREATE INDEX vault_records_by_turn ON vault_records (conversation, turn);
 
 ALTER TABLE streams ADD COLUMN vault BLOB;
+";
+
+const VERSION_4: &str = "
+CREATE TABLE usage (
+  day INTEGER NOT NULL CHECK (day >= 0),
+  tenant TEXT NOT NULL,
+  model TEXT NOT NULL,
+  kind INTEGER NOT NULL,
+  attempts INTEGER NOT NULL,
+  estimated INTEGER NOT NULL,
+  unpriced INTEGER NOT NULL,
+  input_tokens INTEGER NOT NULL,
+  cache_read_tokens INTEGER NOT NULL,
+  cache_write_5m_tokens INTEGER NOT NULL,
+  cache_write_1h_tokens INTEGER NOT NULL,
+  output_tokens INTEGER NOT NULL,
+  cost_nano_usd INTEGER NOT NULL,
+  PRIMARY KEY (day, tenant, model, kind)
+) STRICT, WITHOUT ROWID;
 ";
 
 /// Brings the database of `connection` to the newest of `steps`; refuses what is not ours or newer.

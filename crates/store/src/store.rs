@@ -17,6 +17,7 @@ use crate::transfer::{self, Chunk, Export, ExportCursor, Imported, Lines};
 use crate::turn::{
     Address, Appended, BESIDE_BYTES_MAX, Conversation, History, NewTurn, Summary, Turn, VaultRecords, check_tenant,
 };
+use crate::usage::{self, UsageFilter, UsageRow};
 use crate::vault;
 use crate::writer::{Changes, Writer};
 use rusqlite::Connection;
@@ -52,6 +53,9 @@ pub struct Settings {
     pub file_bytes_max: Option<u64>,
     /// What an acknowledged change survives.
     pub durability: Durability,
+    /// Other processes may have the file open at the same time, if they open it so: for what is only
+    /// added to, and not for conversations.
+    pub shared: bool,
 }
 
 impl Default for Settings {
@@ -61,6 +65,7 @@ impl Default for Settings {
             conversation_bytes_max: 1 << 30,
             file_bytes_max: None,
             durability: Durability::PowerLoss,
+            shared: false,
         }
     }
 }
@@ -88,7 +93,7 @@ impl Store {
     /// Opens the log at `path`, or makes it; its folder must be there. Blocks for the time of a few
     /// disk accesses, or of a migration.
     pub fn open(path: &Path, settings: Settings) -> Result<Self, StoreError> {
-        Store::with(FileLock::take(path)?, settings, false)
+        Store::with(FileLock::take(path, settings.shared)?, settings, false)
     }
 
     /// Opens the log at `path` beside a process that has it open and has passed on its lock
@@ -347,6 +352,30 @@ impl Store {
         let (tenant, end_user) = (tenant.to_owned(), end_user.to_owned());
         let erase = move |db: &Connection| streams::erase_user(db, &tenant, &end_user);
         self.changes.ask_clearing(erase, ErasedStreams::note_cleared)
+    }
+
+    /// Adds to the rows of what was used, at most ten thousand in a call: all of them or none.
+    pub fn add_usage(&self, rows: Vec<UsageRow>) -> Pending<()> {
+        if let Err(error) = usage::check(&rows) {
+            return Pending::failed(error);
+        }
+        let held = rows.iter().map(|row| size_of::<UsageRow>() + row.tenant.len() + row.model.len()).sum();
+        self.changes.ask(held, move |db| usage::add(db, &rows))
+    }
+
+    /// The rows of a filter, by day, tenant, model and kind; one more than it asks for, if there are.
+    pub fn usage(&self, filter: UsageFilter) -> Pending<Vec<UsageRow>> {
+        self.reads.ask(move |db| usage::read(db, &filter))
+    }
+
+    /// What each tenant's usage of the days `from` to `to` cost, billionths of a US dollar.
+    pub fn spent(&self, from: u32, to: u32) -> Pending<Vec<(String, u64)>> {
+        self.reads.ask(move |db| usage::spent(db, from, to))
+    }
+
+    /// Deletes what was used before `day`, a thousand rows a call; whether there may be more.
+    pub fn retain_usage(&self, day: u32) -> Pending<bool> {
+        self.changes.ask(0, move |db| usage::retain(db, day))
     }
 
     /// Rewrites the file without what is unused: the second half of deleting for good. SQLite moves rows

@@ -1,8 +1,10 @@
 //! What can be said on the command line. Flags go before the file, the file before the
 //! environment, the environment before the defaults.
 
+mod operate;
 mod redact;
 
+pub use operate::{AdminPlace, Streams, StreamsCommand, Usage};
 pub use redact::{Redact, RedactPolicy, RedactStyle, RedactUnscannable, Reseal};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -37,14 +39,34 @@ pub enum Command {
         /// The file.
         file: PathBuf,
     },
+    /// Print the JSON Schema of the configuration file, for editors and checks.
+    ConfigSchema,
+    /// Ask a running gateway on this machine whether it is well: for health checks where there is no curl.
+    Health(Health),
     /// Try every upstream key, step by step: name, proxy, TCP, TLS, key, one tiny stream; costs some ten tokens each.
     CheckUpstream(CheckUpstream),
+    /// Show the live requests of a running gateway and the last that are over: on a terminal anew each
+    /// second, else once. Or cancel some.
+    Streams(Streams),
+    /// Show what a running gateway used and what it cost, by day, tenant and model, and its budgets.
+    Usage(Usage),
     /// Make client keys, and the keys of the vault.
     Key {
         #[command(subcommand)]
         /// What to do with keys.
         command: Key,
     },
+}
+
+/// `tidegate health`
+#[derive(Args, Debug)]
+pub struct Health {
+    /// Where its operators connect.
+    #[arg(long, default_value = "127.0.0.1:4601")]
+    pub admin: SocketAddr,
+    /// Ask whether it takes new requests, in place of whether it is alive: one that drains is alive and does not.
+    #[arg(long)]
+    pub ready: bool,
 }
 
 /// `tidegate check-upstream`
@@ -308,12 +330,38 @@ pub enum BenchCommand {
     Conversations(BenchConversations),
     /// Measure REST, SSE and WebSockets side by side, at an endpoint or at a Tidegate of its own.
     Compare(Compare),
+    /// Measure what an SDK gets of each named scenario, alone and through Tidegate.
+    Scenarios(Scenarios),
     /// Let a great many clients leave or cancel at random, and see what is left behind.
     Storm(Storm),
     /// Hold many WebSockets open at once, each with a stream; some stop reading.
     Sockets(Sockets),
     /// Read streams in pieces, from random cursors, and compare them with what was produced.
     Resume(Resume),
+}
+
+/// `tidegate bench scenarios`
+#[derive(Args, Debug)]
+pub struct Scenarios {
+    /// Only these, separated by commas: names (see `tidegate simulate --list`) or TOML files. [default: all
+    /// named ones]
+    #[arg(long, value_delimiter = ',', value_name = "SCENARIO")]
+    pub only: Vec<String>,
+    /// How long requests are sent in each scenario; answers may take minutes more.
+    #[arg(long, default_value = "60 s")]
+    pub duration: Span,
+    /// Seed of arrivals, prompts and faults.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Print every number as JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Write a chart of it to this file.
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+    /// Write the result to this file as a page for docs/measurements.
+    #[arg(long, value_name = "FILE")]
+    pub markdown: Option<PathBuf>,
 }
 
 /// `tidegate bench resume`

@@ -9,6 +9,7 @@ mod commands;
 pub mod config;
 mod keys_file;
 mod log;
+mod panics;
 mod process;
 mod request_log;
 

@@ -83,6 +83,9 @@ fn text(line: &mut String, level: &str, record: &Record<'_>) {
     number(line, "cache_read_tokens", record.cache_read_tokens);
     number(line, "cache_creation_tokens", record.cache_creation_tokens);
     number(line, "output_tokens", record.output_tokens);
+    if record.input_estimated {
+        line.push_str(" input_estimated=true");
+    }
     if record.output_estimated {
         line.push_str(" output_estimated=true");
     }
@@ -163,6 +166,7 @@ mod tests {
             cache_creation_tokens: 0,
             output_tokens: 40,
             output_estimated: false,
+            input_estimated: false,
             stop_reason: Some("end_turn"),
             detail: "",
         }

@@ -43,6 +43,7 @@ pub struct Lane {
     base_path: String,
     scheme: Scheme,
     key: Secret,
+    headers: Vec<(String, Secret)>,
     transport: Transport,
 }
 
@@ -121,6 +122,7 @@ impl Lane {
             base_path: path.trim_end_matches('/').to_owned(),
             scheme,
             key,
+            headers: Vec::new(),
             transport,
         })
     }
@@ -154,6 +156,17 @@ impl Lane {
     pub fn offering(mut self, http: HttpOffer) -> Self {
         self.target.http = http;
         self
+    }
+
+    /// The same lane, with these header lines on every request.
+    pub fn with_headers(mut self, headers: Vec<(String, Secret)>) -> Self {
+        self.headers = headers;
+        self
+    }
+
+    /// Whether it sets the header line called `name` itself.
+    pub fn sets(&self, name: &[u8]) -> bool {
+        self.headers.iter().any(|(own, _)| own.as_bytes().eq_ignore_ascii_case(name))
     }
 
     /// The same lane, through this proxy.
@@ -214,6 +227,9 @@ impl Lane {
                 Scheme::ApiKey => head.header("x-api-key", self.key.expose().as_bytes()),
                 Scheme::Bearer => head.header("authorization", format!("Bearer {}", self.key.expose()).as_bytes()),
             };
+        }
+        for (name, value) in &self.headers {
+            head.header(name.as_str(), value.expose().as_bytes());
         }
         if let Some(length) = length {
             head.number("content-length", length as u64);
@@ -290,6 +306,16 @@ mod tests {
         let want =
             "POST /v/v1/messages HTTP/1.1\r\nhost: h\r\nauthorization: Bearer k\r\ncontent-length: 2\r\na: b\r\n\r\n";
         assert_eq!(std::str::from_utf8(&head).unwrap(), want);
+    }
+
+    #[test]
+    fn a_lanes_own_lines_go_with_every_request() {
+        let lane = Lane::new("l", "http://h", Scheme::ApiKey, Secret::new("k")).unwrap();
+        let lane = lane.with_headers(vec![("X-Title".to_owned(), Secret::new("t"))]);
+        let head = lane.head("GET", "/", None, |_| {});
+        assert!(std::str::from_utf8(&head).unwrap().contains("\r\nX-Title: t\r\n"));
+        assert!(lane.sets(b"x-title") && !lane.sets(b"x-titles"));
+        assert!(!format!("{lane:?}").contains("\"t\""), "what they say may be a secret");
     }
 
     #[test]

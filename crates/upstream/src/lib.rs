@@ -9,9 +9,12 @@ mod exchange;
 mod lane;
 mod life;
 mod pool;
+mod shelf;
 mod socket;
+mod upload;
 
 pub use exchange::{Exchange, ExchangeClocks, ExchangeError, Stage};
 pub use lane::{Lane, LaneError, Scheme, Transport};
 pub use life::ProbeClocks;
 pub use pool::{Outgoing, Pool, PoolParts, PoolRules};
+pub use upload::{Room, Upload, UploadSink, upload};

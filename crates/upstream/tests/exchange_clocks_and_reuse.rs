@@ -48,6 +48,7 @@ impl Scene {
             method: "POST",
             target: "/",
             body: Some(Bytes::from(vec![0; body])),
+            upload: None,
             is_stream: true,
             lines: &|_| {},
             clocks,

@@ -21,6 +21,8 @@ pub enum Blame {
     Limit(Limiter),
     /// The upstream is overloaded, for everybody.
     Overloaded,
+    /// The upstream did not come to it in time: it had too much at once, or fails.
+    TimedOut,
     /// The upstream failed.
     Server,
 }
@@ -57,6 +59,7 @@ pub fn blame(status: u16, said: Option<&ErrorBody>) -> Option<Blame> {
         403 if is_shut(&message()) => Blame::Key,
         429 if code == "ramp_limit_exceeded" => Blame::Limit(Limiter::Ramp),
         429 => Blame::Limit(limiter(&message())),
+        504 => Blame::TimedOut,
         529 => Blame::Overloaded,
         400..=499 => Blame::Request,
         500..=599 => Blame::Server,
@@ -194,7 +197,7 @@ mod tests {
             (404, Some(Blame::Request)),
             (413, Some(Blame::Request)),
             (500, Some(Blame::Server)),
-            (504, Some(Blame::Server)),
+            (504, Some(Blame::TimedOut)),
             (529, Some(Blame::Overloaded)),
             (302, None),
         ] {

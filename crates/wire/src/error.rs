@@ -112,9 +112,15 @@ impl ErrorBody {
         ErrorBody { kind: kind.name().into(), message: message.into(), code: Some(code.into()) }
     }
 
-    /// Reads an envelope, `{"type":"error","error":{...}}`; `None` if `json` is none.
+    /// Reads an envelope, `{"type":"error","error":{...}}`; `None` if `json` is none, or another's
+    /// ([`crate::foreign`]).
     pub fn read(json: &[u8]) -> Option<Self> {
-        let outer = RawObject::read(json).ok()?;
+        let outer = RawObject::read(json).ok().filter(|outer| outer.is("type", "error"))?;
+        Self::inside(&outer)
+    }
+
+    /// Reads what `outer` has as its `error`, whatever it is itself.
+    pub fn inside(outer: &RawObject<'_>) -> Option<Self> {
         let error: RawObject<'_> = outer.parse("error")?;
         let details: Option<RawObject<'_>> = error.parse("details");
         Some(ErrorBody {
@@ -153,6 +159,7 @@ mod tests {
         assert_eq!(ErrorBody::read(&error.envelope(Some("req_1"))), Some(error));
         assert_eq!(ErrorBody::read(b"<html>502</html>"), None);
         assert_eq!(ErrorBody::read(br#"{"error":"x"}"#), None);
+        assert_eq!(ErrorBody::read(br#"{"error":{"type":"invalid_request_error","message":"x"}}"#), None, "another's");
     }
 
     #[test]

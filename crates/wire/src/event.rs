@@ -7,6 +7,7 @@
 //! client's parser would stumble over it.
 
 use crate::error::ErrorBody;
+use crate::foreign;
 use crate::raw::RawObject;
 use crate::sse;
 use crate::usage::Usage;
@@ -88,6 +89,10 @@ pub struct Tap {
     pub stopped: bool,
     /// Events of all kinds.
     pub events: u64,
+    /// How often the upstream counted its output, in `message_delta`.
+    pub counts: u64,
+    /// Whether `message_start` counts everything that it does in the API.
+    pub begins_counted: bool,
 }
 
 const DELTA: &[u8] = b"event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":";
@@ -187,6 +192,11 @@ fn has_whole_escapes(text: &[u8]) -> bool {
     }
 }
 
+/// What an `error` event says, in the API's words or another's.
+fn error(data: &[u8]) -> Option<ErrorBody> {
+    ErrorBody::read(data).or_else(|| foreign::read(200, data).map(|foreign| foreign.said))
+}
+
 impl Tap {
     /// A tap on a stream that has not begun.
     pub fn new() -> Self {
@@ -215,6 +225,13 @@ impl Tap {
             b"" => Kind::of_name(object.parse::<String>("type").unwrap_or_default().as_bytes()),
             name => Kind::of_name(name),
         };
+        // Of another API, whatever its name: events of this one say their type inside as well.
+        let foreign = kind == Kind::Other && object.get("type").is_none();
+        let kind = match object.get("error") {
+            Some(error) if foreign && error.get() != "null" => Kind::Error,
+            _ if foreign && !self.started() => return Err(Rotten::Order),
+            _ => kind,
+        };
         match kind {
             Kind::MessageStart => {
                 if self.started() {
@@ -223,11 +240,13 @@ impl Tap {
                 let message: RawObject<'_> = object.parse("message").ok_or(Rotten::Json)?;
                 self.message_id = Some(message.parse::<String>("id").unwrap_or_default().into());
                 if let Some(usage) = message.get("usage") {
+                    self.begins_counted = Usage::counts(usage.get()) == [true; 2];
                     self.usage.update(usage.get());
                 }
             }
             Kind::MessageDelta => {
                 if let Some(usage) = object.get("usage") {
+                    self.counts += u64::from(Usage::counts(usage.get())[1]);
                     self.usage.update(usage.get());
                 }
                 let delta: Option<RawObject<'_>> = object.parse("delta");
@@ -236,7 +255,7 @@ impl Tap {
                 }
             }
             Kind::MessageStop => self.stopped = true,
-            Kind::Error => self.error = Some(Box::new(ErrorBody::read(&data).ok_or(Rotten::Json)?)),
+            Kind::Error => self.error = Some(Box::new(error(&data).ok_or(Rotten::Json)?)),
             _ => {}
         }
         let early = !matches!(kind, Kind::MessageStart | Kind::Ping | Kind::Comment | Kind::Error | Kind::Other);
@@ -315,6 +334,17 @@ mod tests {
         ]);
         assert_eq!(kinds, [Ok(Kind::Error)]);
         assert_eq!(tap.error.unwrap().kind, "overloaded_error");
+    }
+
+    #[test]
+    fn events_of_another_api_are_none_of_this_one() {
+        let chunk = "data: {\"id\":\"c\",\"object\":\"chat.completion.chunk\",\"choices\":[]}\n\n";
+        assert_eq!(check(&[chunk]).0[0], Err(Rotten::Order));
+        assert_eq!(check(&["data: [DONE]\n\n"]).0[0], Err(Rotten::Json));
+        let (kinds, tap) =
+            check(&[START, "data: {\"error\":{\"message\":\"slow\",\"code\":\"rate_limit_exceeded\"}}\n\n"]);
+        assert_eq!(kinds[1], Ok(Kind::Error));
+        assert_eq!(tap.error.unwrap().kind, "rate_limit_error");
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod cached;
 pub mod dialect;
 pub mod error;
 pub mod event;
+pub mod foreign;
 pub mod http;
 pub mod merge;
 pub mod mix;

@@ -136,6 +136,17 @@ impl MessagesRequest {
     }
 }
 
+/// `body` with another model's name in it; `None` if it names none.
+pub fn with_model(body: &[u8], model: &str) -> Option<Bytes> {
+    let at = RawObject::read(body).ok()?.place("model", body)?;
+    let name = serde_json::to_string(model).ok()?;
+    let mut out = BytesMut::with_capacity(body.len() + name.len());
+    out.extend_from_slice(&body[..at.start]);
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(&body[at.end..]);
+    Some(out.freeze())
+}
+
 fn not_json(e: &serde_json::Error) -> NotARequest {
     let text = e.to_string();
     let what = text.split(" at line ").next().unwrap_or(&text);
@@ -291,6 +302,16 @@ mod tests {
             assert_eq!(std::str::from_utf8(&out).unwrap(), want);
             assert!(MessagesRequest::read(&out).unwrap().stream);
         }
+    }
+
+    #[test]
+    fn the_models_name_is_replaced_and_nothing_else() {
+        let check =
+            |body: &str| with_model(body.as_bytes(), "their \"one\"").map(|b| String::from_utf8(b.to_vec()).unwrap());
+        let body = r#"{ "x":{"model":"a"}, "model" : "a","messages":[{"content":"model"}] }"#;
+        let want = r#"{ "x":{"model":"a"}, "model" : "their \"one\"","messages":[{"content":"model"}] }"#;
+        assert_eq!(check(body).as_deref(), Some(want));
+        assert_eq!((check("{}"), check("[]"), check("x")), (None, None, None));
     }
 
     proptest::proptest! {

@@ -3,8 +3,12 @@
 //! In a stream the numbers of `message_delta` are totals so far: they overwrite those of
 //! `message_start`, they are never added (protocol page, section 2). What is absent keeps its
 //! value.
+//!
+//! What is told of a price once, in `message_start`, stays too: how much of what was written to the
+//! cache is for an hour, and whether the answer was a batch's or a fast one.
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 /// Token counts of one answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -13,30 +17,66 @@ pub struct Usage {
     pub input: u64,
     /// Input written to the prompt cache.
     pub cache_creation: u64,
+    /// Of that, what is kept for an hour; the rest is for five minutes.
+    pub cache_creation_1h: u64,
     /// Input read from the prompt cache.
     pub cache_read: u64,
     /// Output, thinking included.
     pub output: u64,
+    /// It was answered in a batch.
+    pub batch: bool,
+    /// It was answered at the higher speed.
+    pub fast: bool,
 }
 
 #[derive(Deserialize)]
-struct Wire {
+struct Wire<'a> {
     input_tokens: Option<u64>,
     cache_creation_input_tokens: Option<u64>,
     cache_read_input_tokens: Option<u64>,
     output_tokens: Option<u64>,
+    // Of whatever type: what is said beside the counts must not cost the counts.
+    #[serde(borrow)]
+    cache_creation: Option<&'a RawValue>,
+    #[serde(borrow)]
+    service_tier: Option<&'a RawValue>,
+    #[serde(borrow)]
+    speed: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct CacheCreation {
+    ephemeral_1h_input_tokens: Option<u64>,
 }
 
 impl Usage {
     /// Takes over what the `usage` object in `json` says. False if it is none.
     pub fn update(&mut self, json: &str) -> bool {
-        let Ok(wire) = serde_json::from_str::<Wire>(json) else { return false };
+        let Ok(wire) = serde_json::from_str::<Wire<'_>>(json) else { return false };
         let take = |slot: &mut u64, value: Option<u64>| *slot = value.unwrap_or(*slot);
         take(&mut self.input, wire.input_tokens);
         take(&mut self.cache_creation, wire.cache_creation_input_tokens);
         take(&mut self.cache_read, wire.cache_read_input_tokens);
         take(&mut self.output, wire.output_tokens);
+        let kinds = wire.cache_creation.and_then(|kinds| serde_json::from_str::<CacheCreation>(kinds.get()).ok());
+        take(&mut self.cache_creation_1h, kinds.and_then(|kinds| kinds.ephemeral_1h_input_tokens));
+        let is = |slot: &mut bool, value: Option<&RawValue>, word: &str| {
+            *slot = value.map_or(*slot, |value| value.get() == word);
+        };
+        is(&mut self.batch, wire.service_tier, "\"batch\"");
+        is(&mut self.fast, wire.speed, "\"fast\"");
         true
+    }
+
+    /// Whether the `usage` object in `json` counts input, and output.
+    pub fn counts(json: &str) -> [bool; 2] {
+        let wire = serde_json::from_str::<Wire>(json).ok();
+        wire.map_or([false; 2], |wire| [wire.input_tokens.is_some(), wire.output_tokens.is_some()])
+    }
+
+    /// Whether it counts any input at all.
+    pub fn has_input(&self) -> bool {
+        self.input > 0 || self.cache_creation > 0 || self.cache_read > 0
     }
 
     /// The counts as a `usage` object.
@@ -59,7 +99,36 @@ mod tests {
         let mut usage = Usage::default();
         assert!(usage.update(r#"{"input_tokens":12,"cache_read_input_tokens":100,"output_tokens":1,"new":{}}"#));
         assert!(usage.update(r#"{"output_tokens":40,"cache_read_input_tokens":null}"#));
-        assert_eq!(usage, Usage { input: 12, cache_creation: 0, cache_read: 100, output: 40 });
+        assert_eq!(usage, Usage { input: 12, cache_read: 100, output: 40, ..Usage::default() });
         assert!(!usage.update("[]"));
+        assert_eq!(
+            ["{}", r#"{"input_tokens":0}"#, "null", ""].map(Usage::counts),
+            [[false; 2], [true, false], [false; 2], [false; 2]]
+        );
+    }
+    #[test]
+    fn what_is_told_of_a_price_is_told_once_and_stays() {
+        let mut usage = Usage::default();
+        let start = r#"{"input_tokens":1,"cache_creation_input_tokens":30,"cache_creation":{"ephemeral_5m_input_tokens":10,
+            "ephemeral_1h_input_tokens":20},"service_tier":"batch","speed":"fast","output_tokens":1}"#;
+        assert!(usage.update(start) && usage.update(r#"{"output_tokens":9}"#));
+        let want = Usage {
+            input: 1,
+            cache_creation: 30,
+            cache_creation_1h: 20,
+            output: 9,
+            batch: true,
+            fast: true,
+            cache_read: 0,
+        };
+        assert_eq!(usage, want);
+        assert!(usage.update(r#"{"service_tier":"standard","speed":null,"cache_creation":null}"#));
+        assert_eq!(usage, Usage { batch: false, ..want });
+        assert!(usage.update(r#"{"output_tokens":11,"cache_creation":7,"service_tier":[],"speed":{}}"#));
+        assert_eq!(
+            (usage.output, usage.cache_creation_1h, usage.fast),
+            (11, 20, false),
+            "odd, and no reason to lose the rest"
+        );
     }
 }

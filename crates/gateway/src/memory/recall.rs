@@ -121,7 +121,10 @@ pub(crate) async fn recall(
     if let Some(expected) = wish.turn.filter(|n| *n != number) {
         return Err(Trouble::from(TurnTrouble::Number { expected, next: number }).into());
     }
-    let end_user = end_user(&body.bytes).map(|id| house.settings.redaction.end_user(tenant, &id).unwrap_or(id));
+    let end_user = match end_user(&body.bytes) {
+        Some(id) => house.settings.redaction.end_user(tenant, &id).map_err(Trouble::Redacted)?.or(Some(id)),
+        None => None,
+    };
     let (messages, read) = match masked {
         None => (came, None),
         Some(masked) => {

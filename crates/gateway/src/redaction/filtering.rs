@@ -68,34 +68,47 @@ pub(crate) async fn filtered(
 }
 
 fn mask(filter: &Filter, body: &[u8], vaults: Option<&mut Vaults>) -> Result<Masked, Refusal> {
-    let work = |scratch: &mut Scratch| {
+    guarded(|scratch| {
         let mut scopes = vaults.map(Vaults::scopes);
         filter.mask_request(body, scopes.as_mut(), scratch)
-    };
+    })
+}
+
+/// A panic is a refusal. What it leaves in the buffers is overwritten by the next search; the vaults go
+/// with the request.
+fn guarded(work: impl FnOnce(&mut Scratch) -> Result<Masked, Refusal>) -> Result<Masked, Refusal> {
     let work = || SCRATCH.with(|scratch| work(&mut scratch.borrow_mut()));
-    // What a panic leaves in the buffers is overwritten by the next search; the vaults go with the
-    // request.
     catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(Refusal::Failed))
 }
 
 impl Redaction {
     /// An end user's id as the log has it, if that is not as it is: with what is masked in it, the same
     /// in all conversations of a tenant, so that all of them are found by it. In place of a tag, which
-    /// others have as well, stands a hash.
-    pub(crate) fn end_user(&self, tenant: &str, id: &str) -> Option<String> {
-        let filter = self.filter(tenant)?;
+    /// others have as well, stands a hash. An id that the filter refuses is an error here too, and never
+    /// passes as it is.
+    pub(crate) fn end_user(&self, tenant: &str, id: &str) -> Result<Option<String>, Refusal> {
+        let Some(filter) = self.filter(tenant) else { return Ok(None) };
         let mut vaults = self.keys.as_ref().filter(|_| makes_tokens(filter)).map(|keys| keys.vaults(tenant, ""));
         // In the shared scope, as metadata is.
         let body = serde_json::json!({ "metadata": { "user_id": id } }).to_string();
-        let masked = mask(filter, body.as_bytes(), vaults.as_mut()).ok()?.bytes?;
+        let Some(masked) = mask(filter, body.as_bytes(), vaults.as_mut())?.bytes else { return Ok(None) };
         if filter.rules().style == Style::Tag {
             let plain = || Sha256::digest(id.as_bytes()).into();
             let hash: [u8; 32] =
                 self.keys.as_ref().map_or_else(plain, |keys| keys.shared(tenant).digest(id.as_bytes()));
-            return Some(hash.iter().fold("user-".to_owned(), |text, byte| text + &format!("{byte:02x}")));
+            return Ok(Some(hash.iter().fold("user-".to_owned(), |text, byte| text + &format!("{byte:02x}"))));
         }
-        let masked: serde_json::Value = serde_json::from_slice(&masked).ok()?;
-        masked["metadata"]["user_id"].as_str().map(str::to_owned)
+        let masked: serde_json::Value = serde_json::from_slice(&masked).map_err(|_| Refusal::Failed)?;
+        masked["metadata"]["user_id"].as_str().map(|id| Some(id.to_owned())).ok_or(Refusal::Failed)
+    }
+
+    /// The same for whoever looks for an end user: of an id that may not come in nothing was kept but, before
+    /// that was so, the id as it is.
+    pub(crate) fn end_user_sought(&self, tenant: &str, id: &str) -> Result<Option<String>, Refusal> {
+        match self.end_user(tenant, id) {
+            Err(Refusal::Blocked(_)) => Ok(None),
+            known => known,
+        }
     }
 }
 
@@ -118,5 +131,28 @@ fn count_refused(house: &House, tenant: &str, refusal: &Refusal) {
         }
         Refusal::Unscannable(places) => house.metrics.unscannable(tenant, "block", places.len() as u32),
         _ => house.metrics.redaction_failed(tenant),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidegate_redact::rules::{Policy, Rules};
+
+    #[test]
+    fn a_panic_in_the_filter_is_a_refusal_and_the_next_body_is_searched_again() {
+        assert!(matches!(guarded(|_| panic!("as a bug would")), Err(Refusal::Failed)));
+        let filter = Filter::new(Rules::default()).unwrap();
+        assert!(mask(&filter, br#"{"messages":[]}"#, None).is_ok());
+    }
+    #[test]
+    fn an_end_user_whom_the_filter_refuses_is_never_known_by_the_id_as_it_is() {
+        let mut rules = Rules::default();
+        rules.policies[Kind::Email.index()] = Policy::Block;
+        let redaction = Redaction::off().for_all(Some(Arc::new(Filter::new(rules).unwrap())));
+        let known = |id| redaction.end_user("team", id);
+        assert!(matches!(known("li.wei@example.org"), Err(Refusal::Blocked(_))));
+        assert!(matches!(known("user-7"), Ok(None)));
+        assert!(matches!(redaction.end_user_sought("team", "li.wei@example.org"), Ok(None)), "kept in no other form");
     }
 }

@@ -86,9 +86,13 @@ pub(crate) fn host(plane: &Arc<Plane>, hosting: Hosting) -> Result<Reader, Troub
 fn about(house: &House, owner: &Owner, head: &RequestHead, body: &Body) -> About {
     // Its request is checked on the path; what cannot be a conversation's name is refused there.
     let conversation = head.headers.text("tidegate-conversation").map(str::to_owned);
-    // As the log is to know it: what is masked is masked here too.
-    let masked = |user: String| house.settings.redaction.end_user(&owner.tenant, &user).unwrap_or(user);
-    About { end_user: memory::end_user(&body.bytes).map(masked), conversation }
+    // As the log is to know it: what is masked is masked here too, and what the filter refuses is not
+    // kept at all. Its request is refused on the path.
+    let masked = |user: String| match house.settings.redaction.end_user(&owner.tenant, &user) {
+        Ok(masked) => Some(masked.unwrap_or(user)),
+        Err(_) => None,
+    };
+    About { end_user: memory::end_user(&body.bytes).and_then(masked), conversation }
 }
 
 /// The path's branch for a request that wants to be able to come back: hosts it, and gives the

@@ -396,7 +396,10 @@ fn sum(a: &Usage, b: &Usage) -> Usage {
     Usage {
         input: a.input + b.input,
         cache_creation: a.cache_creation + b.cache_creation,
+        cache_creation_1h: a.cache_creation_1h + b.cache_creation_1h,
         cache_read: a.cache_read + b.cache_read,
         output: a.output + b.output,
+        // Of the last reply: what one request asks for all of its attempts ask for.
+        ..*b
     }
 }

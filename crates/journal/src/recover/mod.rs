@@ -10,7 +10,8 @@
 //! | whole thinking, nothing else | the same request again, its thinking left out | the same |
 //! | text, the last block whole or not | the same request again; what the client has of it is left out, and has to be the same | asked to go on: the partial text as a prefill, or a user turn |
 //! | any of that, and a call of a tool was held | the call is dropped, as above | the call is dropped, as above |
-//! | part of visible thinking | an error | an error |
+//! | nothing, or text, and part of thinking was held | the thinking is dropped, as above | the same |
+//! | part of thinking that was passed on | an error | an error |
 //! | a server's tool at work, or any other block | an error: it would do its work twice | an error |
 //! | `message_delta` | `message_stop` is supplied | the same |
 //!
@@ -19,9 +20,9 @@
 //! (`seam.rs`), which can be inexact.
 //!
 //! Calls of tools are held until `message_delta`: one that was passed on could be followed by nothing
-//! but its result, so the reply could not be taken up again after it. Thinking is passed on as it
-//! comes, or held until its block is whole ([`Rules::holds_thinking`]); a continuation's own thinking
-//! is left out where text is open, as nothing may stand inside a block.
+//! but its result, so the reply could not be taken up again after it. Thinking is held until its block
+//! is whole, or passed on as it comes ([`Rules::holds_thinking`]); a continuation's own thinking is left
+//! out where text is open, as nothing may stand inside a block.
 //!
 //! *Limits.* Held are at most [`HELD_BYTES_MAX`] bytes; past that everything is passed on and a cut
 //! is an error. So it is for a text longer than [`TEXT_BYTES_MAX`], and after
@@ -63,9 +64,9 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// The usual ones: thinking is shown as it comes, two continuations.
+    /// The usual ones: thinking is held until it is whole, two continuations.
     pub fn new(mode: Mode) -> Self {
-        Rules { mode, holds_thinking: false, continuations_max: 2 }
+        Rules { mode, holds_thinking: true, continuations_max: 2 }
     }
 }
 

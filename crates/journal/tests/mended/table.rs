@@ -154,10 +154,10 @@ fn thinking_is_mended_only_while_nobody_has_seen_part_of_it() {
     let new = [start(8), thinking_block(0), thinking(0, "new"), signature(0, "N"), stop(0)];
     let new = [&new[..], &[text_block(1), text(1, "So."), stop(1), totals(2), end()]].concat();
     for mode in BOTH {
-        let holds = Rules { holds_thinking: true, ..Rules::new(mode) };
-        assert_eq!(cut(Rules::new(mode), &part).1, Action::GiveUp(Unmendable::Thinking));
+        let (holds, shows) = (Rules::new(mode), Rules { holds_thinking: false, ..Rules::new(mode) });
+        assert_eq!(cut(shows, &part).1, Action::GiveUp(Unmendable::Thinking));
         for (rules, events, thought) in
-            [(Rules::new(mode), &unseen[..], "new"), (holds, &part[..], "new"), (Rules::new(mode), &whole[..], "hm")]
+            [(shows, &unseen[..], "new"), (holds, &part[..], "new"), (shows, &whole[..], "hm")]
         {
             let (mut play, action) = cut(rules, events);
             assert_eq!(action, Action::Again);

@@ -43,6 +43,7 @@ impl Class {
             band,
             mix: ask.input,
             went: now,
+            beside: d.in_flight.saturating_add(1),
             began: None,
             metered,
             told: None,

@@ -50,7 +50,7 @@ impl Scheduler {
     pub fn began(&mut self, now: Moment, id: LeaseId) {
         let Some(flight) = self.shared.flights.get_mut(id).filter(|f| f.began.is_none()) else { return };
         flight.began = Some(now);
-        let (class, domain, went) = (flight.class, flight.domain, flight.went);
+        let (class, domain, went, beside) = (flight.class, flight.domain, flight.went, flight.beside);
         let led = flight.leads.then_some(flight.prefix).flatten();
         flight.leads = false;
         let tokens = flight.prefix_tokens;
@@ -58,6 +58,7 @@ impl Scheduler {
         let class = &mut self.classes[class];
         let d = &mut class.domains[domain];
         d.tried(went, true);
+        d.crowd.answered(now, went, beside);
         if d.knowledge == Knowledge::Unknown && !told {
             d.knowledge = Knowledge::Unmetered;
             class.unmetered(domain);
@@ -162,10 +163,17 @@ impl Scheduler {
                 class.domains[flight.domain].breaker.undecided(now);
                 self.refund(now, flight);
             }
-            Outcome::Broken | Outcome::Overloaded { .. } => {
+            Outcome::Broken | Outcome::Overloaded { .. } | Outcome::TimedOut => {
                 let open = class.domains.iter().filter(|d| d.breaker.is_open(now)).count();
                 let may = (open + 1) * 2 <= class.domains.len();
-                class.domains[flight.domain].breaker.failed(now, may);
+                let d = &mut class.domains[flight.domain];
+                let timed_out = outcome == Outcome::TimedOut && flight.began.is_none();
+                if timed_out && d.crowd.timed_out(now, flight.went, flight.beside) {
+                    // With fewer at once it is well.
+                    d.breaker.undecided(now);
+                } else {
+                    d.breaker.failed(now, may);
+                }
                 class.maybe_back(flight);
                 // The upstream's failure is not the tenant's use.
                 self.forgive(now, flight);

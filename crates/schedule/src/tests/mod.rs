@@ -2,6 +2,7 @@
 //! comes of all rules together against an upstream.
 
 mod cache;
+mod crowd;
 mod renewal;
 mod unseen;
 mod upstream;

@@ -27,6 +27,7 @@
 //! one-byte                  every byte of the response in a packet of its own
 //! no-pong                   WebSocket: pings are not answered any more
 //! no-upgrade                WebSocket: the opening is never answered
+//! odd:NAME                  as an endpoint answers that is not the API: what the names are says `odd.rs`
 //! ```
 //!
 //! What a PLACE is says `place.rs`, how all this is read `read.rs`. What works on events takes effect
@@ -38,6 +39,7 @@ mod read;
 
 pub use place::Place;
 
+use crate::odd::Odd;
 use std::fmt;
 use std::time::Duration;
 
@@ -112,6 +114,8 @@ pub enum Fault {
     NoPong,
     /// The opening of a WebSocket is not answered.
     NoUpgrade,
+    /// As an endpoint does that is not the API.
+    Odd(Odd),
 }
 
 impl Fault {
@@ -142,6 +146,7 @@ impl Fault {
             Fault::OneByte => "one-byte",
             Fault::NoPong => "no-pong",
             Fault::NoUpgrade => "no-upgrade",
+            Fault::Odd(_) => "odd",
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Faults as they are written, in scenarios and in headers: `name:part:part`.
 
 use super::{Cut, Fault, FaultError, Place};
+use crate::odd::NAMES;
 use std::str::FromStr;
 use std::time::Duration;
 use tidegate_base::{ByteSize, Span};
@@ -92,6 +93,10 @@ impl FromStr for Fault {
             "one-byte" => (Fault::OneByte, 0),
             "no-pong" => (Fault::NoPong, 0),
             "no-upgrade" => (Fault::NoUpgrade, 0),
+            "odd" => {
+                let odd = NAMES.into_iter().find(|(name, _)| Some(*name) == first).map(|(_, odd)| odd);
+                (Fault::Odd(odd.ok_or_else(|| missing("an oddity; docs/simulator.md lists them"))?), 1)
+            }
             _ => return Err(FaultError(format!("`{name}` is not a fault; docs/simulator.md lists them"))),
         };
         let given = [first, second, rest].iter().flatten().count();
@@ -141,6 +146,7 @@ mod tests {
         check("close-code-at:in-text:1013", Fault::Cut(Cut::Code(1013), Place::InText));
         check("no-pong", Fault::NoPong);
         check("no-upgrade", Fault::NoUpgrade);
+        check("odd:chat-chunks", Fault::Odd(crate::odd::Odd::ChatChunks));
     }
 
     #[test]
@@ -157,6 +163,7 @@ mod tests {
             ("huge-at:3:1GB", "at most 64 MiB"),
             ("huge-at:3:10", "write for example"),
             ("swap-at:in-txt", "in-text"),
+            ("odd:ball", "docs/simulator.md"),
             ("trickle:0B", "1B or more"),
             ("close-code-at:in-text:99", "1000 to 4999"),
         ] {

@@ -14,6 +14,7 @@ pub(crate) use rotten::garbled_body;
 use crate::envelope::{error_event, error_event_saying};
 use crate::events::{Events, Frame, Kind, ping_bytes};
 use crate::fault::{Cut, Fault};
+use crate::odd::Odd;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -94,6 +95,7 @@ enum Source {
 pub struct Playback {
     source: Source,
     waiting: Vec<Waiting>,
+    odds: Vec<Odd>,
     request_id: String,
     output_tokens: u64,
     /// What is left of an event that was broken in two.
@@ -112,12 +114,15 @@ pub struct Playback {
 
 impl Playback {
     fn new(source: Source, request_id: &str, output_tokens: u64, faults: &[Fault], prng: &mut Prng) -> Self {
+        let odds = faults.iter().filter_map(|fault| if let Fault::Odd(odd) = fault { Some(*odd) } else { None });
         let waiting = faults
             .iter()
+            .filter(|fault| !matches!(fault, Fault::Odd(_)))
             .map(|fault| Waiting { fault: fault.clone(), spared: prng.below(700), spot: prng.next_u64() })
             .collect();
         Playback {
             source,
+            odds: odds.collect(),
             waiting,
             request_id: request_id.to_owned(),
             output_tokens,
@@ -200,7 +205,11 @@ impl Playback {
             return Some(rest);
         }
         let frame = match &mut self.source {
-            Source::Events(events) => events.next(),
+            // One after the other; an event that one of them takes away is gone.
+            Source::Events(events) => {
+                let odds = &self.odds;
+                events.find_map(|frame| odds.iter().try_fold(frame, |frame, odd| odd.event(frame)))
+            }
             Source::Body(body) => body.take(),
         }?;
         self.events += 1;
@@ -309,7 +318,8 @@ impl Playback {
             | Fault::Trickle(_)
             | Fault::OneByte
             | Fault::NoPong
-            | Fault::NoUpgrade => {
+            | Fault::NoUpgrade
+            | Fault::Odd(_) => {
                 self.rest = Some(frame);
             }
         }

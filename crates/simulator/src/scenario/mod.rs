@@ -25,6 +25,7 @@ pub const NAMED: &[(&str, &str)] = &[
     ("flaky-streams", include_str!("../../scenarios/flaky-streams.toml")),
     ("silent-thinker", include_str!("../../scenarios/silent-thinker.toml")),
     ("rotten-json", include_str!("../../scenarios/rotten-json.toml")),
+    ("odd-endpoint", include_str!("../../scenarios/odd-endpoint.toml")),
     ("slow-network", include_str!("../../scenarios/slow-network.toml")),
     ("quota-429", include_str!("../../scenarios/quota-429.toml")),
     ("black-friday", include_str!("../../scenarios/black-friday.toml")),

@@ -18,6 +18,7 @@ mod privacy;
 mod story;
 mod streams;
 mod traced;
+mod usage;
 mod vaults;
 mod versions;
 

@@ -5,6 +5,7 @@
 
 use crate::story::{self, TENANT};
 use crate::streams::checkpoint;
+use crate::usage::{all, row};
 use crate::{Folder, open};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use tidegate_store::{
 };
 
 /// The newest version.
-const NEWEST: u32 = 3;
+const NEWEST: u32 = 4;
 
 fn fixture(version: u32) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/version-{version}.db"))
@@ -41,6 +42,7 @@ fn write_the_fixture() {
     store.checkpoint_stream(sealed(b"two", 8)).wait().unwrap();
     store.checkpoint_stream(of_a_user(b"three")).wait().unwrap();
     store.append(NewTurn { vault: Some(vault()), ..story::turn(6, 1) }).wait().unwrap();
+    store.add_usage(vec![row(20_780, "m", 0, 5)]).wait().unwrap();
 }
 
 /// What the first turn of conversation 6 tells of its vault.
@@ -107,6 +109,19 @@ fn a_file_of_version_3_is_read_whole_and_goes_on() {
     let want = of_a_user(b"");
     assert_eq!(store.stream(TENANT, None, want.head.stream).wait().unwrap().head, *want.head);
     assert_eq!(store.erase_streams(TENANT, "user-5").wait().unwrap().streams, 1);
+    // What came with version 4 is there.
+    assert_eq!(store.usage(all()).wait().unwrap(), []);
+    store.add_usage(vec![row(1, "m", 0, 5)]).wait().unwrap();
+    assert_eq!(store.usage(all()).wait().unwrap(), [row(1, "m", 0, 5)]);
+}
+
+#[test]
+fn a_file_of_version_4_is_read_whole_and_goes_on() {
+    let folder = Folder::new();
+    std::fs::copy(fixture(4), folder.log()).unwrap();
+    let store = reads_whole(&folder);
+    assert_eq!(store.vault(story::address(6)).wait().unwrap(), Some(vault()));
+    assert_eq!(store.usage(all()).wait().unwrap(), [row(20_780, "m", 0, 5)]);
 }
 
 /// What the fixtures of all versions have.

@@ -64,6 +64,7 @@ pub(super) fn run(flags: &Bench) -> Result<(), Failed> {
         Some(BenchCommand::Peers(flags)) => return super::peers::run(flags),
         Some(BenchCommand::Soak(flags)) => return super::soak::run(flags),
         Some(BenchCommand::Compare(flags)) => return super::compare::run(flags),
+        Some(BenchCommand::Scenarios(flags)) => return super::scenarios::run(flags),
         Some(BenchCommand::Storm(flags)) => return super::storm::run(flags),
         Some(BenchCommand::Sockets(flags)) => return super::sockets::run(flags),
         Some(BenchCommand::Resume(flags)) => return super::resume::run(flags),

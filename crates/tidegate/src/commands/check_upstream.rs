@@ -13,6 +13,7 @@ use std::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tidegate_base::Prng;
+use tidegate_gateway::Organisation;
 use tidegate_observe::Metrics;
 use tidegate_transport::{Clock, Dial, DialStage, Dialing, Target, Tasks, TcpDial};
 use tidegate_upstream::{
@@ -219,6 +220,7 @@ async fn check(lane: &Arc<Lane>, dial: TcpDial, clock: Clock, rules: PoolRules, 
         method: "POST",
         target: "/v1/messages",
         body: Some(Bytes::from(body.to_string())),
+        upload: None,
         is_stream: true,
         lines: &lines,
         clocks,
@@ -265,14 +267,18 @@ pub(super) fn run(flags: &CheckUpstream) -> Result<(), Failed> {
     config.check().map_err(Failed::because)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failed::because)?;
     let clock = Clock::real();
-    let lanes: Vec<_> = config.settings.organisations.iter().flat_map(|o| &o.lanes).collect();
+    let of = |o: &'_ Organisation| {
+        let model = o.their_model(&flags.model).unwrap_or(&flags.model).to_owned();
+        o.lanes.iter().map(|lane| (Arc::clone(lane), model.clone())).collect::<Vec<_>>()
+    };
+    let lanes: Vec<_> = config.settings.organisations.iter().flat_map(of).collect();
     let mut bad = 0;
-    for lane in &lanes {
+    for (lane, model) in &lanes {
         let through = lane.target.proxy.as_ref().map_or_else(String::new, |proxy| format!(" through {proxy}"));
         say(format_args!("{} at {}:{}{through}", lane.label, lane.target.host, lane.target.port));
         let dial = TcpDial::new(clock, config.dial, &config.roots).map_err(Failed::because)?;
         let checked = runtime.block_on(async {
-            let checking = check(lane, dial, clock, config.settings.pool, &flags.model);
+            let checking = check(lane, dial, clock, config.settings.pool, model);
             clock.within(WHOLE_MAX, checking).await.unwrap_or_else(|| {
                 Err(Trouble::new(
                     format!("not done within {} s", WHOLE_MAX.as_secs()),

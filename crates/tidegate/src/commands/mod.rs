@@ -1,13 +1,16 @@
 //! The commands, one file each.
 
 mod activation;
+mod admin;
 mod ask;
 mod bench;
 mod chat;
 mod check_upstream;
 mod compare;
 mod conversations;
+mod grid;
 mod hand_over;
+mod health;
 mod key;
 mod notify;
 mod page;
@@ -18,6 +21,7 @@ mod redact;
 mod reload;
 mod reseal;
 mod resume;
+mod scenarios;
 mod scratch;
 mod serve;
 mod simulate;
@@ -25,10 +29,12 @@ mod soak;
 mod sockets;
 mod stage;
 mod storm;
+mod streams;
+mod usage;
 
 use crate::cli::{Cli, Command, Key};
 use crate::config::Config;
-use crate::process;
+use crate::{panics, process};
 use std::fmt;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -70,6 +76,7 @@ fn listen(address: SocketAddr, flag: &str) -> Result<TcpListen, Failed> {
 
 /// Runs the command.
 pub fn run(cli: Cli) -> Result<ExitCode, Failed> {
+    panics::withhold();
     let room = process::prepare().map_err(|e| Failed(format!("this process's limits cannot be set: {e}")))?;
     let done = match cli.command {
         Command::Redact(flags) => return redact::run(&flags),
@@ -91,12 +98,23 @@ pub fn run(cli: Cli) -> Result<ExitCode, Failed> {
                 config.settings.keys.len()
             ));
             say(format_args!("  redaction: {}", config.redact.told()));
+            let budgets = config.settings.tenants.iter().filter(|tenant| tenant.budget.is_some()).count();
+            let kept = config.usage.as_ref().or(config.conversations.as_ref());
+            let kept = kept.map_or_else(|| "in memory only".to_owned(), |file| format!("kept in {}", file.display()));
+            say(format_args!("  usage: {kept}, {budgets} tenant(s) with a budget"));
             Ok(())
         }
+        Command::ConfigSchema => {
+            say(format_args!("{:#}", Config::schema()));
+            Ok(())
+        }
+        Command::Health(flags) => health::run(&flags),
         Command::CheckUpstream(flags) => check_upstream::run(&flags),
         Command::Key { command: Key::New(flags) } => key::new(&flags),
         Command::Key { command: Key::Revoke(flags) } => key::revoke(&flags),
         Command::Key { command: Key::List(place) } => key::list(&place),
+        Command::Streams(flags) => streams::run(&flags),
+        Command::Usage(flags) => usage::run(&flags),
         Command::Key { command: Key::Vault { file } } => key::vault(&file),
         Command::Key { command: Key::Reseal(flags) } => reseal::run(&flags),
     };

@@ -8,6 +8,7 @@ use super::{Failed, key};
 use crate::config::Config;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use tidegate_gateway::UsageFile;
 use tidegate_store::{Durability, Settings, Store};
 
 /// The log, if there is one, and where it lies.
@@ -39,6 +40,18 @@ impl ConversationLog {
         let store = opened.map_err(|e| Failed(format!("conversations cannot be kept in {}: {e}", path.display())))?;
         Ok(ConversationLog { store: Some(store), path: Some(path.clone()) })
     }
+}
+
+/// Opens the file that it is kept in what was used; the conversations' own is open by now. A scratch
+/// log is no place for it: it would be gone with the process, and look as if it were not.
+pub(super) fn usage_file(config: &Config) -> Result<UsageFile, Failed> {
+    let Some(path) = &config.usage else {
+        return Ok(if config.conversations.is_some() { UsageFile::Conversations } else { UsageFile::Memory });
+    };
+    // It is read by operators, seldom; and while one process drains, the next begins.
+    let settings = Settings { readers: 1, shared: true, ..Settings::default() };
+    let store = Store::open(path, settings);
+    store.map(UsageFile::Own).map_err(|e| Failed(format!("what was used cannot be kept in {}: {e}", path.display())))
 }
 
 /// A log that goes with the process.

@@ -7,7 +7,7 @@
 use super::activation::{Passed, passed};
 use super::hand_over::{Elder, Heir, Inherited, spawn, start};
 use super::reload::{Reloader, RenewTls};
-use super::scratch::ConversationLog;
+use super::scratch::{ConversationLog, usage_file};
 use super::simulate::Running;
 use super::{Failed, env, key, listen, notify, say};
 use crate::cli::{LogFormat, Serve};
@@ -20,7 +20,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tidegate_base::Secret;
-use tidegate_gateway::{Gateway, Organisation, Said, Wanted, serve_admin};
+use tidegate_gateway::{Gateway, Organisation, Said, UsageFile, Wanted, serve_admin};
 use tidegate_transport::{Clock, Listen, TaskKind, Tasks, TcpDial, TcpListen, TlsFiles, TlsListen};
 use tidegate_upstream::{Lane, Scheme};
 use tokio::signal::unix::{SignalKind, signal};
@@ -41,8 +41,8 @@ const HEIRS: TaskKind = TaskKind {
 pub(super) fn configure(flags: &Serve) -> Result<Config, Failed> {
     let mut config = match &flags.config {
         // With the simulator behind it, the file's organisations and their keys are not used.
-        Some(path) => Config::load(path, &|name| env(name).or_else(|| flags.simulate.then(|| "unused".to_owned())))
-            .map_err(Failed::because)?,
+        Some(path) if flags.simulate => Config::load_for_simulator(path, &env).map_err(Failed::because)?,
+        Some(path) => Config::load(path, &env).map_err(Failed::because)?,
         None => Config::default(),
     };
     config.listen = flags.listen.unwrap_or(config.listen);
@@ -62,6 +62,7 @@ pub(super) fn configure(flags: &Serve) -> Result<Config, Failed> {
             .ok_or_else(|| Failed("--upstream needs a key: set ANTHROPIC_API_KEY or give --upstream-key".to_owned()))?;
         config.use_upstream(flags.upstream.as_deref().unwrap_or(API_URL), &key, &env).map_err(Failed::because)?;
     }
+    config.settings.pass_through.speaks_tls = config.tls.is_some();
     config.settings.seed = u64::from_le_bytes(key::random()?);
     Ok(config)
 }
@@ -151,9 +152,10 @@ pub(super) fn run(flags: &Serve, room: Room) -> Result<(), Failed> {
     let mut heir = flags.upgrade.as_deref().map(|from| Heir::meet(elders_address(from, config.listen)?)).transpose()?;
     // Before anything listens: a log that cannot be opened is found out at once.
     let log = ConversationLog::open(&config, flags.simulate, heir.as_mut().and_then(|heir| heir.log.take()))?;
+    let usage = usage_file(&config)?;
     let (_log, records) = start_log(&config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failed::because)?;
-    let ended = runtime.block_on(serve(config, served, records, log, heir, &program));
+    let ended = runtime.block_on(serve(config, served, records, (log, usage), heir, &program));
     if let Some(mut simulator) = simulator {
         simulator.stop();
     }
@@ -207,7 +209,7 @@ async fn serve(
     config: Config,
     served: Served<'_>,
     records: RequestLog,
-    mut log: ConversationLog,
+    (mut log, usage): (ConversationLog, UsageFile),
     heir: Option<Heir>,
     program: &Path,
 ) -> Result<(), Failed> {
@@ -235,7 +237,8 @@ async fn serve(
         .collect();
     let store = log.store.take();
     let redact = config.redact.told();
-    let gateway = Gateway::remembering(config.settings, clock, Arc::new(dial), Arc::new(records), store);
+    let gateway = Gateway::keeping(config.settings, clock, Arc::new(dial), Arc::new(records), store, usage);
+    let gateway = gateway.await.map_err(Failed::because)?;
     // What the simulated API knows lives in this process and would be gone: there is nothing to take over.
     let to_share = match simulator {
         Some(_) => None,
@@ -419,7 +422,7 @@ fn greet(
     say("TypeScript:");
     say(format_args!("  const client = new Anthropic({{ baseURL: \"{gateway}\", apiKey: \"{key}\" }});"));
     say("Look inside:");
-    say(format_args!("  curl http://{admin}/metrics    curl http://{admin}/streams"));
+    say(format_args!("  curl http://{admin}/metrics    curl http://{admin}/streams    curl http://{admin}/usage"));
     say("");
     say("ready");
 }

@@ -15,8 +15,10 @@ const SPARES_MAX: usize = 64;
 pub(super) fn contradictions(places: &Places<'_>, config: &Config) -> Result<(), ConfigError> {
     let (limits, clocks) = (&config.settings.limits, &config.settings.clocks);
     let weights = config.settings.schedule.band_weights;
-    let rules: [(bool, &str, &str, &str); 18] = [
+    let rules: [(bool, &str, &str, &str); 20] = [
         (limits.body_bytes == 0, "limits", "body_bytes", "is zero: no request could be taken"),
+        (limits.file_bytes == 0, "limits", "file_bytes", "is zero: no file could be uploaded"),
+        (limits.batch_bytes == 0, "limits", "batch_bytes", "is zero: no batch could be made"),
         (limits.connections == 0, "limits", "connections", "is zero: no client could connect"),
         (limits.streams == 0, "limits", "streams", "is zero: no stream of HTTP/2 or a WebSocket could begin"),
         (limits.connection_streams == 0, "limits", "connection_streams", "is zero: no request could be sent"),

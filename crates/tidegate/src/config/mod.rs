@@ -7,11 +7,15 @@
 
 mod contradictions;
 mod conversations;
+mod costs;
+mod endpoint;
 mod keys;
 mod organisation;
+mod passing;
 mod places;
 mod proxies;
 mod redact;
+mod schema;
 mod secrets;
 mod tables;
 mod tenant;
@@ -23,8 +27,10 @@ mod tests;
 use crate::keys_file::KeysFile;
 use contradictions::contradictions;
 use conversations::ConversationsTable;
+use costs::{PriceTable, UsageTable};
 use keys::KeysTable;
-use organisation::{OrganisationTable, OwnCredentialsTable, organisation};
+use organisation::{OrganisationTable, OwnCredentialsTable, Variables, organisation};
+use passing::PassThroughTable;
 use places::Places;
 pub(crate) use redact::KEY_BYTES;
 pub use redact::Redact;
@@ -77,7 +83,9 @@ pub struct Config {
     pub settings: Settings,
     /// The file that conversations are kept in, if they are.
     pub conversations: Option<PathBuf>,
-    /// How that file is used.
+    /// The file that it is kept in what was used, if it is one of its own.
+    pub usage: Option<PathBuf>,
+    /// How the conversations' file is used.
     pub store: tidegate_store::Settings,
     /// What is done with personal data; made into the gateway's settings when it starts.
     pub redact: Redact,
@@ -101,6 +109,7 @@ impl Default for Config {
             dial: DialClocks::default(),
             settings: Settings::default(),
             conversations: None,
+            usage: None,
             store: tidegate_store::Settings {
                 conversation_bytes_max: CONVERSATION_BYTES,
                 ..tidegate_store::Settings::default()
@@ -140,7 +149,10 @@ struct File {
     retry: RetryTable,
     pool: PoolTable,
     sockets: SocketsTable,
+    pass_through: PassThroughTable,
     conversations: ConversationsTable,
+    usage: UsageTable,
+    price: Vec<PriceTable>,
     redact: RedactTable,
 }
 
@@ -154,8 +166,20 @@ impl Config {
         Config::parse(path, &read(path)?, env)
     }
 
+    /// The same, for a gateway whose upstreams will be others: what the file's organisations would take
+    /// from variables that are not set is not missed.
+    pub fn load_for_simulator(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let secrets = |name: &str| env(name).or_else(|| Some("unused".to_owned()));
+        Config::parse_with(path, &read(path)?, Variables { secrets: &secrets, machine: env })
+    }
+
     /// Reads `text`, which came from `path`.
     pub fn parse(path: &Path, text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        Config::parse_with(path, text, Variables { secrets: env, machine: env })
+    }
+
+    fn parse_with(path: &Path, text: &str, variables: Variables<'_>) -> Result<Self, ConfigError> {
+        let env = variables.machine;
         let places = Places { path, text };
         let file: File = toml::from_str(text).map_err(|e| places.unreadable(&e))?;
         let mut config = Config::default();
@@ -184,8 +208,9 @@ impl Config {
         file.retry.set(&mut settings.schedule.retry);
         file.pool.set(&mut settings.pool);
         file.sockets.set(&mut settings.sockets);
+        file.pass_through.set(&places, &mut settings.pass_through)?;
         for (n, table) in file.organisation.iter().enumerate() {
-            settings.organisations.push(organisation(&places, n, table, env)?);
+            settings.organisations.push(organisation(&places, n, table, variables)?);
         }
         for (n, table) in file.client_key.iter().enumerate() {
             settings.keys.push(client_key(&places, n, table)?);
@@ -194,10 +219,17 @@ impl Config {
         let settings = &mut config.settings;
         settings.own_credentials = file.own_credentials.map(|table| table.lane(&places, env)).transpose()?;
         settings.tenants = tenants(&places, &file.tenant, settings)?;
+        costs::prices(&places, &file.price, &mut settings.costs.prices)?;
         file.conversations.set(&places, &mut config)?;
+        file.usage.set(&places, &mut config)?;
         config.redact = file.redact.over(&places, file.tenant.iter().map(TenantTable::redact), Some(env))?;
         contradictions(&places, &config)?;
         Ok(config)
+    }
+
+    /// The JSON Schema of a configuration file.
+    pub fn schema() -> serde_json::Value {
+        schema::schema()
     }
 
     /// The rules of redaction in the file at `path`, and its keys if they are asked for: whoever wants
@@ -228,6 +260,13 @@ impl Config {
         Ok(file.conversations.file)
     }
 
+    /// Where the configuration at `path` has operators connect, without any of its secrets.
+    pub fn admin_in(path: &Path) -> Result<SocketAddr, ConfigError> {
+        let text = read(path)?;
+        let file: File = toml::from_str(&text).map_err(|e| Places { path, text: &text }.unreadable(&e))?;
+        Ok(file.listen.admin.unwrap_or(Config::default().admin))
+    }
+
     /// An organisation made of flags or the environment, in place of the file's; `env` looks up which
     /// proxy leads there.
     pub fn use_upstream(
@@ -238,7 +277,7 @@ impl Config {
     ) -> Result<(), ConfigError> {
         let lane =
             Lane::new("default/1", url, Scheme::ApiKey, Secret::new(key)).map_err(|e| ConfigError(e.to_string()))?;
-        let through = proxies::proxy(None, &lane.target, env).map_err(ConfigError)?;
+        let through = proxies::of_environment(&lane.target, env).map_err(ConfigError)?;
         self.settings.organisations = vec![Organisation::new("default", vec![Arc::new(lane.through(through))])];
         Ok(())
     }

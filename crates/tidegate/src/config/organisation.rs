@@ -1,5 +1,6 @@
 //! `[[organisation]]`: where requests go, over which keys, and what is known of the limits.
 
+use super::endpoint::{HeaderValue, headers, models};
 use super::places::Places;
 use super::proxies::{ProxyChoice, proxy};
 use super::secrets::secret;
@@ -104,6 +105,10 @@ pub(super) struct OrganisationTable {
     #[serde(default)]
     reserves_output: bool,
     #[serde(default)]
+    models: BTreeMap<String, String>,
+    #[serde(default)]
+    headers: BTreeMap<String, HeaderValue>,
+    #[serde(default)]
     limits: BTreeMap<String, QuotaTable>,
     #[serde(default)]
     workspace: BTreeMap<String, WorkspaceTable>,
@@ -125,7 +130,8 @@ impl OwnCredentialsTable {
         let url = self.url.as_deref().unwrap_or(API_URL);
         let wrong = |key: &str, why: &str| places.wrong("own_credentials", 0, key, why);
         let lane = Lane::new("own", url, Scheme::ApiKey, Secret::new("")).map_err(|e| wrong("url", &e.0))?;
-        let through = proxy(self.proxy.as_ref(), &lane.target, env).map_err(|why| wrong("proxy", &why))?;
+        let variables = Variables { secrets: env, machine: env };
+        let through = proxy(self.proxy.as_ref(), &lane.target, variables).map_err(|why| wrong("proxy", &why))?;
         Ok(Arc::new(lane.offering(self.http.offer()).through(through)))
     }
 }
@@ -133,12 +139,20 @@ impl OwnCredentialsTable {
 /// Reads variables of the environment.
 pub(super) type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
+/// The variables that an organisation's secrets are in, and those of the machine. They are not the same
+/// where its secrets will not be used.
+#[derive(Clone, Copy)]
+pub(super) struct Variables<'a> {
+    pub(super) secrets: Env<'a>,
+    pub(super) machine: Env<'a>,
+}
+
 /// The `n`th table as an organisation.
 pub(super) fn organisation(
     places: &Places<'_>,
     n: usize,
     table: &OrganisationTable,
-    env: Env<'_>,
+    variables: Variables<'_>,
 ) -> Result<Organisation, ConfigError> {
     let wrong = |key: &str, why: &str| places.wrong("organisation", n, key, why);
     if table.keys.is_empty() || table.keys.len() > 1000 {
@@ -157,6 +171,8 @@ pub(super) fn organisation(
     }
     let mut made = Organisation::new(table.name.clone(), Vec::new());
     made.reserves_output = table.reserves_output;
+    made.models = models(&table.models).map_err(|why| wrong("models", &why))?;
+    let lines = headers(&table.headers, variables.secrets).map_err(|why| wrong("headers", &why))?;
     made.limits = quota(places, n, "limits", &table.limits)?;
     for (name, workspace) in &table.workspace {
         if !table.keys.iter().any(|key| key.workspace.as_ref() == Some(name)) {
@@ -168,8 +184,8 @@ pub(super) fn organisation(
     }
     for (k, key) in table.keys.iter().enumerate() {
         made.lane_workspaces.push(key.workspace.as_ref().map(|name| workspace(&mut made.workspaces, name)));
-        let secret =
-            secret(key.value.as_ref(), key.env.as_ref(), key.file.as_ref(), env).map_err(|why| wrong("keys", &why))?;
+        let secret = secret(key.value.as_ref(), key.env.as_ref(), key.file.as_ref(), variables.secrets)
+            .map_err(|why| wrong("keys", &why))?;
         if secret.is_empty() {
             return Err(wrong("keys", &format!("key number {} is empty", k + 1)));
         }
@@ -177,8 +193,8 @@ pub(super) fn organisation(
         let lane = Lane::over(transport, format!("{}/{}", table.name, k + 1), url, scheme, Secret::new(secret));
         let at = |e: &tidegate_upstream::LaneError| if e.0.contains("key has") { "keys" } else { "url" };
         let lane = lane.map_err(|e| wrong(at(&e), &e.0))?.offering(table.http.offer());
-        let through = proxy(table.proxy.as_ref(), &lane.target, env).map_err(|why| wrong("proxy", &why))?;
-        made.lanes.push(Arc::new(lane.through(through)));
+        let through = proxy(table.proxy.as_ref(), &lane.target, variables).map_err(|why| wrong("proxy", &why))?;
+        made.lanes.push(Arc::new(lane.with_headers(lines.clone()).through(through)));
     }
     Ok(made)
 }

@@ -5,7 +5,7 @@
 //! `ALL_PROXY`; the names in small letters first, as curl does. What `NO_PROXY` lists and this machine
 //! itself are reached without one. A proxy that a table names is used whatever the environment says.
 
-use super::organisation::Env;
+use super::organisation::{Env, Variables};
 use super::secrets::secret;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -20,17 +20,24 @@ pub(super) enum ProxyChoice {
 }
 
 /// The proxy to `target`, of its table's `choice` or the environment's.
-pub(super) fn proxy(choice: Option<&ProxyChoice>, target: &Target, env: Env<'_>) -> Result<Option<Proxy>, String> {
+pub(super) fn proxy(
+    choice: Option<&ProxyChoice>,
+    target: &Target,
+    variables: Variables<'_>,
+) -> Result<Option<Proxy>, String> {
     let url = match choice {
         Some(ProxyChoice::Said(word)) if word == "none" => return Ok(None),
         Some(ProxyChoice::Said(url)) => url.clone(),
-        Some(ProxyChoice::Kept { env: variable, file }) => secret(None, variable.as_ref(), file.as_ref(), env)?,
-        None => return of_environment(target, env),
+        Some(ProxyChoice::Kept { env: variable, file }) => {
+            secret(None, variable.as_ref(), file.as_ref(), variables.secrets)?
+        }
+        None => return of_environment(target, variables.machine),
     };
     Proxy::parse(&url).map(Some).map_err(|e| e.0)
 }
 
-fn of_environment(target: &Target, env: Env<'_>) -> Result<Option<Proxy>, String> {
+/// The proxy to `target` that the usual variables name.
+pub(super) fn of_environment(target: &Target, env: Env<'_>) -> Result<Option<Proxy>, String> {
     let either = |small: &str| {
         let names = [small.to_owned(), small.to_ascii_uppercase()];
         names
@@ -101,7 +108,7 @@ mod tests {
 
     fn chosen(variables: &[(&str, &str)], target: &Target) -> Option<String> {
         let env = |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
-        proxy(None, target, &env).unwrap().map(|proxy| proxy.to_string())
+        of_environment(target, &env).unwrap().map(|proxy| proxy.to_string())
     }
 
     #[test]
@@ -120,7 +127,7 @@ mod tests {
     #[test]
     fn a_wrong_variable_is_named_and_its_value_not_shown() {
         let env = |name: &str| (name == "HTTPS_PROXY").then(|| "gopher://u:geheim@h".to_owned());
-        let error = proxy(None, &to("x.example", true), &env).unwrap_err();
+        let error = of_environment(&to("x.example", true), &env).unwrap_err();
         assert!(error.contains("HTTPS_PROXY") && !error.contains("geheim"), "{error}");
     }
 

@@ -42,6 +42,8 @@ table!(DialTable sets DialClocks {
 
 table!(LimitsTable sets Limits {
     body_bytes: Size,
+    file_bytes: Size,
+    batch_bytes: Size,
     bodies_bytes: Size,
     large_body_bytes: Size,
     backlog_bytes: Size,

@@ -2,6 +2,7 @@
 
 use super::ConfigError;
 use super::conversations::keep;
+use super::costs::BudgetTable;
 use super::places::Places;
 use super::redact::RedactTable;
 use super::values::{Size, Time};
@@ -39,6 +40,7 @@ pub(super) struct TenantTable {
     keep_age: Option<Time>,
     keep_conversations: Option<u64>,
     keep_bytes: Option<Size>,
+    budget: Option<BudgetTable>,
     redact: Option<RedactTable>,
 }
 
@@ -105,7 +107,10 @@ pub(super) fn tenants(
         };
         let keep = keep(table.keep_age.as_ref(), table.keep_conversations, table.keep_bytes.as_ref())
             .map_err(|(key, why)| wrong(key, why))?;
-        tenants.push(TenantSettings { name: table.name.as_str().into(), rules, band, window: table.window, keep });
+        let budget = table.budget.as_ref().map(|budget| budget.budget(&table.name)).transpose();
+        let budget = budget.map_err(|why| wrong("budget", why))?;
+        let name = table.name.as_str().into();
+        tenants.push(TenantSettings { name, rules, band, window: table.window, keep, budget });
     }
     Ok(tenants)
 }

@@ -1,5 +1,6 @@
 //! The file as people write it: the example, wrong values, secrets.
 
+use super::costs::BudgetTable;
 use super::tables::{ClocksTable, DialTable, LimitsTable, PoolTable, QueueTable, RetryTable, SocketsTable};
 use super::*;
 use std::collections::BTreeSet;
@@ -18,7 +19,8 @@ fn the_example_says_the_defaults() {
     let (a, b) = (&config.settings, &default.settings);
     assert_eq!((a.clocks, a.limits, a.schedule, a.pool), (b.clocks, b.limits, b.schedule, b.pool));
     assert_eq!(a.conversations, b.conversations);
-    assert_eq!(a.sockets, b.sockets);
+    assert_eq!((&a.sockets, &a.pass_through), (&b.sockets, &b.pass_through));
+    assert_eq!((&a.costs, &config.usage), (&b.costs, &default.usage));
     assert_eq!((config.listen, config.admin, config.dial), (default.listen, default.admin, default.dial));
     assert_eq!(config.settings.organisations.len(), 1);
     assert!(config.check().is_ok());
@@ -59,6 +61,8 @@ fn the_example_names_every_setting() {
         "value",
         "workspace",
         "reserves_output",
+        "headers",
+        "models",
         "requests_per_minute",
         "input_tokens_per_minute",
         "output_tokens_per_minute",
@@ -69,12 +73,18 @@ fn the_example_names_every_setting() {
         "concurrent_streams",
         "band",
         "[conversations]",
+        "[pass_through]",
+        "[usage]",
+        "[[price]]",
+        "[tenant.budget]",
         "[redact]",
         "[[redact.patterns]]",
     ]
     .into_iter()
     .chain(ConversationsTable::KEYS.iter().copied())
     .chain(RedactTable::KEYS.iter().copied())
+    .chain(PassThroughTable::KEYS.iter().copied())
+    .chain([UsageTable::KEYS, PriceTable::KEYS, BudgetTable::KEYS].concat())
     {
         assert!(EXAMPLE.contains(key), "{key}");
     }
@@ -117,6 +127,27 @@ fn every_error_names_file_line_key_and_remedy() {
             "[[organisation]]\nname = \"a\"\nkeys = [{ value = \"k\" }]\n[[organisation]]\nname = \"b\"\ntransport = \"prompt\"\nurl = \"ws://x/chat\"\nkeys = [{ value = \"k\" }]\n",
             "t.toml:6: organisation.transport: is \"prompt\", and others are not",
         ),
+        (
+            "[[organisation]]\nname = \"a\"\nkeys = [{ value = \"k\" }]\nheaders = { Authorization = \"x\" }\n",
+            "t.toml:4: organisation.headers: `Authorization` is Tidegate's to write",
+        ),
+        (
+            "[[organisation]]\nname = \"a\"\nkeys = [{ value = \"k\" }]\nheaders = { x-a = { env = \"NOPE\" } }\n",
+            "t.toml:4: organisation.headers: the environment variable NOPE is not set",
+        ),
+        (
+            "[[organisation]]\nname = \"a\"\nkeys = [{ value = \"k\" }]\nheaders = { x-a = \"two\\nlines\" }\n",
+            "t.toml:4: organisation.headers: the value of `x-a` has to be",
+        ),
+        (
+            "[[organisation]]\nname = \"a\"\nkeys = [{ value = \"k\" }]\nmodels = { \"m\" = \"\" }\n",
+            "t.toml:4: organisation.models: a model's name has 1 to 256 characters",
+        ),
+        (
+            "[pass_through]\npublic_url = \"claude.example.com\"\n",
+            "t.toml:2: pass_through.public_url: is no address of ours; write for example",
+        ),
+        ("[limits]\nfile_bytes = \"0 B\"\n", "t.toml:2: limits.file_bytes: is zero: no file could be uploaded"),
         ("[pool]\nsocket_streams = 0\n", "t.toml:2: pool.socket_streams: is zero: no WebSocket could carry"),
         ("[pool]\n\nsocket_spares = 65\n", "t.toml:3: pool.socket_spares: is over 64"),
         ("[clocks]\nprobe = \"0 s\"\n", "t.toml:2: clocks.probe: is zero"),
@@ -156,6 +187,44 @@ fn every_error_names_file_line_key_and_remedy() {
         ("[conversations]\nkeep_conversations = 0\n", "t.toml:2: conversations.keep_conversations: is zero"),
         ("[conversations]\nkeep_age = \"90\"\n", "t.toml:2: keep_age: `90` is not a length of time"),
         ("[[tenant]]\nname = \"default\"\nkeep_bytes = \"0 B\"\n", "t.toml:3: tenant.keep_bytes: is zero"),
+        ("[usage]\nkeep = \"30 d\"\n", "t.toml:2: usage.keep: is no number of days from 31 to 3660"),
+        ("[usage]\nkeep = \"999 h\"\n", "t.toml:2: usage.keep: is no number of days"),
+        (
+            "[conversations]\nfile = \"a.db\"\n[usage]\nfile = \"a.db\"\n",
+            "t.toml:4: usage.file: is the file of [conversations]",
+        ),
+        (
+            "[[price]]\nmodel = \"m\"\ninput = \"1\"\noutput = \"2 USD\"\n",
+            "t.toml:3: input: `1` is no amount; write for example \"500 USD\"",
+        ),
+        (
+            "[[price]]\nmodel = \"m\"\ninput = \"1 USD\"\noutput = \"0.00000001 USD\"\n",
+            "t.toml:4: price.output: is finer than a millionth of a dollar",
+        ),
+        (
+            "[[price]]\nmodel = \"m\"\ninput = \"1 USD\"\noutput = \"2 USD\"\nbatch = \"0 %\"\n",
+            "t.toml:5: batch: `0 %` is no share",
+        ),
+        (
+            "[[price]]\nmodel = \"m\"\ninput = \"1 USD\"\noutput = \"2 USD\"\n[[price]]\nmodel = \"m\"\ninput = \"1 USD\"\noutput = \"2 USD\"\n",
+            "t.toml:6: price.model: two tables have this model",
+        ),
+        (
+            "[[tenant]]\nname = \"default\"\nbudget = { monthly = \"0 USD\" }\n",
+            "t.toml:3: tenant.budget: is zero: nothing would be served",
+        ),
+        (
+            "[own_credentials]\n[[tenant]]\nname = \"own\"\nbudget = { monthly = \"5 USD\" }\n",
+            "t.toml:4: tenant.budget: is for those who use your money",
+        ),
+        (
+            "[[tenant]]\nname = \"default\"\n[tenant.budget]\nmonthly = \"5 USD\"\nwarn_at = \"0.8\"\n",
+            "t.toml:5: warn_at: `0.8` is no share; write a whole number from 1 to 100",
+        ),
+        (
+            "[[tenant]]\nname = \"default\"\n[tenant.budget]\nmonthly = \"5 USD\"\nwhen_reached = \"stop\"\n",
+            "t.toml:5: when_reached: unknown variant `stop`, expected one of `refuse`, `queue`, `warn`",
+        ),
         ("[pool]\nhttp2_age = \"0 s\"\n", "t.toml:2: pool.http2_age: is zero"),
         ("[[client_key]]\ntenant = \"a\"\nhash = \"tg_secret\"\n", "t.toml:3: client_key.hash: a key hash is"),
         ("[listen]\naddress = \"here\"\n", "t.toml:2: address: "),
@@ -220,6 +289,52 @@ fn what_is_kept_is_read_for_all_and_for_one_tenant() {
     assert_eq!((settings.conversations.keep, settings.conversations.compact_every.is_zero()), (keep, true));
     let own = tidegate_gateway::Keep { age: hours(1), conversations: Some(5), bytes: None };
     assert_eq!(settings.tenants[0].keep, own);
+}
+
+#[test]
+fn prices_and_budgets_are_read_over_what_is_built_in() {
+    use tidegate_observe::{Budget, Reached, Unpriced};
+    let text = r#"
+[usage]
+file = "usage.db"
+keep = "31 d"
+[[price]]
+model = "house"
+input = "1.50 USD"
+output = "6 USD"
+[[price]]
+model = "claude-opus-5-5"
+input = "0.0028 USD"
+output = "1 USD"
+cache_read = "0.5 USD"
+cache_write_5m = "0 USD"
+cache_write_1h = "7 USD"
+batch = "25 %"
+fast = true
+[[tenant]]
+name = "default"
+[tenant.budget]
+monthly = "12.34 USD"
+warn_at = "50 %"
+when_reached = "queue"
+unpriced = "refuse"
+"#;
+    let config = check(text).unwrap();
+    let prices = &config.settings.costs.prices;
+    let numbers = |model: &str, fast| {
+        let p = prices.of(model, fast).unwrap();
+        ([p.input, p.output, p.cache_read, p.cache_write_5m, p.cache_write_1h], p.batch_percent)
+    };
+    assert_eq!(numbers("house", false), ([1_500_000, 6_000_000, 150_000, 1_875_000, 3_000_000], 50));
+    assert_eq!(numbers("claude-opus-5-5", true), ([2_800, 1_000_000, 500_000, 0, 7_000_000], 25));
+    assert_eq!(numbers("claude-opus-5-5", false).0[0], 4_000_000, "the others stay");
+    let monthly = "12.34 USD".parse().unwrap();
+    let want = Budget { monthly, warn_percent: 50, reached: Reached::Queue, unpriced: Unpriced::Refuse };
+    assert_eq!(config.settings.tenants[0].budget, Some(want));
+    assert_eq!((config.usage, config.settings.costs.kept_days), (Some("usage.db".into()), 31));
+    let text = "[[tenant]]\nname = \"default\"\nbudget = { monthly = \"5 USD\" }\n";
+    let usual = check(text).unwrap().settings.tenants[0].budget.unwrap();
+    assert_eq!((usual.warn_percent, usual.reached, usual.unpriced), (80, Reached::Refuse, Unpriced::Serve));
 }
 
 #[test]
@@ -364,4 +479,25 @@ fn keys_of_redaction_are_read_and_never_shown() {
         let got = check(&text).unwrap_err();
         assert!(got.contains(want) && !got.contains(&old[..8]), "{got}");
     }
+}
+
+#[test]
+fn behind_the_simulator_nothing_is_missed_but_what_organisations_would_need() {
+    let folder = std::env::temp_dir().join(format!("tidegate-simulated-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let load = |text: &str| {
+        let path = folder.join("tidegate.toml");
+        std::fs::write(&path, text).unwrap();
+        Config::load_for_simulator(&path, &|_| None)
+    };
+    let organisation =
+        "[[organisation]]\nname = \"north\"\nkeys = [{ env = \"NORTH\" }]\nheaders = { x = { env = \"X\" } }\n";
+    let config = load(organisation).unwrap();
+    let proxy = config.settings.organisations[0].lanes[0].target.proxy.as_ref();
+    assert!(proxy.is_none(), "HTTPS_PROXY is not set, and is not taken for a secret: {proxy:?}");
+    load(&format!("{organisation}proxy = {{ env = \"PROXY\" }}\n")).unwrap();
+    let keys = "[redact]\nscope_key = { env = \"SCOPE\" }\nvault_keys = [{ id = 1, env = \"VAULT\" }]\n";
+    let refused = load(&format!("{organisation}{keys}")).unwrap_err().to_string();
+    assert!(refused.contains("the environment variable SCOPE is not set"), "{refused}");
+    std::fs::remove_dir_all(&folder).unwrap();
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tidegate_base::{ByteSize, Span};
 
 /// A value of one of the file's own kinds, read from a string with its unit.
-pub(super) struct Quantity<T>(T);
+pub(super) struct Quantity<T>(pub(super) T);
 
 impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for Quantity<T> {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {

@@ -48,6 +48,18 @@ fn what_is_wrong_is_said_in_one_line_with_what_to_do() {
 }
 
 #[test]
+fn an_endpoint_is_asked_by_its_own_name_of_the_model() {
+    let tidegate = Tidegate::simulated();
+    let folder = Folder::new();
+    let config = format!(
+        "[[organisation]]\nname = \"one\"\nurl = \"http://{}\"\nkeys = [{{ value = \"sk-ant-a\" }}]\nmodels = {{ \"*\" = \"claude-nope\" }}\n",
+        tidegate.simulator()
+    );
+    let (code, out, err) = finished(&["check-upstream", "--config", &folder.write("tidegate.toml", &config)]);
+    assert!(code == 2 && out.contains("claude-nope"), "{out}{err}");
+}
+
+#[test]
 fn every_key_of_the_configuration_is_tried() {
     let tidegate = Tidegate::simulated();
     let folder = Folder::new();

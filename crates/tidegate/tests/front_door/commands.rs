@@ -14,6 +14,7 @@ fn check_config_says_what_a_file_means_or_where_it_is_wrong() {
     assert_eq!((code, err.as_str()), (0, ""), "{out}");
     assert!(out.contains("good") && out.contains("1 organisation(s) with 1 key(s)"), "{out}");
     assert!(!out.contains("SECRETMARK"));
+    assert!(out.contains("usage: in memory only, 0 tenant(s) with a budget"), "{out}");
 
     for (text, wants) in [
         ("[clocks]\ngap = 45\n", &["bad.toml:2:", "gap"][..]),

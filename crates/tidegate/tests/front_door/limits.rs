@@ -245,10 +245,16 @@ fn a_body_that_is_no_request_is_answered_400_with_the_place() {
 
 #[test]
 fn paths_and_methods_that_are_not_served_are_named() {
-    let tidegate = Tidegate::simulated();
-    for path in
-        ["/v1/complete", "/v1/messages/", "/V1/messages", "/v1/messages/batches", "/v1/models/a/b", "/v1//messages"]
-    {
+    let tidegate = Tidegate::simulated_with("[pass_through]\nenabled = false\n", &[]);
+    for path in [
+        "/v1/complete",
+        "/v1/files",
+        "/v1/messages/",
+        "/V1/messages",
+        "/v1/messages/batches",
+        "/v1/models/a/b",
+        "/v1//messages",
+    ] {
         refused(&tidegate.ask(get(path, &[])), 404, "unknown_path");
         let post = tidegate.ask(post_to(path, &[], "{}"));
         refused(&post, 404, "unknown_path");

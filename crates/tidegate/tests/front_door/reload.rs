@@ -145,6 +145,20 @@ fn a_file_with_an_error_changes_nothing() {
 }
 
 #[test]
+fn a_connection_that_is_kept_has_what_its_next_request_meets() {
+    let tidegate = Tidegate::simulated();
+    let mut kept = tidegate.client();
+    let mut listed = || {
+        kept.send(get("/v1/files", &[]));
+        kept.answer().status
+    };
+    assert_eq!(listed(), 200);
+    tidegate.reconfigure("[pass_through]\nenabled = false\n");
+    tidegate.says("pass_through.enabled");
+    assert_eq!(listed(), 404);
+}
+
+#[test]
 fn what_needs_a_restart_is_told_and_the_rest_holds() {
     let tidegate = Tidegate::simulated_with("[limits]\nbody_bytes = \"1 KiB\"\n", &[]);
     tidegate.reconfigure("[limits]\nbody_bytes = \"1 MiB\"\nconnections = 7\n[listen]\naddress = \"127.0.0.1:1\"\n");

@@ -5,7 +5,7 @@ use crate::teller::{Teller, delta, told, two_tenants};
 use crate::upstream::{BEGIN, END, Upstream, chunk, plain, stream_head};
 use crate::wire::{Answer, bare, code_of, get, message, post};
 use serde_json::Value;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -239,12 +239,21 @@ fn an_event_larger_than_all_that_is_kept_of_a_stream_ends_it() {
 
 #[test]
 fn when_streams_that_run_take_all_there_is_no_more_are_begun() {
-    let teller = Teller::of(100_000, Duration::ZERO);
+    // Each tells more than is kept of it, and then nothing for as long as somebody is there.
+    let upstream = Upstream::playing(|_, _, socket| {
+        let words: String = (0..1_000).map(|n| chunk(&delta(&format!(" word{n}")))).collect();
+        if socket.write_all((stream_head("") + &chunk(BEGIN) + &words).as_bytes()).is_ok() {
+            while matches!(socket.read(&mut [0; 64]), Ok(1..)) {}
+        }
+    });
     let config = "[limits]\njournal_bytes = \"64 KiB\"\njournals_bytes = \"128 KiB\"\n";
-    let tidegate = teller.gateway(config);
+    let tidegate = Tidegate::before(upstream.at, "k", &format!("[retry]\nattempts_max = 1\n{config}"));
+    let kept = || tidegate.metric("tidegate_budget_bytes{budget=\"journals\"}");
+    // From four fifths on nothing is begun.
+    let is_full = || kept() > 0.8 * 131_072.0;
     let mut running = Vec::new();
     let refused = eventually("no more are taken", SECOND * 20, || {
-        let mut wire = tidegate.client();
+        let (mut wire, before) = (tidegate.client(), kept());
         wire.send(post(&[KEPT], message(true, 4000, "x")));
         let head = wire.head().unwrap();
         if head.status != 200 {
@@ -252,7 +261,7 @@ fn when_streams_that_run_take_all_there_is_no_more_are_begun() {
         }
         assert!(running.len() < 20, "there is no end of it");
         running.push(wire);
-        std::thread::sleep(Duration::from_millis(300));
+        eventually("it has told", SECOND * 10, || (is_full() || kept() >= before + 24_000.0).then_some(()));
         None
     });
     assert_eq!((refused.status, &*refused.code()), (529, "streams_budget_spent"));

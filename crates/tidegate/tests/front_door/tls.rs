@@ -80,7 +80,7 @@ fn curl_is_served_over_tls_in_either_version_of_http() {
     both(&tidegate, "https", &["--http2", "--cacert", &cert], "2");
     both(&tidegate, "https", &["--http2", "--tls-max", "1.2", "--cacert", &cert], "2");
     // A refusal has its status and its envelope, and a body that is not read holds nobody up.
-    let url = format!("https://{}/v1/nowhere", tidegate.gateway);
+    let url = format!("https://{}/nowhere", tidegate.gateway);
     let (text, code) = answered(curl(&["--http2", "--cacert", &cert], &url, AT_ONCE, &message(true)));
     assert!(code == 0 && text.contains("unknown_path") && text.ends_with("version 2 status 404"), "{code} {text}");
     tidegate.comes_to_rest();

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 use tidegate_base::{Moment, StreamId};
 use tidegate_gateway::Gateway;
+use tidegate_observe::Filter;
 use tidegate_simulator::{Record, Simulator};
 use tidegate_simulator_server::{Doors, SharedSimulator};
 use tidegate_transport::{Clock, MemoryNetwork, TaskKind, Tasks};
@@ -135,7 +136,7 @@ async fn live(scene: &Scene, trace: Trace) -> Over<'_> {
         let gateway = gateway.clone();
         tasks.spawn(&OPERATOR, async move {
             clock.sleep_until(Moment::ZERO + at).await;
-            let live = gateway.live().view(clock.now(), 1_000, |_| None);
+            let live = gateway.live().view(clock.now(), 1_000, &Filter::default(), |_| None);
             let chosen = live.get(which as usize % live.len().max(1)).and_then(|view| StreamId::parse(&view.stream));
             if let Some(stream) = chosen {
                 gateway.live().cancel(stream);

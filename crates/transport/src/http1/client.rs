@@ -68,7 +68,7 @@ impl ClientConn {
         &mut self,
         mut head: BytesMut,
         body: Bytes,
-        mut on_progress: impl FnMut(),
+        on_progress: impl FnMut(),
     ) -> Result<SendEnd, ClientError> {
         self.keeps_alive = false;
         self.sent = 0;
@@ -77,7 +77,28 @@ impl ClientConn {
             head.extend_from_slice(&body);
             body = Bytes::new();
         }
-        let mut parts = [head.freeze(), body];
+        self.write([head.freeze(), body], on_progress).await
+    }
+
+    /// Sends a further piece of a body whose head and beginning went out before, with its framing.
+    pub async fn send_piece(&mut self, piece: Bytes, on_progress: impl FnMut()) -> Result<SendEnd, ClientError> {
+        self.write([piece, Bytes::new()], on_progress).await
+    }
+
+    /// Ready once the peer answers a request whose body is not whole yet: what is watched for while
+    /// the next piece of it is awaited.
+    pub fn poll_answered(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
+        loop {
+            if ready!(self.poll_fill(cx))? == 0 {
+                return Poll::Ready(Err(ClientError::ClosedEarly { any: !self.read.is_empty() }));
+            }
+            if !self.drop_interim().map_err(ClientError::Head)? {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+
+    async fn write(&mut self, mut parts: [Bytes; 2], mut on_progress: impl FnMut()) -> Result<SendEnd, ClientError> {
         poll_fn(|cx| {
             for part in &mut parts {
                 while part.has_remaining() {

@@ -2,7 +2,8 @@
 //! HTTP/1.1; and what follows from what a dial brought.
 
 use super::lane_pool::{Idle, LanePool};
-use super::shelf::{Grant, Protocol};
+use super::slots::{Grant, Protocol};
+use crate::shelf::failed;
 use std::sync::Arc;
 use tidegate_transport::http1::ClientConn;
 use tidegate_transport::http2::Connection;
@@ -20,45 +21,19 @@ pub(super) enum Opened {
     Http2(u64, Connection),
 }
 
-/// Counts a dial under way, however it ends.
-struct Dialing<'a>(&'a LanePool);
-
-impl Drop for Dialing<'_> {
-    fn drop(&mut self) {
-        self.0.shelf().dialing -= 1;
-    }
-}
-
 impl LanePool {
     /// Begins the dials that are needed now.
     pub(super) fn dial_as_needed(self: &Arc<Self>) {
-        let mut shelf = self.shelf();
-        for _ in 0..shelf.dials_needed(self.clock.now()) {
-            shelf.dialing += 1;
-            self.tasks.spawn(&DIALLING, Arc::clone(self).dialled());
-        }
+        self.shelf.begin_dials(self.clock.now(), || self.tasks.spawn(&DIALLING, Arc::clone(self).dialled()));
     }
 
     /// One dial of a task of its own.
     async fn dialled(self: Arc<Self>) {
-        let dialing = Dialing(&self);
-        let closing = self.closing.notified();
-        tokio::pin!(closing);
-        closing.as_mut().enable();
-        if self.shelf().closed {
-            return;
-        }
-        let opened = tokio::select! {
-            biased;
-            () = &mut closing => return,
-            opened = self.open() => opened,
-        };
-        drop(dialing);
+        let Some(opened) = self.shelf.dialled(self.open()).await else { return };
         if opened.is_ok() { &self.opened } else { &self.failed }.inc();
         match opened {
             Ok(Opened::Http2(id, conn)) => {
-                let added = self.shelf().add(id, conn, self.clock.now(), self.rules.http2_age);
-                if !added {
+                if !self.add(id, conn) {
                     self.dial_failed(&failed(DialStage::Http2, "it closed at once".to_owned()));
                 }
             }
@@ -69,10 +44,23 @@ impl LanePool {
         self.dial_as_needed();
     }
 
+    /// Puts a new HTTP/2 connection on the shelf, unless it closed in the meantime.
+    pub(super) fn add(&self, id: u64, conn: Connection) -> bool {
+        let (now, streams) = (self.clock.now(), conn.streams_max());
+        let mut shelf = self.shelf.lock();
+        let added = shelf.add(id, conn, now, self.rules.http2_age);
+        if added {
+            shelf.policy.protocol = Protocol::Http2;
+            shelf.expect(streams);
+            shelf.dial_worked(now);
+        }
+        added
+    }
+
     /// The other side chose HTTP/1.1, now or from now on.
     fn speaks_http1(&self, io: BoxIo) {
-        let mut shelf = self.shelf();
-        shelf.protocol = Protocol::Http1;
+        let mut shelf = self.shelf.lock();
+        shelf.policy.protocol = Protocol::Http1;
         shelf.retire_all();
         let waiters = shelf.all_waiters();
         drop(shelf);
@@ -88,14 +76,7 @@ impl LanePool {
     }
 
     fn dial_failed(&self, error: &DialError) {
-        let mut shelf = self.shelf();
-        shelf.dial_failed(self.clock.now());
-        let waiters = shelf.failed_waiters();
-        drop(shelf);
-        for waiter in waiters {
-            // Whoever left in the meantime need not know.
-            let _ = waiter.send(Grant::Failed(error.clone()));
-        }
+        self.shelf.dial_failed(self.clock.now(), || Grant::Failed(error.clone()));
     }
 
     /// Dials; over HTTP/2, begins it.
@@ -104,7 +85,7 @@ impl LanePool {
         if !dialled.http2 {
             return Ok(Opened::Http1(dialled.io));
         }
-        let id = self.shelf().id();
+        let id = self.shelf.lock().id();
         let lane = Arc::downgrade(self);
         let changed = move |gone| {
             if let Some(lane) = lane.upgrade() {
@@ -130,17 +111,10 @@ impl LanePool {
     /// A connection takes more or fewer streams than before, or none, or is gone.
     fn changed(self: &Arc<Self>, id: u64, gone: bool) {
         if gone {
-            self.shelf().forget(id);
+            let gone = self.shelf.lock().forget(id);
+            drop(gone);
         }
         self.serve();
         self.dial_as_needed();
     }
-}
-
-fn failed(stage: DialStage, message: String) -> DialError {
-    DialError { stage, timed_out: false, message }
-}
-
-pub(super) fn closed() -> DialError {
-    failed(DialStage::Connect, "the gateway is closing".to_owned())
 }

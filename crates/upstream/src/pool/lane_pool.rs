@@ -2,14 +2,15 @@
 //!
 //! Idle HTTP/1.1 connections are taken last in, first out, so that a quiet hour lets the rest grow
 //! old and be swept; one is looked at before use, since the other side may have closed it. Each
-//! request without one dials its own. HTTP/2 connections stand on the [`super::shelf`]; a request
+//! request without one dials its own. HTTP/2 connections stand on the [`crate::shelf`]; a request
 //! takes a slot on one of them or waits for it.
 
-use super::dialling::{Opened, closed};
-use super::shelf::{Grant, Protocol, Shelf, Slot};
+use super::dialling::Opened;
+use super::slots::{Grant, Protocol, STREAMS_EXPECTED, Slot, Slots};
 use super::{PoolParts, PoolRules};
 use crate::exchange::Counted;
 use crate::lane::{Lane, Transport};
+use crate::shelf::{SharedShelf, Shelf, Taken, closed};
 use crate::socket::Sockets;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -19,7 +20,6 @@ use std::task::Poll;
 use tidegate_base::Moment;
 use tidegate_transport::http1::ClientConn;
 use tidegate_transport::{Clock, Dial, DialError, HttpOffer, Tasks};
-use tokio::sync::{Notify, oneshot};
 
 /// An HTTP/1.1 connection that waits for its next request.
 pub(crate) struct Idle {
@@ -50,27 +50,13 @@ pub(crate) struct LanePool {
     pub(super) opened: Counter,
     pub(super) failed: Counter,
     idle: Mutex<Vec<Idle>>,
-    shelf: Mutex<Shelf>,
-    pub(super) closing: Notify,
+    pub(super) shelf: SharedShelf<Slots>,
     pub(super) clock: Clock,
     pub(super) dial: Arc<dyn Dial>,
     pub(super) rules: PoolRules,
     pub(super) tasks: Tasks,
     /// Its WebSockets, where they are spoken.
     pub(super) sockets: Option<Arc<Sockets>>,
-}
-
-/// A place in the queue for slots; leaves it when dropped.
-struct Waiter<'a> {
-    lane: &'a LanePool,
-    ticket: u64,
-    granted: oneshot::Receiver<Grant>,
-}
-
-impl Drop for Waiter<'_> {
-    fn drop(&mut self) {
-        self.lane.shelf().leave(self.ticket);
-    }
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -95,7 +81,8 @@ impl LanePool {
             (HttpOffer::Auto, true) => Protocol::Unknown,
             (HttpOffer::Http2, _) => Protocol::Http2,
         };
-        let shelf = Shelf::new(protocol, parts.prng.fork(&lane.label), busy.clone(), idle.clone());
+        let gauges = (busy.clone(), idle.clone());
+        let shelf = Shelf::new(Slots { protocol }, STREAMS_EXPECTED, parts.prng.fork(&lane.label), gauges);
         Arc::new(LanePool {
             lane: Arc::clone(lane),
             busy,
@@ -104,8 +91,7 @@ impl LanePool {
             opened: metrics.connect_counter(&lane.label, "opened"),
             failed: metrics.connect_counter(&lane.label, "failed"),
             idle: Mutex::default(),
-            shelf: Mutex::new(shelf),
-            closing: Notify::new(),
+            shelf: SharedShelf::new(shelf),
             clock: parts.clock,
             dial: Arc::clone(&parts.dial),
             rules: parts.rules,
@@ -114,22 +100,17 @@ impl LanePool {
         })
     }
 
-    /// Never held while a slot, a grant or a connection is dropped: that comes back here.
-    pub(super) fn shelf(&self) -> MutexGuard<'_, Shelf> {
-        locked(&self.shelf)
-    }
-
     /// Keeps an HTTP/1.1 connection for the next request.
     pub(crate) fn keep(&self, idle: Idle) {
         let mut kept = locked(&self.idle);
-        if kept.len() < self.rules.idle_max && !self.shelf().closed {
+        if kept.len() < self.rules.idle_max && !self.shelf.lock().closed {
             kept.push(idle);
         }
     }
 
     pub(super) fn sweep(self: &Arc<Self>, now: Moment) {
         locked(&self.idle).retain(|idle| now.since(idle.since) < self.rules.idle_keep);
-        self.shelf().sweep(now, self.rules.idle_keep);
+        self.shelf.lock().sweep(now, self.rules.idle_keep, 0);
         self.dial_as_needed();
         if let Some(sockets) = &self.sockets {
             sockets.sweep(now);
@@ -140,21 +121,14 @@ impl LanePool {
         if let Some(sockets) = &self.sockets {
             sockets.close();
         }
-        let mut shelf = self.shelf();
-        shelf.closed = true;
-        shelf.retire_all();
-        let waiters = shelf.all_waiters();
-        drop(shelf);
-        // Nobody waits when a pool is closed; who does all the same is told.
-        drop(waiters);
-        self.closing.notify_waiters();
+        self.shelf.close();
         locked(&self.idle).clear();
     }
 
     /// A connection for one request; with `fresh`, none that rested.
     pub(super) async fn checkout(self: &Arc<Self>, fresh: bool) -> Result<Checkout, DialError> {
         loop {
-            let protocol = self.shelf().protocol;
+            let protocol = self.shelf.lock().policy.protocol;
             if protocol == Protocol::Http1 {
                 if let Some(checkout) = self.http1(fresh).await? {
                     return Ok(checkout);
@@ -180,7 +154,7 @@ impl LanePool {
         match dialled? {
             Opened::Http1(io) => Ok(Some(Checkout::Http1 { conn: ClientConn::new(io), kept: false })),
             Opened::Http2(id, conn) => {
-                self.shelf().add(id, conn, self.clock.now(), self.rules.http2_age);
+                self.add(id, conn);
                 Ok(None)
             }
         }
@@ -200,42 +174,23 @@ impl LanePool {
 
     /// A slot, now or after waiting; or what a dial had to say.
     async fn grant(self: &Arc<Self>) -> Grant {
-        if let Some(slot) = self.free_slot() {
-            self.dial_as_needed();
-            return Grant::Slot(slot);
-        }
-        let Some((ticket, granted)) = self.shelf().wait() else { return Grant::Failed(closed()) };
-        let mut waiter = Waiter { lane: self, ticket, granted };
-        self.dial_as_needed();
-        match (&mut waiter.granted).await {
-            Ok(grant) => grant,
-            Err(_) => Grant::Failed(closed()),
-        }
+        let granted = self.shelf.grant(|| self.free(), || self.dial_as_needed()).await;
+        granted.unwrap_or_else(|| Grant::Failed(closed()))
     }
 
-    fn free_slot(self: &Arc<Self>) -> Option<Slot> {
-        let taken = self.shelf().take(self.clock.now());
-        taken.map(|(member, conn, rested)| Slot {
-            conn,
-            lane: Arc::clone(self),
-            member,
-            rested,
-            _stream: Counted::new(&self.streams),
-        })
+    fn free(self: &Arc<Self>) -> Option<Grant> {
+        let Taken { member, carrier, rested } = self.shelf.lock().take(self.clock.now())?;
+        let (conn, lane) = (carrier, Arc::clone(self));
+        Some(Grant::Slot(Slot { conn, lane, member, rested, _stream: Counted::new(&self.streams) }))
     }
 
     pub(super) fn slot_freed(self: &Arc<Self>, member: u64) {
-        self.shelf().give_back(member, self.clock.now());
+        self.shelf.lock().give_back(member, self.clock.now());
         self.serve();
     }
 
     /// Gives free slots to those who wait.
     pub(super) fn serve(self: &Arc<Self>) {
-        while self.shelf().has_waiters() {
-            let Some(slot) = self.free_slot() else { return };
-            let waiter = self.shelf().first_waiter();
-            // One who just left drops the slot, and that serves the next.
-            let _ = waiter.map(|waiter| waiter.send(Grant::Slot(slot)));
-        }
+        self.shelf.serve(|| self.free());
     }
 }

@@ -12,14 +12,15 @@ mod asking;
 mod dialling;
 mod lane_pool;
 mod sending;
-mod shelf;
+mod slots;
 
 pub(crate) use lane_pool::{Idle, LanePool};
-pub(crate) use shelf::Slot;
+pub(crate) use slots::Slot;
 
 use crate::exchange::{Exchange, ExchangeClocks, ExchangeError, Stage};
 use crate::lane::Lane;
 use crate::socket::Sockets;
+use crate::upload::Upload;
 use bytes::Bytes;
 use lane_pool::Checkout;
 use std::sync::Arc;
@@ -84,6 +85,8 @@ pub struct Outgoing<'a> {
     pub target: &'a str,
     /// The body; `None` sends no length either.
     pub body: Option<Bytes>,
+    /// A body that comes while it goes out, in place of `body`.
+    pub upload: Option<&'a Upload>,
     /// Whether it is a Messages request that asks for a stream.
     pub is_stream: bool,
     /// Adds the header lines; host, credential and length are the lane's.
@@ -208,7 +211,9 @@ impl Pool {
             }
         }
         let mut unsent = 0;
-        let mut fresh = false;
+        // What was taken of an upload cannot be sent again, so it does not go over a connection that
+        // may have been closed while it rested.
+        let mut fresh = request.upload.is_some();
         loop {
             told(Stage::Connecting);
             let (done, kept) = match lane.checkout(fresh).await.map_err(ExchangeError::Dial)? {
@@ -218,7 +223,11 @@ impl Pool {
                 }
             };
             match done {
-                Err(ExchangeError::Broken(ClientError::Unsent)) if unsent < UNSENT_MAX => unsent += 1,
+                Err(ExchangeError::Broken(ClientError::Unsent))
+                    if unsent < UNSENT_MAX && !request.upload.is_some_and(Upload::has_begun) =>
+                {
+                    unsent += 1;
+                }
                 Err(ExchangeError::Broken(ClientError::ClosedEarly { any: false } | ClientError::Io(_)))
                     if kept && !fresh =>
                 {

@@ -7,7 +7,7 @@
 //! | `link`, `driver` | one socket: as its users see it, and the task that owns it |
 //! | `many`, `single` | the two dialects |
 //! | `opening` | from nothing to an open socket |
-//! | `shelf` | which sockets there are, who gets a place on which, when one more is dialled |
+//! | `places` | when one more is dialled |
 //!
 //! Above here nobody knows: an answer is a head and the bytes of Server-Sent Events. What certainly
 //! was not taken up goes out again over another socket, which does not count as an attempt.
@@ -17,23 +17,25 @@ mod inbox;
 mod link;
 mod many;
 mod opening;
-mod shelf;
+mod places;
 mod single;
 
 pub(crate) use link::{Ask, SocketStream};
-pub(crate) use shelf::SocketSlot;
+pub(crate) use places::SocketSlot;
 
 use crate::exchange::{Counted, Exchange, ExchangeError, Stage, Way};
 use crate::lane::{Lane, Transport};
 use crate::pool::{Outgoing, PoolParts, PoolRules, UNSENT_MAX};
+use crate::shelf::{SharedShelf, Shelf, Taken, closed, failed};
 use opening::NotOpened;
+use places::{Grant, Places};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
-use shelf::{Grant, Shelf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::convert::Infallible;
+use std::sync::Arc;
 use tidegate_base::Moment;
-use tidegate_transport::{ClientError, Clock, Dial, DialError, DialStage, Target, TaskKind, Tasks};
-use tokio::sync::{Notify, oneshot};
+use tidegate_transport::{ClientError, Clock, Dial, DialStage, Target, TaskKind, Tasks};
+use tokio::sync::Notify;
 
 const DIALLING: TaskKind = TaskKind {
     name: "upstream socket dial",
@@ -55,44 +57,13 @@ pub(crate) struct Sockets {
     streams: Gauge,
     opened: Counter,
     failed: Counter,
-    shelf: Mutex<Shelf>,
-    closing: Notify,
+    shelf: SharedShelf<Places>,
     /// Tells the keeper that there may be something to dial later.
     put_off: Notify,
     clock: Clock,
     dial: Arc<dyn Dial>,
     rules: PoolRules,
     tasks: Tasks,
-}
-
-/// A place in the queue; leaves it when dropped.
-struct Waiter<'a> {
-    sockets: &'a Sockets,
-    ticket: u64,
-    granted: oneshot::Receiver<Grant>,
-}
-
-impl Drop for Waiter<'_> {
-    fn drop(&mut self) {
-        self.sockets.shelf().leave(self.ticket);
-    }
-}
-
-/// Counts a dial under way, however it ends.
-struct Dialing<'a>(&'a Sockets);
-
-impl Drop for Dialing<'_> {
-    fn drop(&mut self) {
-        self.0.shelf().dialing -= 1;
-    }
-}
-
-fn failed(stage: DialStage, message: String) -> DialError {
-    DialError { stage, timed_out: false, message }
-}
-
-fn closed() -> DialError {
-    failed(DialStage::Connect, "the gateway is closing".to_owned())
 }
 
 impl Sockets {
@@ -102,6 +73,7 @@ impl Sockets {
         let (busy, idle) = (metrics.lane_gauge(&lane.label, "busy"), metrics.lane_gauge(&lane.label, "idle"));
         let streams_max = if lane.transport() == Transport::Tidegate { rules.socket_streams.max(1) } else { 1 };
         let prng = parts.prng.fork(&format!("sockets {}", lane.label));
+        let places = Places { spares: rules.socket_spares };
         Arc::new(Sockets {
             lane: Arc::clone(lane),
             target: lane.socket_target(),
@@ -109,8 +81,7 @@ impl Sockets {
             streams: metrics.lane_streams(&lane.label),
             opened: metrics.connect_counter(&lane.label, "opened"),
             failed: metrics.connect_counter(&lane.label, "failed"),
-            shelf: Mutex::new(Shelf::new(rules, streams_max, prng, busy, idle)),
-            closing: Notify::new(),
+            shelf: SharedShelf::new(Shelf::new(places, streams_max, prng, (busy, idle))),
             put_off: Notify::new(),
             clock: parts.clock,
             dial: Arc::clone(&parts.dial),
@@ -119,26 +90,21 @@ impl Sockets {
         })
     }
 
-    /// Never held while a slot, a grant or a link is dropped: that comes back here.
-    fn shelf(&self) -> MutexGuard<'_, Shelf> {
-        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Begins to keep spares open.
     pub(crate) fn start(self: &Arc<Self>) {
         if self.rules.socket_spares > 0 {
-            self.tasks.spawn(&KEEPER, Arc::clone(self).keep());
+            let sockets = Arc::clone(self);
+            self.tasks.spawn(&KEEPER, async move {
+                sockets.shelf.unless_closed(sockets.keep()).await;
+            });
         }
     }
 
     /// Dials what was put off, when its time has come.
-    async fn keep(self: Arc<Self>) {
-        let closing = self.closing.notified();
-        tokio::pin!(closing);
-        closing.as_mut().enable();
-        while !self.shelf().closed {
+    async fn keep(self: &Arc<Self>) -> Infallible {
+        loop {
             self.dial_now();
-            let due = self.shelf().dials_due(self.clock.now());
+            let due = self.dials_due();
             let later = async {
                 match due {
                     Some(due) => self.clock.sleep_until(due).await,
@@ -146,7 +112,6 @@ impl Sockets {
                 }
             };
             tokio::select! {
-                () = &mut closing => return,
                 () = self.put_off.notified() => {}
                 () = later => {}
             }
@@ -156,126 +121,80 @@ impl Sockets {
     /// Begins the dials that are needed now, and leaves those of later to the keeper.
     fn dial_as_needed(self: &Arc<Self>) {
         self.dial_now();
-        if self.shelf().dials_due(self.clock.now()).is_some() {
+        if self.dials_due().is_some() {
             self.put_off.notify_one();
         }
     }
 
+    fn dials_due(&self) -> Option<Moment> {
+        places::dials_due(&self.shelf.lock(), self.clock.now())
+    }
+
     fn dial_now(self: &Arc<Self>) {
-        let mut shelf = self.shelf();
-        for _ in 0..shelf.dials_needed(self.clock.now()) {
-            shelf.dialing += 1;
-            self.tasks.spawn(&DIALLING, Arc::clone(self).dialled());
-        }
+        self.shelf.begin_dials(self.clock.now(), || self.tasks.spawn(&DIALLING, Arc::clone(self).dialled()));
     }
 
     async fn dialled(self: Arc<Self>) {
-        let dialing = Dialing(&self);
-        let closing = self.closing.notified();
-        tokio::pin!(closing);
-        closing.as_mut().enable();
-        if self.shelf().closed {
-            return;
-        }
-        let opened = tokio::select! {
-            biased;
-            () = &mut closing => return,
-            opened = self.open() => opened,
-        };
-        drop(dialing);
+        let Some(opened) = self.shelf.dialled(self.open()).await else { return };
         if opened.is_ok() { &self.opened } else { &self.failed }.inc();
+        let now = self.clock.now();
         match opened {
             Ok((id, link)) => {
-                let added = self.shelf().add(id, link, self.clock.now());
+                let added = self.shelf.lock().add(id, link, now, self.rules.socket_age);
                 if !added {
                     let error = failed(DialStage::Socket, "it closed at once".to_owned());
-                    self.dial_failed(|| Grant::Failed(error.clone()));
+                    self.shelf.dial_failed(now, || Grant::Failed(error.clone()));
                 }
             }
-            Err(NotOpened::Failed(error)) => self.dial_failed(|| Grant::Failed(error.clone())),
+            Err(NotOpened::Failed(error)) => self.shelf.dial_failed(now, || Grant::Failed(error.clone())),
             Err(NotOpened::Refused(refusal)) => {
                 let refusal = Arc::new(refusal);
-                self.dial_failed(|| Grant::Refused(Arc::clone(&refusal)));
+                self.shelf.dial_failed(now, || Grant::Refused(Arc::clone(&refusal)));
             }
         }
         self.serve();
         self.dial_as_needed();
     }
 
-    fn dial_failed(&self, told: impl Fn() -> Grant) {
-        let mut shelf = self.shelf();
-        shelf.dial_failed(self.clock.now());
-        let waiters = shelf.failed_waiters();
-        drop(shelf);
-        for waiter in waiters {
-            // Whoever left in the meantime need not know.
-            let _ = waiter.send(told());
-        }
-    }
-
     /// A socket takes no new streams, or is gone.
     fn changed(self: &Arc<Self>, id: u64, gone: bool) {
         if gone {
-            self.shelf().forget(id, self.clock.now());
+            places::forget(&mut self.shelf.lock(), id, self.clock.now());
         }
         self.serve();
         self.dial_as_needed();
     }
 
     pub(crate) fn sweep(self: &Arc<Self>, now: Moment) {
-        self.shelf().sweep(now);
+        self.shelf.lock().sweep(now, self.rules.idle_keep, self.rules.socket_spares);
         self.dial_as_needed();
     }
 
     /// Lets all sockets go, those in use when their last stream has ended; there will be no new ones.
     pub(crate) fn close(&self) {
-        let mut shelf = self.shelf();
-        shelf.closed = true;
-        shelf.retire_all();
-        let waiters = shelf.all_waiters();
-        drop(shelf);
-        drop(waiters);
-        self.closing.notify_waiters();
+        self.shelf.close();
     }
 
     /// A place, now or after waiting; or what a dial had to say.
     async fn grant(self: &Arc<Self>) -> Grant {
-        if let Some(slot) = self.free_slot() {
-            self.dial_as_needed();
-            return Grant::Slot(slot);
-        }
-        let Some((ticket, granted)) = self.shelf().wait() else { return Grant::Failed(closed()) };
-        let mut waiter = Waiter { sockets: self, ticket, granted };
-        self.dial_as_needed();
-        match (&mut waiter.granted).await {
-            Ok(grant) => grant,
-            Err(_) => Grant::Failed(closed()),
-        }
+        let granted = self.shelf.grant(|| self.free(), || self.dial_as_needed()).await;
+        granted.unwrap_or_else(|| Grant::Failed(closed()))
     }
 
-    fn free_slot(self: &Arc<Self>) -> Option<SocketSlot> {
-        let taken = self.shelf().take(self.clock.now());
-        taken.map(|(member, link)| SocketSlot {
-            link,
-            sockets: Arc::clone(self),
-            member,
-            _stream: Counted::new(&self.streams),
-        })
+    fn free(self: &Arc<Self>) -> Option<Grant> {
+        let Taken { member, carrier, .. } = self.shelf.lock().take(self.clock.now())?;
+        let (link, sockets) = (carrier, Arc::clone(self));
+        Some(Grant::Slot(SocketSlot { link, sockets, member, _stream: Counted::new(&self.streams) }))
     }
 
     fn slot_freed(self: &Arc<Self>, member: u64) {
-        self.shelf().give_back(member, self.clock.now());
+        self.shelf.lock().give_back(member, self.clock.now());
         self.serve();
     }
 
     /// Gives free places to those who wait.
     fn serve(self: &Arc<Self>) {
-        while self.shelf().has_waiters() {
-            let Some(slot) = self.free_slot() else { return };
-            let waiter = self.shelf().first_waiter();
-            // One who just left drops the slot, and that serves the next.
-            let _ = waiter.map(|waiter| waiter.send(Grant::Slot(slot)));
-        }
+        self.shelf.serve(|| self.free());
     }
 
     /// Sends `ask` over one of the sockets and reads the answer's head.

@@ -1,11 +1,12 @@
 //! From nothing to an open WebSocket: a connection, the handshake, each under its clock.
 
+use super::Sockets;
 use super::driver::{DRIVER, Dialect, Driver};
 use super::link::{Link, Shared};
 use super::many::Many;
 use super::single::Single;
-use super::{Sockets, failed};
 use crate::lane::Transport;
+use crate::shelf::failed;
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 use tidegate_base::Prng;
@@ -38,7 +39,7 @@ impl Sockets {
     pub(super) async fn open(self: &Arc<Self>) -> Result<(u64, Link), NotOpened> {
         let dialled = self.dial.dial(&self.target).await.map_err(NotOpened::Failed)?;
         let (id, mut dice) = {
-            let mut shelf = self.shelf();
+            let mut shelf = self.shelf.lock();
             (shelf.id(), shelf.dice())
         };
         let span = self.rules.socket_start;

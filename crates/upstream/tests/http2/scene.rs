@@ -54,6 +54,7 @@ pub(crate) async fn ask(pool: &Pool, body: usize) -> Result<Exchange, ExchangeEr
         method: "POST",
         target: "/",
         body: Some(Bytes::from(vec![0; body])),
+        upload: None,
         is_stream: true,
         lines: &|_| {},
         clocks,

@@ -61,7 +61,7 @@ pub(crate) async fn send(pool: &Pool, target: &str, body: &str, is_stream: bool)
         out.header("anthropic-version", b"2023-06-01").header("user-agent", b"x").header("anthropic-beta", b"b-1");
     };
     let body = Some(Bytes::from(body.to_owned()));
-    let request = Outgoing { method: "POST", target, body, is_stream, lines: &lines, clocks };
+    let request = Outgoing { method: "POST", target, body, upload: None, is_stream, lines: &lines, clocks };
     pool.exchange(0, &request, |_| {}).await
 }
 

@@ -28,9 +28,10 @@ pub(super) async fn erase(asked: &Asked<'_>, reply: &mut Reply<'_>) -> Result<To
     let missing = || TurnTrouble::Query("user_id is missing: all conversations at once are not deleted".to_owned());
     let user = query.user()?.ok_or_else(missing).map_err(Trouble::from)?;
     let (house, tenant) = (asked.house, &*asked.caller.tenant.name);
+    let masked = house.settings.redaction.end_user_sought(tenant, user).map_err(Trouble::Redacted)?;
     let (mut deleted, mut spared) = erase_user(house, reply, tenant, user).await?;
     // What was kept before anything was masked has the id as it is.
-    if let Some(masked) = house.settings.redaction.end_user(tenant, user) {
+    if let Some(masked) = masked {
         let (more, others) = erase_user(house, reply, tenant, &masked).await?;
         deleted.conversations.extend(more.conversations);
         deleted.more |= more.more;

@@ -17,7 +17,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
-use tidegate_redact::mask::Filter;
+use tidegate_redact::mask::{Filter, Refusal};
 use tidegate_redact::restore::Live;
 use tidegate_store::{Address, Lines, StoreError, Turn, VaultRecords};
 use tidegate_wire::raw::RawObject;
@@ -25,8 +25,11 @@ use tidegate_wire::raw::RawObject;
 /// Members that hold JSON, and the names they have where it stands in a string.
 const PARTS: [(&str, &str); 3] = [("request", "request_text"), ("answer", "answer_text"), ("body", "body_text")];
 
+/// What stands in a line, where, and whether it is the text of a JSON string.
+type Part = (Vec<u8>, Range<usize>, bool);
+
 /// A line's JSON as it is in the log, and where it stands in the line.
-fn part(line: &[u8], object: &RawObject<'_>, names: (&str, &str)) -> Option<(Vec<u8>, Range<usize>, bool)> {
+fn part(line: &[u8], object: &RawObject<'_>, names: (&str, &str)) -> Option<Part> {
     if let Some(at) = object.place(names.0, line) {
         return Some((line[at.clone()].to_vec(), at, false));
     }
@@ -35,7 +38,7 @@ fn part(line: &[u8], object: &RawObject<'_>, names: (&str, &str)) -> Option<(Vec
 }
 
 /// The line with other JSON in some of its places.
-fn with(line: &[u8], mut parts: Vec<(Vec<u8>, Range<usize>, bool)>) -> Vec<u8> {
+fn with(line: &[u8], mut parts: Vec<Part>) -> Vec<u8> {
     parts.sort_by_key(|(_, at, _)| at.start);
     let (mut out, mut from) = (Vec::with_capacity(line.len() + 64), 0);
     for (json, at, in_a_string) in parts {
@@ -130,9 +133,10 @@ pub(super) async fn masked(
         }
         let Some(talk) = talks.get_mut(&name) else { continue };
         let one = One { house, tenant, filter, address, line, object };
-        let line = match one.known(&talk.live()).await.map_err(Trouble::from)? {
+        let user = one.end_user().map_err(Trouble::Redacted)?;
+        let line = match one.known(&talk.live(), user.clone()).await.map_err(Trouble::from)? {
             Some(line) => line,
-            None => one.masked(reply, talk).await?,
+            None => one.masked(reply, talk, user).await?,
         };
         out.lines.extend_from_slice(&line);
         if let Some(records) = masking::fresh(house, talk).map_err(Trouble::from)? {
@@ -154,7 +158,7 @@ struct One<'l> {
 
 impl One<'_> {
     /// The line as the log has it, if this is what the owner was shown of that.
-    async fn known(&self, live: &Live) -> Result<Option<Vec<u8>>, TurnTrouble> {
+    async fn known(&self, live: &Live, user: Option<Part>) -> Result<Option<Vec<u8>>, TurnTrouble> {
         let (line, object) = (self.line, &self.object);
         let parts: Vec<_> = PARTS.iter().map(|names| part(line, object, *names)).collect();
         let stored: [Option<Vec<u8>>; 3] = if let Some(number) = object.parse::<u32>("number") {
@@ -184,7 +188,7 @@ impl One<'_> {
         let mut parts: Vec<_> = places
             .filter_map(|(part, stored)| part.zip(stored).map(|((_, at, text), json)| (json, at, text)))
             .collect();
-        parts.extend(self.end_user());
+        parts.extend(user);
         Ok(Some(with(line, parts)))
     }
 
@@ -196,14 +200,16 @@ impl One<'_> {
         }
     }
 
-    fn end_user(&self) -> Option<(Vec<u8>, Range<usize>, bool)> {
-        let id: String = self.object.parse("end_user")?;
+    /// Its end user as the log is to have it, if that differs.
+    fn end_user(&self) -> Result<Option<Part>, Refusal> {
+        let named = self.object.parse::<String>("end_user").zip(self.object.place("end_user", self.line));
+        let Some((id, place)) = named else { return Ok(None) };
         let masked = self.house.settings.redaction.end_user(self.tenant, &id)?;
-        Some((masked.into_bytes(), self.object.place("end_user", self.line)?, true))
+        Ok(masked.map(|masked| (masked.into_bytes(), place, true)))
     }
 
     /// The line with its texts masked.
-    async fn masked(&self, reply: &mut Reply<'_>, talk: &mut Talk) -> Result<Vec<u8>, Stop> {
+    async fn masked(&self, reply: &mut Reply<'_>, talk: &mut Talk, user: Option<Part>) -> Result<Vec<u8>, Stop> {
         let mut parts = Vec::new();
         for (at, names) in PARTS.iter().enumerate() {
             let Some((json, place, text)) = part(self.line, &self.object, *names) else { continue };
@@ -222,7 +228,7 @@ impl One<'_> {
             let body = [b"{\"metadata\":{\"user_id\":", &self.line[at], b"}}"].concat();
             masking::body(self.house, reply, (self.tenant, self.filter), talk, body.into()).await?;
         }
-        parts.extend(self.end_user());
+        parts.extend(user);
         Ok(with(self.line, parts))
     }
 }

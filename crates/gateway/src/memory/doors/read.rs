@@ -21,7 +21,8 @@ pub(super) async fn all(asked: &Asked<'_>, reply: &mut Reply<'_>) -> Result<Told
         let tenant = owner.to_string();
         let what = match query.user()? {
             Some(user) => {
-                let masked = asked.house.settings.redaction.end_user(&tenant, user);
+                let masked =
+                    asked.house.settings.redaction.end_user_sought(&tenant, user).map_err(Trouble::Redacted)?;
                 Export::EndUser { tenant, end_user: masked.unwrap_or_else(|| user.to_owned()) }
             }
             None => Export::Tenant(tenant),

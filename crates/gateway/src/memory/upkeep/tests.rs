@@ -1,6 +1,7 @@
 //! Retention and compaction on a log of their own.
 
 use super::*;
+use crate::costs::UsageFile;
 use crate::settings::{Settings, TenantSettings};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -40,8 +41,9 @@ fn house(folder: &Folder, keep: Keep, compact_every: Duration) -> Arc<House> {
     (settings.conversations.keep, settings.conversations.compact_every) = (keep, compact_every);
     let own = Keep { conversations: Some(2), ..Keep::default() };
     let rules = TenantRules::default();
-    settings.tenants = vec![TenantSettings { name: "few".into(), rules, band: None, window: None, keep: own }];
-    Arc::new(House::new(Clock::real(), settings, Arc::new(NoRecords), Some(store)))
+    settings.tenants =
+        vec![TenantSettings { name: "few".into(), rules, band: None, window: None, keep: own, budget: None }];
+    Arc::new(House::new(Clock::real(), settings, Arc::new(NoRecords), Some(store), UsageFile::Memory))
 }
 
 fn address(tenant: &str, name: &str) -> Address {

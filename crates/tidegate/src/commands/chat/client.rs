@@ -186,7 +186,7 @@ pub(super) fn broken(e: ClientError) -> Trouble {
 }
 
 /// A part of a path, whatever it is made of.
-pub(super) fn percent_encoded(part: &str) -> String {
+pub(in crate::commands) fn percent_encoded(part: &str) -> String {
     let mut out = String::with_capacity(part.len());
     for byte in part.bytes() {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {

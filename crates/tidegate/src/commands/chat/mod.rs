@@ -20,6 +20,9 @@ mod talk;
 mod trouble;
 mod window;
 
+pub(super) use client::percent_encoded;
+pub(super) use screen::harmless;
+
 use super::{Failed, env};
 use crate::cli::Chat;
 use client::{Client, Place};

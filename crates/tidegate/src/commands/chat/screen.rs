@@ -21,7 +21,7 @@ fn is_order(c: char) -> bool {
 }
 
 /// The text with every order in it spelt out.
-pub(super) fn harmless(text: &str) -> Cow<'_, str> {
+pub(in crate::commands) fn harmless(text: &str) -> Cow<'_, str> {
     if !text.contains(is_order) {
         return Cow::Borrowed(text);
     }

@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn the_line_under_an_answer_has_turn_tokens_and_cache() {
-        let usage = Usage { input: 100, cache_creation: 101, cache_read: 1_003, output: 152 };
+        let usage = Usage { input: 100, cache_creation: 101, cache_read: 1_003, output: 152, ..Usage::default() };
         let mut it = Told { turn: Some(3), usage, first_text: Some(Duration::from_millis(314)), ..Told::default() };
         it.stop_reason = Some("end_turn".to_owned());
         assert_eq!(told(&it), "turn 3 | 1,204 in, 83 % of it cached | 152 out | first text after 0.31 s");

@@ -150,6 +150,7 @@ impl Page<'_> {
         let panel = |title: &str, of: fn(&Figures) -> &Vec<f64>| Panel {
             title: title.to_owned(),
             bars: self.figures.iter().map(|f| Bar { name: f.way.name.to_owned(), value: median(of(f)) }).collect(),
+            full: None,
         };
         let panels = [
             panel("time to first text, mean, ms", |f| &f.first_text_ms),

@@ -51,23 +51,25 @@ impl BenchLeg {
 }
 
 /// What all legs share.
-pub(super) struct Site {
-    pub(super) stop: Stop,
-    pub(super) folder: Folder,
+pub(in crate::commands) struct Site {
+    pub(in crate::commands) stop: Stop,
+    pub(in crate::commands) folder: Folder,
     /// This binary.
-    pub(super) exe: PathBuf,
+    pub(in crate::commands) exe: PathBuf,
     /// A copy of it for Tidegate: pages of a file that runs thrice would count for a third.
-    pub(super) exe_of_gateway: PathBuf,
+    pub(in crate::commands) exe_of_gateway: PathBuf,
     /// The scenario as `simulate` is told it.
-    pub(super) scenario: String,
+    pub(in crate::commands) scenario: String,
     /// Files a process may have open.
-    pub(super) files: u64,
-    pub(super) offer: Offer,
+    pub(in crate::commands) files: u64,
+    pub(in crate::commands) offer: Offer,
+    /// Whether its progress is shown; legs that run at once would write over each other.
+    pub(in crate::commands) shown: bool,
 }
 
 /// What Tidegate says and takes.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Gateway {
+pub(in crate::commands) struct Gateway {
     /// Waits of admitted requests by band, in seconds; bands of which it says nothing are left out.
     pub(super) waits_s: BTreeMap<&'static str, Spread>,
     /// Refused requests by reason, if it tells.
@@ -78,12 +80,12 @@ pub(super) struct Gateway {
 }
 
 /// What a leg found.
-pub(super) struct Found {
-    pub(super) leg: BenchLeg,
-    pub(super) report: Report,
-    pub(super) truth: Truth,
-    pub(super) used: Option<Used>,
-    pub(super) gateway: Option<Gateway>,
+pub(in crate::commands) struct Found {
+    pub(in crate::commands) leg: BenchLeg,
+    pub(in crate::commands) report: Report,
+    pub(in crate::commands) truth: Truth,
+    pub(in crate::commands) used: Option<Used>,
+    pub(in crate::commands) gateway: Option<Gateway>,
 }
 
 /// The processes of a leg.
@@ -213,7 +215,7 @@ fn told(page: &str) -> Gateway {
 }
 
 /// Runs a leg.
-pub(super) fn run(site: &Site, leg: BenchLeg) -> Result<Found, Failed> {
+pub(in crate::commands) fn run(site: &Site, leg: BenchLeg) -> Result<Found, Failed> {
     let scene = Scene::start(site, leg)?;
     let plan = site.offer.plan(&scene.url, scene.keys.clone(), leg.retries(), site.files);
     let mut watch = Watch {
@@ -226,12 +228,16 @@ pub(super) fn run(site: &Site, leg: BenchLeg) -> Result<Found, Failed> {
         failed: None,
     };
     let cpu_before = proc::cpu(&scene.pids());
-    let mut view = ProgressView::on_stderr();
+    let mut view = site.shown.then(ProgressView::on_stderr);
     let report = tidegate_bench::run(&plan, |progress| {
-        view.show(progress);
+        if let Some(view) = &mut view {
+            view.show(progress);
+        }
         watch.look(progress.elapsed)
     });
-    view.finish();
+    if let Some(view) = view {
+        view.finish();
+    }
     let cpu = cpu_before.zip(proc::cpu(&scene.pids())).map(|(before, after)| after.saturating_sub(before));
     let Watch { looks, memory_peak, failed, .. } = watch;
     failed.map_or(Ok(()), Err)?;

@@ -14,11 +14,11 @@
 //!
 //! Simulator and Tidegate are processes of their own on loopback and end with this one.
 
-mod leg;
+pub(super) mod leg;
 mod metrics;
-mod offer;
+pub(super) mod offer;
 mod output;
-mod truth;
+pub(super) mod truth;
 
 use super::page::{Facts, write};
 use super::stage::{Folder, Stop, raise_files};
@@ -80,7 +80,8 @@ pub(super) fn run(flags: &Bench, name: &str) -> Result<(), Failed> {
     std::fs::copy(&exe, &exe_of_gateway).map_err(|e| Failed(format!("cannot copy this binary: {e}")))?;
     let facts = Facts::gather(Clock::real().wall());
     let stop = Stop::on_signals()?;
-    let site = Site { stop, folder, exe, exe_of_gateway, scenario: name.to_owned(), files: raise_files(), offer };
+    let site =
+        Site { stop, folder, exe, exe_of_gateway, scenario: name.to_owned(), files: raise_files(), offer, shown: true };
     let mut found = Vec::new();
     for leg in legs {
         tell(&format!("{}: {}", leg.name(), leg.about()));

@@ -9,10 +9,10 @@ use crate::commands::Failed;
 use std::time::Duration;
 use tidegate_base::Secret;
 use tidegate_bench::{Class, Mix, Mode, Plan};
-use tidegate_simulator::{Limits, Scenario};
+use tidegate_simulator::{Limits, Range, Scenario};
 
 /// The model that is asked; it does not think unless it is asked to, so answers are as long as the
-/// scenario says.
+/// scenario says, and thought about only where that is what it is about.
 const MODEL: &str = "claude-haiku-5-5";
 /// The class in which it is metered.
 pub(super) const CLASS: &str = "haiku-5-5";
@@ -29,13 +29,13 @@ const MAX_TOKENS: u64 = 1_024;
 /// Requests under way at once; with more a client machine has other troubles than a quota.
 const IN_FLIGHT_MAX: usize = 20_000;
 /// Files besides those of requests.
-const FILES_ASIDE: u64 = 600;
+pub(in crate::commands) const FILES_ASIDE: u64 = 600;
 /// What requests under way get beyond their own clock before they are given up.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// One of the three limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Limiter {
+pub(in crate::commands) enum Limiter {
     Requests,
     InputTokens,
     OutputTokens,
@@ -60,7 +60,7 @@ impl Limiter {
 
 /// An organisation that may be asked.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Metered {
+pub(in crate::commands) struct Metered {
     pub(super) name: String,
     pub(super) keys: Vec<String>,
     /// Requests, input tokens and output tokens a minute.
@@ -69,19 +69,23 @@ pub(super) struct Metered {
 
 /// The load and the quota it is measured by.
 #[derive(Clone, Debug)]
-pub(super) struct Offer {
-    pub(super) organisations: Vec<Metered>,
-    pub(super) binding: Limiter,
+pub(in crate::commands) struct Offer {
+    pub(in crate::commands) organisations: Vec<Metered>,
+    pub(in crate::commands) binding: Limiter,
     /// Requests a second that fit the quota.
-    pub(super) quota_per_s: f64,
+    pub(in crate::commands) quota_per_s: f64,
     /// Requests a second that are sent.
-    pub(super) rate_per_s: f64,
+    pub(in crate::commands) rate_per_s: f64,
     /// What the buckets save up, at most; they are full at the beginning.
-    pub(super) burst: Duration,
-    pub(super) span: Duration,
+    pub(in crate::commands) burst: Duration,
+    pub(in crate::commands) span: Duration,
     /// What a client waits for its answer, all attempts together.
-    pub(super) patience: Duration,
-    pub(super) seed: u64,
+    pub(in crate::commands) patience: Duration,
+    pub(in crate::commands) seed: u64,
+    /// Whether the model is asked to think.
+    pub(in crate::commands) thinks: bool,
+    /// Header lines of every request.
+    pub(in crate::commands) headers: Vec<(String, String)>,
     max_tokens: u32,
 }
 
@@ -106,7 +110,7 @@ fn organisations(scenario: &Scenario) -> Result<Vec<(Metered, Duration)>, Failed
 
 impl Offer {
     /// `times` the quota of `scenario`, for `span`.
-    pub(super) fn new(
+    pub(in crate::commands) fn new(
         scenario: &Scenario,
         times: f64,
         span: Duration,
@@ -133,9 +137,24 @@ impl Offer {
         let sum = sum(&organisations);
         let by_fit = |a: &Limiter, b: &Limiter| fit(sum, *a).total_cmp(&fit(sum, *b));
         let binding = Limiter::ALL.into_iter().min_by(by_fit).unwrap_or(Limiter::Requests);
-        let max_tokens = u32::try_from(scenario.pace.output_tokens.high.max(MAX_TOKENS)).unwrap_or(u32::MAX);
+        let thinks = thinks(scenario);
+        let thinking = if thinks { scenario.pace.thinking_tokens.high } else { 0 };
+        let max_tokens = scenario.pace.output_tokens.high.max(MAX_TOKENS).saturating_add(thinking);
+        let max_tokens = u32::try_from(max_tokens).unwrap_or(u32::MAX);
         let rate_per_s = quota_per_s * times;
-        Ok(Offer { organisations, binding, quota_per_s, rate_per_s, burst, span, patience, seed, max_tokens })
+        Ok(Offer {
+            organisations,
+            binding,
+            quota_per_s,
+            rate_per_s,
+            burst,
+            span,
+            patience,
+            seed,
+            thinks,
+            headers: Vec::new(),
+            max_tokens,
+        })
     }
 
     /// What all organisations together allow a minute.
@@ -166,6 +185,8 @@ impl Offer {
         plan.mode = Mode::Sse;
         plan.model = MODEL.to_owned();
         plan.max_tokens = self.max_tokens;
+        plan.thinking = self.thinks;
+        plan.headers.clone_from(&self.headers);
         plan.prompt_bytes = PROMPT_BYTES.0;
         plan.rate_per_s = Some(self.rate_per_s);
         plan.duration = Some(self.span);
@@ -184,13 +205,20 @@ fn sum(organisations: &[Metered]) -> [f64; 3] {
     Limiter::ALL.map(|limiter| organisations.iter().map(|one| limiter.of(one.per_minute)).sum())
 }
 
+/// Whether the model is asked to think: where a scenario is about that, and it thinks longer than it
+/// speaks.
+fn thinks(scenario: &Scenario) -> bool {
+    scenario.pace.thinking_tokens.low > scenario.pace.output_tokens.high
+}
+
 /// What one request of the load takes of each limit.
 fn means(scenario: &Scenario) -> [f64; 3] {
     let (shortest, longest) = PROMPT_BYTES;
     let mix = Mix { classes: Vec::new(), keys: Vec::new(), prompt_bytes_max: longest };
     let input = mix.prompt_bytes_mean(shortest) * TOKENS_PER_BYTE + TOKENS_OF_MESSAGE;
-    let output = scenario.pace.output_tokens;
-    [1.0, input, ((output.low + output.high) as f64 / 2.0).max(1.0)]
+    let mean = |range: Range| (range.low + range.high) as f64 / 2.0;
+    let thinking = if thinks(scenario) { mean(scenario.pace.thinking_tokens) } else { 0.0 };
+    [1.0, input, (mean(scenario.pace.output_tokens) + thinking).max(1.0)]
 }
 
 #[cfg(test)]
@@ -235,6 +263,16 @@ revoked = ["g1"]
         assert_eq!(offer.burst, Duration::from_secs(5));
         let means = means(&Scenario::parse(TWO).unwrap());
         assert!((means[1] - 588.9).abs() < 0.1 && means[2] == 150.0, "{means:?}");
+    }
+
+    #[test]
+    fn the_model_is_asked_to_think_where_it_thinks_longer_than_it_speaks() {
+        let long = offer("[pace]\noutput_tokens = \"200-600\"\nthinking_tokens = \"3600-7200\"\n").unwrap();
+        assert!(long.thinks && !offer(TWO).unwrap().thinks);
+        // 2,000,000 output tokens a minute, of 400 and 5,400 an answer.
+        assert!((long.quota_per_s - 2_000_000.0 / 5_800.0 / 60.0).abs() < 1e-9, "{}", long.quota_per_s);
+        let plan = long.plan("http://a", long.keys(), 2, 20_000);
+        assert!(plan.thinking && plan.max_tokens == 1_024 + 7_200, "{}", plan.max_tokens);
     }
 
     #[test]

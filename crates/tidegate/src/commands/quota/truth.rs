@@ -30,15 +30,17 @@ pub(super) struct Account {
 
 /// The ground truth at some moment.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Truth {
+pub(in crate::commands) struct Truth {
     /// By the simulator's clock.
     pub(super) now: Duration,
     /// Requests that came.
-    pub(super) requests: u64,
+    pub(in crate::commands) requests: u64,
     /// Of them, by status; 0 where the connection was broken instead.
     pub(super) statuses: BTreeMap<String, u64>,
     /// What was admitted, by organisation: requests, input tokens, output tokens.
     pub(super) admitted: BTreeMap<String, [u64; 3]>,
+    /// What everybody has spent, where it is told.
+    pub(in crate::commands) dollars: Option<f64>,
     /// Accounts by organisation, of the same three, where they are told.
     pub(super) accounts: BTreeMap<String, [Account; 3]>,
 }
@@ -71,6 +73,7 @@ impl Truth {
             requests: number(&page, "requests")?,
             statuses: statuses.collect(),
             admitted: BTreeMap::new(),
+            dollars: page["quota"]["dollars"].as_object().map(|spent| spent.values().filter_map(Value::as_f64).sum()),
             accounts: accounts(&page),
         };
         for domain in page["domains"].as_array().ok_or_else(|| lacks("domains"))? {
@@ -115,7 +118,7 @@ pub(super) struct Look {
 
 /// How much of the quota was used.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Used {
+pub(in crate::commands) struct Used {
     /// Of all organisations together.
     pub(super) percent: f64,
     pub(super) by_organisation: BTreeMap<String, f64>,
@@ -165,7 +168,7 @@ mod tests {
             {"organisation": "acme", "class": "haiku-5-5", "requests": 100, "input_tokens": 4200, "output_tokens": 13000, "cached": 5},
             {"organisation": "acme", "class": "count-tokens", "requests": 7, "input_tokens": 0, "output_tokens": 0},
             {"organisation": "beta", "class": "haiku-5-5", "requests": 1, "input_tokens": 1, "output_tokens": 1}],
-            "statuses": {"0": 2, "200": 100, "429": 14}, "quota": {"limits": [
+            "statuses": {"0": 2, "200": 100, "429": 14}, "quota": {"dollars": {"acme": 0.5, "beta": 0.25}, "limits": [
             {"organisation": "acme", "workspace": null, "class": "haiku-5-5", "requests": {"allowed": 1, "used": 2},
              "input_tokens": {"allowed": 3, "used": 4}, "output_tokens": {"allowed": 5, "used": 6, "level_now": -1}},
             {"organisation": "acme", "workspace": "w", "class": "haiku-5-5", "output_tokens": {"allowed": 7, "used": 8}},
@@ -173,6 +176,7 @@ mod tests {
         let truth = Truth::read(page).unwrap();
         assert_eq!((truth.now, truth.requests), (Duration::from_millis(61_200), 120));
         assert_eq!((truth.answered(429), truth.answered(529)), (14, 0));
+        assert_eq!(truth.dollars, Some(0.75));
         assert_eq!(truth.admitted["acme"], [100, 4_200, 13_000]);
         let account = |allowed, used| Account { allowed, used };
         let three = [account(1.0, 2.0), account(3.0, 4.0), account(5.0, 6.0)];

@@ -28,6 +28,7 @@ pub(super) const FIXED: &[&str] = &[
     "conversations.file",
     "conversations.memory_bytes",
     "conversations.conversation_bytes",
+    "usage.file",
 ];
 
 fn is_fixed(name: &str) -> bool {
@@ -135,7 +136,7 @@ impl Picture {
 /// configuration.
 fn names_a_file(table: &str, key: &str) -> bool {
     matches!((table, key), ("tls", "certificate" | "key"))
-        || key == "file" && !matches!(table, "conversations" | "keys")
+        || key == "file" && !matches!(table, "conversations" | "keys" | "usage")
 }
 
 fn content(path: &Path) -> Option<u64> {

@@ -36,7 +36,7 @@ fn wrong_paths_methods_queries_and_headers_are_named() {
     ] {
         refused(&tidegate.ask(get(&path, &[])), 400, code);
     }
-    for path in [format!("{ALL}/"), format!("{ALL}/a/b"), format!("{ALL}/c/turns/1"), format!("{ALL}x")] {
+    for path in [format!("{ALL}/"), format!("{ALL}/a/b"), format!("{ALL}/c/turns/1"), format!("{ALL}/a/b/c")] {
         refused(&tidegate.ask(get(&path, &[])), 404, "unknown_path");
     }
     for path in [path("none"), format!("{}/turns", path("none")), format!("{}/window", path("none"))] {

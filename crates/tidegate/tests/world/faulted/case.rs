@@ -32,6 +32,8 @@ pub(crate) enum Fate {
 /// A stream with its witnesses.
 pub(crate) struct Case<'a> {
     pub(crate) plan: &'a Plan,
+    /// What the API noted of every request of this world.
+    pub(crate) all: &'a [Record],
     pub(crate) ask: &'a Ask,
     pub(crate) line: &'a Line,
     pub(crate) reads: Vec<Read>,
@@ -78,7 +80,7 @@ impl<'a> Case<'a> {
         let reads = locked(&line.reads).clone();
         let fate = fate(&book.ending, &reads);
         drop(book);
-        Ok(Case { plan: over.plan, ask, line, reads, story, truth, records, bills, fate })
+        Ok(Case { plan: over.plan, all: &over.records, ask, line, reads, story, truth, records, bills, fate })
     }
 
     pub(crate) fn count(&self, tally: &mut Tally) {
@@ -181,13 +183,7 @@ impl<'a> Case<'a> {
 
     /// Why the recovery table says that this one cannot be taken up.
     fn beyond(&self) -> Option<&'static str> {
-        let last = self.story.blocks.last();
-        let open = last.is_some_and(|block| !block.stopped);
-        match last.map(|block| block.kind.as_str()) {
-            Some("thinking") if open => Some("broke off inside thinking that was shown"),
-            _ if self.ask.faults[0].kind == "huge-at, too large" => Some("with an event that is too large"),
-            _ => None,
-        }
+        (self.ask.faults[0].kind == "huge-at, too large").then_some("with an event that is too large")
     }
 
     pub(crate) fn is_continued(&self) -> bool {
@@ -214,6 +210,14 @@ impl<'a> Case<'a> {
         let at_max = self.truth.stop_reason == "max_tokens" || self.story.stop_reason.as_deref() == Some("max_tokens");
         let texts = text == true_text || at_max && (true_text.starts_with(&text) || text.starts_with(&true_text));
         texts && (at_max || of("tool_use", told) == of("tool_use", &truth))
+    }
+
+    /// Other attempts that a fault struck as this one's last ended. Over HTTP/2 and WebSockets they may
+    /// have shared a connection.
+    pub(crate) fn struck_beside(&self) -> impl Iterator<Item = &'a Record> {
+        let (ended, model) = (self.records.last().and_then(|r| r.ended), &self.ask.model);
+        let at_once = move |r: &&Record| ended.is_some() && r.ended == ended && r.progress.faults > 0;
+        self.all.iter().filter(at_once).filter(move |r| r.model != *model)
     }
 
     pub(crate) fn describe(&self) -> String {
@@ -255,6 +259,9 @@ impl<'a> Case<'a> {
                 r.progress.content_bytes,
                 r.continuation.is_some(),
             );
+        }
+        for r in self.struck_beside() {
+            let _ = writeln!(text, "  beside it {} {:?} at {:?}", r.ordinal, r.faults, r.ended);
         }
         let book = locked(&self.line.book);
         let _ = writeln!(

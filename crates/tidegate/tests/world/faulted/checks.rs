@@ -1,6 +1,7 @@
 //! What has to hold of faulted streams, each under its name.
 
-use crate::world::checks::{sum, told_by};
+use crate::world::checks::rest::{self, sum};
+use crate::world::checks::told_by;
 use crate::world::faulted::asker::sorts;
 use crate::world::faulted::case::{Case, Fate, differ};
 use crate::world::faulted::ends::{answers_are_whole, ends_as_it_must};
@@ -174,8 +175,8 @@ fn nothing_is_lost(case: &Case<'_>) -> Verdict {
     }
     let Some(last) = case.records.iter().rfind(|r| r.reply.is_some()) else { return Ok(()) };
     let own = last.progress.faults > 0 && case.ask.faults.len() == 1 && case.ask.faults[0].harm == Harm::Breaks;
-    if case.plan.spoken != Spoken::Http1 && !own {
-        // A neighbour took the connection along, with what was under way on it.
+    if case.plan.spoken != Spoken::Http1 && (!own || case.struck_beside().next().is_some()) {
+        // A neighbour took the connection along, with what was under way on it; maybe at the same moment.
         return Ok(());
     }
     let told = case.story.content_bytes();
@@ -232,35 +233,16 @@ const OF_THE_WORLD: &[OfTheWorld] = &[
 ];
 
 fn nothing_panics(over: &Over<'_>) -> Verdict {
-    if over.panics.is_empty() { Ok(()) } else { Err(over.panics.join("; ")) }
+    rest::no_panics(&over.panics)
 }
 
 fn nothing_is_held(over: &Over<'_>) -> Verdict {
-    let gateway = &over.gateway;
-    let (held, live, living) = (gateway.held(), gateway.live().len(), gateway.living());
-    let leaked = gateway.metrics().leases_leaked();
-    gateway.refresh_gauges();
-    let text = gateway.metrics().text();
-    let gauges =
-        ["upstream_connections{", "upstream_streams{", "tidegate_client_", "budget_", "streams_kept", "sockets"];
-    let counts = |line: &&str| gauges.iter().any(|gauge| line.contains(gauge)) && !line.contains("_total");
-    let busy = |line: &&str| counts(line) && !line.starts_with('#') && !line.ends_with(" 0");
     // A lane of WebSockets keeps spares.
-    let spare = |line: &str| line.contains("upstream_connections{") && over.plan.spoken == Spoken::Socket;
-    let busy: Vec<_> = text.lines().filter(busy).filter(|line| !spare(line)).collect();
-    if held == (0, 0, 0, 0) && live == 0 && living.is_empty() && leaked == 0 && busy.is_empty() {
-        return Ok(());
-    }
-    Err(format!("held {held:?}, {live} live, tasks {living:?}, {leaked} leases leaked, busy {busy:?}"))
+    rest::none_held(&over.gateway, if over.plan.spoken == Spoken::Socket { "upstream_connections{" } else { "" })
 }
 
 fn api_is_left(over: &Over<'_>) -> Verdict {
-    let open = (over.summary["open"].as_u64(), over.summary["open_streams"].as_u64());
-    let unended = over.records.iter().filter(|r| r.ended.is_none()).count();
-    if open == (Some(0), Some(0)) && unended == 0 {
-        return Ok(());
-    }
-    Err(format!("{open:?} requests and streams open, {unended} records without an end"))
+    rest::left_alone(&over.summary, &over.records)
 }
 
 fn counted_as_billed(over: &Over<'_>) -> Verdict {

@@ -47,7 +47,17 @@ impl Stream {
 
     /// Sends the body that [`super::Connection::begin`] announced. `on_progress` is called whenever the
     /// peer's window and the socket let some of it through.
-    pub async fn send_body(&mut self, mut body: Bytes, mut on_progress: impl FnMut()) -> Result<SendEnd, ClientError> {
+    pub async fn send_body(&mut self, body: Bytes, on_progress: impl FnMut()) -> Result<SendEnd, ClientError> {
+        self.send_piece(body, true, on_progress).await
+    }
+
+    /// Sends a piece of it; `last` says that the body ends with it.
+    pub async fn send_piece(
+        &mut self,
+        mut body: Bytes,
+        last: bool,
+        mut on_progress: impl FnMut(),
+    ) -> Result<SendEnd, ClientError> {
         poll_fn(|cx| {
             loop {
                 if self.poll_answer(cx)?.is_ready() {
@@ -64,11 +74,11 @@ impl Stream {
                     }
                 }
                 let piece = body.split_to(self.send.capacity().min(body.len()));
-                self.sent_whole = body.is_empty();
+                self.sent_whole = last && body.is_empty();
                 let sent = self.send.send_data(piece, self.sent_whole);
                 sent.map_err(|e| ClientError::of_http2(e, false))?;
                 on_progress();
-                if self.sent_whole {
+                if body.is_empty() {
                     return Poll::Ready(Ok(SendEnd::Whole));
                 }
             }
@@ -86,6 +96,11 @@ impl Stream {
         let head = http2::response_head(&parts, body.is_end_stream()).map_err(ClientError::Head)?;
         self.answer = Answer::Read(body);
         Ok(head)
+    }
+
+    /// Ready once the peer answers: what is watched for while the next piece of a body is awaited.
+    pub fn poll_answered(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
+        self.poll_answer(cx)
     }
 
     /// Ready when the head has come.

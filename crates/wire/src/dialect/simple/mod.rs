@@ -252,7 +252,7 @@ mod tests {
     fn answer() -> impl Strategy<Value = Answer<'static>> {
         let usage =
             any::<[u32; 4]>().prop_map(|n| n.map(u64::from)).prop_map(|[input, cache_creation, cache_read, output]| {
-                Usage { input, cache_creation, cache_read, output }
+                Usage { input, cache_creation, cache_read, output, ..Usage::default() }
             });
         let error = (text(), text(), prop::option::of(text()));
         prop_oneof![

@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn an_answer_becomes_a_stream_with_all_its_parts() {
         use Kind::{BlockDelta, BlockStart, BlockStop, MessageDelta, MessageStart, MessageStop};
-        let usage = Usage { input: 3, output: 4, cache_read: 5, cache_creation: 0 };
+        let usage = Usage { input: 3, output: 4, cache_read: 5, ..Usage::default() };
         let done = Answer::Done { stop_reason: Some("max_tokens".into()), usage };
         let (kinds, tap) = check(&[completion("a\n"), completion("é"), done.clone(), completion("late")]);
         assert_eq!(kinds, [MessageStart, BlockStart, BlockDelta, BlockDelta, BlockStop, MessageDelta, MessageStop]);

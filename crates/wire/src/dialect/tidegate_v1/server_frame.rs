@@ -205,7 +205,10 @@ impl<'a> ServerFrame<'a> {
             "stream.error" => ServerFrame::Error(Box::new(Failed {
                 id: fields.text("id"),
                 status: fields.number("status").and_then(|s| u16::try_from(s).ok()).unwrap_or(500),
-                error: ErrorBody::read(text.as_bytes()).ok_or(NotAFrame("is an error that says nothing"))?,
+                error: RawObject::read(text.as_bytes())
+                    .ok()
+                    .and_then(|outer| ErrorBody::inside(&outer))
+                    .ok_or(NotAFrame("is an error that says nothing"))?,
                 request_id: fields.text("request_id"),
                 retry_after_s: fields.number("retry_after_s"),
                 should_retry: fields.0.parse("should_retry"),
