@@ -239,9 +239,10 @@ fn an_event_larger_than_all_that_is_kept_of_a_stream_ends_it() {
 
 #[test]
 fn when_streams_that_run_take_all_there_is_no_more_are_begun() {
-    // Each tells more than is kept of it, and then nothing for as long as somebody is there.
-    let upstream = Upstream::playing(|_, _, socket| {
-        let words: String = (0..1_000).map(|n| chunk(&delta(&format!(" word{n}")))).collect();
+    // Each tells more than is kept of it, where deltas lie as one text, and then nothing for as long as
+    // somebody is there.
+    let words: String = (0..2_000).map(|n| chunk(&delta(&format!(" word{n:060}")))).collect();
+    let upstream = Upstream::playing(move |_, _, socket| {
         if socket.write_all((stream_head("") + &chunk(BEGIN) + &words).as_bytes()).is_ok() {
             while matches!(socket.read(&mut [0; 64]), Ok(1..)) {}
         }
