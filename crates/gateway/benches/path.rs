@@ -86,7 +86,7 @@ async fn run(through: bool, requests: usize, events: usize) {
     let lane = Lane::new("main/0", "http://api:80", Scheme::ApiKey, Secret::new("sk-ant-bench")).unwrap();
     let settings = Settings {
         organisations: vec![Organisation::new("main", vec![Arc::new(lane)])],
-        keys: vec![ClientKey { tenant: "bench".into(), hash: KeyHash::of(KEY.as_bytes()) }],
+        keys: vec![ClientKey { tenant: "bench".into(), hash: KeyHash::of(KEY.as_bytes()), expires_ms: None }],
         ..Settings::default()
     };
     let gateway = Gateway::new(settings, clock, Arc::new(network.clone()));
