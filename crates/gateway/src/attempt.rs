@@ -111,6 +111,30 @@ pub(crate) fn outcome(house: &House, lease: &LeaseGuard, attempt: &Result<Attemp
     }
 }
 
+/// The upstream's own refusal of the request is its answer; unless what it refers to may live
+/// `elsewhere`, and there is a place left to look.
+pub(crate) fn told(
+    house: &House,
+    reply: &mut Reply<'_>,
+    plan: &mut Plan<'_>,
+    account: &mut Account,
+    (head, body): (&ResponseHead, &Bytes),
+    elsewhere: bool,
+) -> Result<Attempt, Stop> {
+    if elsewhere {
+        if plan.home.look_on(&house.references) {
+            return Ok(Attempt::NotThere);
+        }
+        // It may live where nobody could be asked.
+        if let Some(refusal) = plan.home.unasked() {
+            return Err(Trouble::Refused(refusal).into());
+        }
+    }
+    account.first_byte_at.get_or_insert(house.clock.now());
+    said(house, reply, plan, head, body);
+    Ok(Attempt::Ended { end: End::Said, spent: None, heard: None })
+}
+
 /// Phases 8 and 9, once.
 pub(crate) async fn attempt(
     plane: &Plane,
@@ -130,18 +154,8 @@ pub(crate) async fn attempt(
         Ok(Sent::Answer(answer)) => answer,
         Ok(Sent::Mute { status, said }) => return Err(Trouble::UpstreamRefused { status, said }.into()),
         Ok(Sent::Said { head, body }) => {
-            if head.status == 404 && !is_about_a_model(&body) {
-                if plan.home.look_on(&house.references) {
-                    return Ok(Attempt::NotThere);
-                }
-                // It may live where nobody could be asked.
-                if let Some(refusal) = plan.home.unasked() {
-                    return Err(Trouble::Refused(refusal).into());
-                }
-            }
-            account.first_byte_at.get_or_insert(house.clock.now());
-            said(house, reply, plan, &head, &body);
-            return Ok(Attempt::Ended { end: End::Said, spent: None, heard: None });
+            let elsewhere = head.status == 404 && !is_about_a_model(&body);
+            return told(house, reply, plan, account, (&head, &body), elsewhere);
         }
         Err(failure) => return Ok(Attempt::Failed(Failed::before_content(failure))),
     };
@@ -242,7 +256,7 @@ fn spent(usage: &Usage) -> Spent {
 }
 
 /// Passes a refusal of this very request on as it came.
-pub(crate) fn said(house: &House, reply: &mut Reply<'_>, plan: &Plan<'_>, head: &ResponseHead, body: &Bytes) {
+fn said(house: &House, reply: &mut Reply<'_>, plan: &Plan<'_>, head: &ResponseHead, body: &Bytes) {
     // There will be no such turn.
     reply.turn = None;
     if reply.head_sent() {

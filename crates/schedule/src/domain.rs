@@ -204,7 +204,8 @@ impl Domain {
     /// An answer was given.
     pub(crate) fn succeeded(&mut self, now: Moment) {
         self.breaker.succeeded(now);
-        self.retries.succeeded();
+        // The one that succeeded is over already, and counts.
+        self.retries.succeeded(self.in_flight.saturating_add(1));
         self.window = self.window.map(|w| w + 1.0).filter(|w| *w < WINDOW_OPEN);
     }
 

@@ -3,8 +3,12 @@
 //! Exponential backoff with full jitter: 50 ms, doubled each time, capped at 20 s, or what the
 //! upstream asks for if that is longer. A try must fit the deadline. A budget keeps retries from
 //! multiplying an outage: each retry costs tokens (14 for a failure, 5 for a refusal under load),
-//! each success gives one back, and an empty budget means no. The numbers are the AWS SDKs'
-//! standard retry quota as of 2026 (scheduling page, A2.8). A domain has one and a tenant has one.
+//! each success gives some back, and an empty budget means no. The prices and the 500 tokens are the
+//! AWS SDKs' standard retry quota as of 2026 (scheduling page, A2.8). There a success gives one, which
+//! is for a process with a few calls. Here a lost connection takes a hundred streams along, and one in
+//! four may die on a bad night: so a success gives five, which lets a third as many be repeated as
+//! succeed, and the budget holds as much as all that are under way would cost. A domain has one and a
+//! tenant has one.
 //!
 //! A refusal under load (429, 529, 504) is another matter: the client is to see none while there is
 //! time, so only its deadline ends it; after a 504, which has cost its time, also the number of
@@ -77,7 +81,7 @@ impl Cause {
     fn cost(self) -> u32 {
         match self {
             Cause::Overloaded | Cause::Throttled | Cause::TimedOut | Cause::KeyRejected => 5,
-            _ => 14,
+            _ => DEAREST,
         }
     }
 }
@@ -101,6 +105,11 @@ impl Default for RetryRules {
     }
 }
 
+/// What a success gives back.
+const GIVEN: u32 = 5;
+/// What the dearest retry costs.
+const DEAREST: u32 = 14;
+
 /// Tokens that retries are paid from.
 #[derive(Clone, Debug)]
 pub struct RetryBudget {
@@ -119,9 +128,11 @@ impl RetryBudget {
         self.left
     }
 
-    /// An attempt succeeded.
-    pub fn succeeded(&mut self) {
-        self.left = (self.left + 1).min(self.full);
+    /// An attempt succeeded, of so many that were under way at once.
+    pub fn succeeded(&mut self, at_once: u32) {
+        let full = self.full.max(at_once.saturating_mul(DEAREST));
+        // What it holds from a time with more under way is not taken away.
+        self.left = self.left.saturating_add(GIVEN).min(full.max(self.left));
     }
 
     /// Takes the price of a retry from all of them, or from none.
@@ -264,9 +275,20 @@ mod tests {
         s.budget = RetryBudget { left: 13, full: 500 };
         assert_eq!(s.fail(Cause::Broken, None, 60), Retry::GiveUp(GiveUp::Budget));
         assert_eq!(s.budget.left(), 13, "a refused retry costs nothing");
-        s.budget.succeeded();
+        s.budget.succeeded(1);
         assert!(matches!(s.fail(Cause::Broken, None, 60), Retry::At(_)));
-        assert_eq!(s.budget.left(), 0);
+        assert_eq!(s.budget.left(), 4);
+    }
+
+    #[test]
+    fn it_holds_what_all_that_are_under_way_would_cost() {
+        let mut budget = RetryBudget::new(500);
+        budget.succeeded(10);
+        assert_eq!(budget.left(), 500, "never less than it began with");
+        (0..1_000).for_each(|_| budget.succeeded(100));
+        assert_eq!(budget.left(), 1_400);
+        budget.succeeded(1);
+        assert_eq!(budget.left(), 1_400);
     }
 
     #[test]

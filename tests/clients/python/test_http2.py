@@ -68,7 +68,7 @@ def test_a_buffered_answer_and_a_stream_say_the_same(secured):
 
 def test_a_refusal_before_the_body_was_read_leaves_the_connection_usable(secured):
     for _ in range(3):
-        refused = secured.post("/v1/nowhere", content=b"x" * 300_000)
+        refused = secured.post("/nowhere", content=b"x" * 300_000)
         assert (refused.http_version, refused.status_code) == ("HTTP/2", 404)
         assert refused.json()["error"]["details"]["error_code"] == "unknown_path"
     assert secured.get("/").status_code == 200

@@ -28,7 +28,7 @@ pub(crate) use doors::door;
 use crate::admit::LeaseGuard;
 use crate::answer::Trouble;
 use crate::ask::ask;
-use crate::attempt::{Attempt, Failed, Stop, said};
+use crate::attempt::{Attempt, Failed, Stop, told};
 use crate::connection::Peer;
 use crate::door::Door;
 use crate::exchange::{Request, Sent, exchange};
@@ -40,7 +40,7 @@ use crate::plane::Plane;
 use crate::redaction;
 use crate::references::Home;
 use crate::reply::Reply;
-use crate::settle::{Account, End};
+use crate::settle::Account;
 use feeding::{Feed, fed, feeds};
 use tidegate_redact::mask::Refusal;
 use tidegate_redact::rules::Unscannable;
@@ -177,17 +177,8 @@ pub(crate) async fn attempt(
         Ok(Sent::Answer(answer)) => answer,
         Ok(Sent::Mute { status, said }) => return Err(Trouble::UpstreamRefused { status, said }.into()),
         Ok(Sent::Said { head, body }) => {
-            if head.status == 404 && is_unsent {
-                if plan.home.look_on(&house.references) {
-                    return Ok(Attempt::NotThere);
-                }
-                if let Some(refusal) = plan.home.unasked() {
-                    return Err(Trouble::Refused(refusal).into());
-                }
-            }
-            account.first_byte_at.get_or_insert(house.clock.now());
-            said(house, reply, plan, &head, &body);
-            return Ok(Attempt::Ended { end: End::Said, spent: None, heard: None });
+            let elsewhere = head.status == 404 && is_unsent;
+            return told(house, reply, plan, account, (&head, &body), elsewhere);
         }
         Err(failure) => return Ok(Attempt::Failed(failed(plan, failure, is_unsent))),
     };

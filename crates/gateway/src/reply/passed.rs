@@ -1,6 +1,7 @@
 //! An answer that is passed on piece by piece, of which nothing is understood.
 
-use super::{Reply, limit_lines, own_lines, pass_lines, write_limits};
+use super::Reply;
+use super::lines::{limit_lines, own_lines, pass_lines, write_limits};
 use tidegate_wire::http::ResponseHead;
 
 impl Reply<'_> {

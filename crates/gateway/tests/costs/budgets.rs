@@ -13,10 +13,10 @@ fn budget_reached(answer: &Answer) {
 #[tokio::test(start_paused = true)]
 async fn a_stream_in_which_the_budget_is_reached_ends_whole_and_the_next_request_is_refused() {
     let scene = Scene::at(NOON, Some(cents(10))).await;
-    let first = scene.ask(OPUS, "in=5 out=3999").await;
+    let first = scene.ask(OPUS, "in=5000 out=3000").await;
     first.is_whole();
     assert_eq!(first.header("tidegate-budget-spent"), None, "nothing was spent before it");
-    let second = scene.ask(OPUS, "in=5 out=4999 wait=20").await;
+    let second = scene.ask(OPUS, "in=5000 out=4000 wait=20").await;
     second.is_whole();
     assert_eq!(second.header("tidegate-budget-spent"), Some("80%"));
     scene.rests().await;

@@ -200,7 +200,7 @@ impl Scheduler {
             class.unmetered(flight.domain);
         }
         if let Some(tenant) = self.shared.tenants.get_mut(&flight.tenant) {
-            tenant.retries.succeeded();
+            tenant.retries.succeeded(tenant.in_flight.saturating_add(1));
         }
         let Some(spent) = spent else { return self.charge_output(now, flight, flight.produced) };
         let spent = spent.within_reason();

@@ -177,7 +177,7 @@ impl Request {
             What::OneModel => ("GET", "/v1/models/claude-sonnet-5-5"),
             What::Root => ("GET", "/"),
             What::RootHead => ("HEAD", "/"),
-            What::UnknownPath => ("POST", "/v1/complete"),
+            What::UnknownPath => ("POST", "/v2/complete"),
             What::WrongMethod => ("PUT", "/v1/messages"),
             _ if self.number.is_multiple_of(3) => ("POST", "/v1/messages?beta=true"),
             _ => ("POST", "/v1/messages"),

@@ -244,7 +244,7 @@ fn a_large_upload_is_sent_once_and_a_small_one_again() {
 }
 
 #[test]
-fn an_upload_that_no_connection_took_goes_to_the_next_key() {
+fn an_upload_that_no_connection_took_is_tried_again() {
     // Nobody listens there.
     let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let sink = Sink::until("--bd--\r\n");
