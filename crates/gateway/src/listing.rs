@@ -9,6 +9,7 @@ use crate::house::House;
 use crate::memory::TurnTrouble;
 use crate::query::Query;
 use serde_json::{Value, json};
+use tidegate_base::StreamId;
 use tidegate_observe::{Filter, Phase};
 
 /// Live rows that are shown at most; the count beside them is of all.
@@ -23,7 +24,10 @@ pub(crate) fn page(house: &House, query: &str) -> Result<Value, Trouble> {
         let wait: &tidegate_schedule::WaitView = waits.get(&stream)?;
         Some((wait.reason.name(), wait.expected))
     };
-    let rows = house.live.view(now, ROWS_MAX, &filter, waits_for);
+    let mut rows = house.live.view(now, ROWS_MAX, &filter, waits_for);
+    for row in &mut rows {
+        row.readers = StreamId::parse(&row.stream).and_then(|id| house.streams.readers(id));
+    }
     let finished = house.finished.view(now, &filter);
     Ok(json!({"count": house.live.len(), "streams": rows, "finished": finished}))
 }

@@ -63,7 +63,9 @@ impl<'h> Life<'h> {
 
 impl Drop for Life<'_> {
     fn drop(&mut self) {
-        self.house.metrics.stream(-1);
+        if self.live.is_shown() {
+            self.house.metrics.stream(-1);
+        }
         self.house.live.leave(self.live.stream);
     }
 }

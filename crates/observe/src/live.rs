@@ -7,7 +7,7 @@
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tidegate_base::{Moment, RequestId, StreamId};
@@ -120,6 +120,7 @@ pub struct LiveRequest {
     attempts: AtomicU32,
     last_byte: AtomicU64,
     cancelled: AtomicBool,
+    follows: OnceLock<StreamId>,
     later: Mutex<Later>,
 }
 
@@ -135,6 +136,7 @@ impl LiveRequest {
             attempts: AtomicU32::new(0),
             last_byte: AtomicU64::new(0),
             cancelled: AtomicBool::new(false),
+            follows: OnceLock::new(),
             later: Mutex::default(),
         }
     }
@@ -191,6 +193,17 @@ impl LiveRequest {
         let mut later = self.later();
         later.waker = None;
         tell(&later.lane, &later.upstream_request_ids);
+    }
+
+    /// It only reads `stream` from now on, which has an entry of its own: that one is shown. False if it
+    /// was told before.
+    pub fn follows(&self, stream: StreamId) -> bool {
+        self.follows.set(stream).is_ok()
+    }
+
+    /// Whether it has its own answer, and not another's to read.
+    pub fn is_shown(&self) -> bool {
+        self.follows.get().is_none()
     }
 
     /// A byte came from the upstream.
@@ -288,6 +301,9 @@ pub struct LiveView {
     /// Why the last attempt that failed did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<&'static str>,
+    /// How many connections read it, of a stream that can be read again; 0: it goes on, and nobody does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub readers: Option<usize>,
     /// Since its head came, milliseconds.
     pub age_ms: u64,
     /// Since the upstream's last byte, milliseconds; none if none came yet.
@@ -319,9 +335,9 @@ impl Live {
         self.table().remove(&stream);
     }
 
-    /// How many there are.
+    /// How many there are; who only reads another's answer is not counted.
     pub fn len(&self) -> usize {
-        self.table().len()
+        self.table().values().filter(|e| e.is_shown()).count()
     }
 
     /// Whether there are none.
@@ -352,7 +368,7 @@ impl Live {
     ) -> Vec<LiveView> {
         let entries: Vec<_> = self.table().values().cloned().collect();
         // Looked into when the table is free again: its requests come and go meanwhile.
-        let mut entries: Vec<_> = entries.into_iter().filter(|e| filter.takes(e)).collect();
+        let mut entries: Vec<_> = entries.into_iter().filter(|e| e.is_shown() && filter.takes(e)).collect();
         entries.sort_by_key(|e| (e.since, e.stream));
         entries.truncate(max);
         entries.iter().map(|e| e.view(now, waits_for(e.stream))).collect()
@@ -378,6 +394,7 @@ impl LiveRequest {
             upstream_key: later.lane,
             attempts: self.attempts.load(Ordering::Relaxed),
             last_failure: later.last_failure,
+            readers: None,
             age_ms: ms(self.since),
             last_byte_age_ms: (last_byte > 0).then(|| ms(Moment::from_nanos(last_byte))),
             upstream_request_ids: later.upstream_request_ids,

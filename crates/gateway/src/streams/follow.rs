@@ -59,6 +59,9 @@ fn cursor(head: &RequestHead) -> Result<Option<Cursor>, Trouble> {
 pub(super) async fn follow(house: &House, reply: &mut Reply<'_>, mut reader: Reader) -> Result<End, Stop> {
     let hosted = reader.hosted();
     reply.answers(hosted.request, hosted.stream);
+    if reply.live().follows(hosted.stream) {
+        house.metrics.stream(-1);
+    }
     loop {
         match next(house, reply, &mut reader).await? {
             Ok(News::Head(head)) => reply.begin_as(&head),

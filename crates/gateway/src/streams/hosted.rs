@@ -63,7 +63,7 @@ pub(super) struct State {
     /// After which event the answer was taken up again, how, and which reply goes on; a few at most.
     pub(super) recovered: Vec<(u64, Recover, u64)>,
     ended_at: Option<Moment>,
-    readers: usize,
+    pub(super) readers: usize,
     /// Since when there is none.
     left_at: Option<Moment>,
     called_off: bool,

@@ -182,6 +182,11 @@ impl Streams {
         self.table().get(&id).is_some_and(|hosted| hosted.ended_at().is_none())
     }
 
+    /// How many read a stream that can be asked for again.
+    pub(crate) fn readers(&self, id: StreamId) -> Option<usize> {
+        self.table().get(&id).map(|hosted| hosted.state().readers)
+    }
+
     /// Durable streams that have not ended, or not in the log.
     fn running(&self) -> BTreeSet<StreamId> {
         let table = self.table();

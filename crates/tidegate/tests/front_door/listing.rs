@@ -2,9 +2,9 @@
 
 use crate::process::{Folder, Tidegate, command, eventually, finished};
 use crate::upstream::{BEGIN, END, FINISH, Upstream, chunk, plain, stream_head};
-use crate::wire::{QUICK, message, post};
+use crate::wire::{QUICK, get, message, post};
 use serde_json::Value;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -68,6 +68,46 @@ fn one_conversation_is_found_while_it_lives_and_when_it_is_over() {
     assert_eq!(err.matches("no live stream has this id").count(), 2, "{err}");
     assert!(!err.contains('\x1b'), "{err}");
     assert_eq!(of(""), 1, "the other one goes on");
+}
+
+#[test]
+fn a_stream_that_can_be_read_again_is_one_row_and_its_cancel_reaches_the_upstream() {
+    let (left, has_left) = std::sync::mpsc::channel();
+    let left = std::sync::Mutex::new(left);
+    let upstream = Upstream::playing(move |_, _, socket| {
+        drop(socket.write_all((stream_head("") + &chunk(BEGIN)).as_bytes()));
+        // Until Tidegate closes the connection, for ten seconds at most.
+        drop(socket.set_read_timeout(Some(Duration::from_secs(10))));
+        drop(left.lock().unwrap().send(matches!(socket.read(&mut [0; 64]), Ok(0))));
+    });
+    let tidegate = Tidegate::before(upstream.at, "k", "");
+    let mut client = tidegate.client();
+    client.send(post(&[("tidegate-resume", "memory")], message(true, 100, "x")));
+    client.until("message_start").unwrap();
+    let row = rows(&tidegate, "", "streams");
+    assert_eq!(row.len(), 1, "{row:?}");
+    assert_eq!((&row[0]["phase"], &row[0]["readers"]), (&Value::from("relay"), &Value::from(1)), "{row:?}");
+    let id = row[0]["stream"].as_str().unwrap();
+    let mut second = tidegate.client();
+    second.send(get(&format!("/v1/streams/{id}"), &[]));
+    second.until("message_start").unwrap();
+    let page = tidegate.admin("/streams").json();
+    assert_eq!((&page["count"], &page["streams"][0]["readers"]), (&Value::from(1), &Value::from(2)), "{page}");
+    assert!(tidegate.admin("/metrics").text().contains("\ntidegate_streams_open 1\n"));
+
+    let admin = tidegate.admin.to_string();
+    let (code, out, err) = finished(&["streams", "cancel", id, "--admin", &admin]);
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    assert_eq!(has_left.recv_timeout(Duration::from_secs(10)), Ok(true), "the upstream is let go");
+    for reader in [&mut client, &mut second] {
+        reader.until("cancelled_by_operator").unwrap();
+    }
+    let over = eventually("it is over", Duration::from_secs(5), || rows(&tidegate, "", "finished").pop());
+    assert_eq!((over["stream"].as_str(), &over["end"]), (Some(id), &Value::from("cancelled")), "{over}");
+    assert_eq!(rows(&tidegate, "", "finished").len(), 1);
+    eventually("none is left", Duration::from_secs(5), || {
+        tidegate.admin("/metrics").text().contains("\ntidegate_streams_open 0\n").then_some(())
+    });
 }
 
 #[test]
