@@ -70,7 +70,7 @@ fn domain(house: &House, d: &DomainView) -> Value {
             "next_waits_for": d.head.map(|(reason, _)| reason.name()),
             "next_waits_ms": d.head.map(|(_, wait)| ms(wait)),
         },
-        "predicted_wait_ms": ms(d.predicted_wait),
+        "predicted_wait_ms": d.predicted_wait.map(ms),
         "closed_for_ms": ms(d.closed_for),
         "spend_cap_for_ms": ms(d.spend_cap_for),
         "breaker": {"state": d.breaker, "for_ms": ms(d.breaker_for)},

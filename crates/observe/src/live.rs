@@ -291,7 +291,7 @@ pub struct LiveView {
     pub phase: &'static str,
     /// What it waits for there; of one that waits for a lease, which limit or turn.
     pub waits_for: &'static str,
-    /// How long it is expected to wait for a lease still, milliseconds.
+    /// How long it is expected to wait for a lease still, milliseconds; left out where nothing tells.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expected_ms: Option<u64>,
     /// Label of the upstream key in use, or of the last one.
@@ -358,13 +358,13 @@ impl Live {
     }
 
     /// What of the table `filter` takes, as of `now`, oldest first, at most `max` rows. `waits_for`
-    /// knows what those wait for that wait for a lease, and how long still.
+    /// knows what those wait for that wait for a lease, and how long still if that can be told.
     pub fn view(
         &self,
         now: Moment,
         max: usize,
         filter: &Filter,
-        waits_for: impl Fn(StreamId) -> Option<(&'static str, Duration)>,
+        waits_for: impl Fn(StreamId) -> Option<(&'static str, Option<Duration>)>,
     ) -> Vec<LiveView> {
         let entries: Vec<_> = self.table().values().cloned().collect();
         // Looked into when the table is free again: its requests come and go meanwhile.
@@ -376,7 +376,7 @@ impl Live {
 }
 
 impl LiveRequest {
-    pub(crate) fn view(&self, now: Moment, waits: Option<(&'static str, Duration)>) -> LiveView {
+    pub(crate) fn view(&self, now: Moment, waits: Option<(&'static str, Option<Duration>)>) -> LiveView {
         let ms = |from: Moment| now.since(from).as_millis() as u64;
         let later = self.later().clone();
         let last_byte = self.last_byte.load(Ordering::Relaxed);
@@ -390,7 +390,9 @@ impl LiveRequest {
             conversation: later.conversation,
             phase: phase.name(),
             waits_for: waits.map_or(phase.waits_for(), |(reason, _)| reason),
-            expected_ms: waits.map(|(_, span)| u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
+            expected_ms: waits
+                .and_then(|(_, span)| span)
+                .map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
             upstream_key: later.lane,
             attempts: self.attempts.load(Ordering::Relaxed),
             last_failure: later.last_failure,
@@ -419,7 +421,7 @@ mod tests {
         a.is_for("acme", "claude-opus-5-5");
         a.attempt("main/1");
         a.enter(Phase::FirstByte);
-        let waits = |stream| (stream == b.stream).then_some(("output_tokens", Duration::from_millis(1_500)));
+        let waits = |stream| (stream == b.stream).then_some(("output_tokens", Some(Duration::from_millis(1_500))));
         let view = live.view(Moment::from_nanos(1_010_000_000), 10, &Filter::default(), waits);
         assert_eq!(view.len(), 2);
         assert_eq!((view[1].waits_for, view[1].expected_ms), ("output_tokens", Some(1_500)));

@@ -4,6 +4,7 @@ use crate::ask::{ClassId, OrgId, TenantId, Throttle, Ticket, WaitsFor, Workspace
 use crate::bucket::Bucket;
 use crate::class::Class;
 use crate::domain::Domain;
+use crate::flight::Waiting;
 use crate::meters::Meters;
 use crate::scheduler::Scheduler;
 use std::collections::BTreeMap;
@@ -69,8 +70,8 @@ pub struct DomainView {
     pub queued_by_tenant: Vec<(TenantId, usize)>,
     /// What the request next in turn here waits for, and how long still.
     pub head: Option<(WaitsFor, Duration)>,
-    /// How long a usual request of a new tenant would wait for this class now.
-    pub predicted_wait: Duration,
+    /// How long all that waits for this class will take; `None` where nothing tells.
+    pub predicted_wait: Option<Duration>,
     /// How long the upstream wished to be left alone still.
     pub closed_for: Duration,
     /// How long the organisation is still taken to have spent what it may.
@@ -102,8 +103,8 @@ pub struct DomainView {
 pub struct WaitView {
     /// What it waits for.
     pub reason: WaitsFor,
-    /// How long still, as far as can be told.
-    pub expected: Duration,
+    /// How long still; `None` where nothing tells: limits that are not known, answers that have to end.
+    pub expected: Option<Duration>,
     /// How many came before it and wait too, in its band or a more urgent one.
     pub ahead: usize,
 }
@@ -137,19 +138,32 @@ impl Scheduler {
         let mut waiting: Vec<_> = self.shared.queue.iter().collect();
         waiting.sort_by_key(|(_, w)| (w.class, w.place.band, w.place.seq));
         let mut views = BTreeMap::new();
-        let (mut class, mut ahead, mut whole) = (usize::MAX, 0, Duration::ZERO);
+        let (mut class, mut ahead, mut whole) = (usize::MAX, 0, None);
         for (ticket, w) in &waiting {
             if w.class != class {
                 (class, ahead) = (w.class, 0);
-                whole = self.classes[class].queue_wait(now, &self.shared);
+                whole = self.classes[class].queue_wait(now);
             }
             // All that waits takes `whole`; this one has its part of that before it.
             let all = self.classes[class].waiting().max(1);
-            let expected = whole.mul_f64((ahead + 1) as f64 / all as f64).min(now.until(w.place.until));
+            let expected = match w.reason {
+                WaitsFor::Tenant(_) => self.tenant_wait(now, w),
+                // For an answer to begin or to end; for a key to be given.
+                WaitsFor::Prefix | WaitsFor::Probe | WaitsFor::Key => None,
+                _ => whole.map(|whole: Duration| whole.mul_f64((ahead + 1) as f64 / all as f64)),
+            };
+            let expected = expected.map(|wait| wait.min(now.until(w.place.until)));
             views.insert(*ticket, WaitView { reason: w.reason, expected, ahead });
             ahead += 1;
         }
         views
+    }
+
+    /// How long its tenant's own limits keep it; nobody knows of the one on requests at once.
+    fn tenant_wait(&self, now: Moment, waiting: &Waiting) -> Option<Duration> {
+        let tenant = self.shared.tenants.get(&waiting.ask.tenant)?;
+        let (_, wait) = tenant.wait(now, waiting.place.input + waiting.place.output)?;
+        (!wait.is_zero()).then_some(wait)
     }
 
     /// The domains seen so far.
@@ -191,7 +205,7 @@ impl Scheduler {
             queued,
             queued_by_tenant: class.fair.by_tenant().into_iter().collect(),
             head: d.head.map(|h| (h.by, h.wait)),
-            predicted_wait: class.queue_wait(now, &self.shared),
+            predicted_wait: class.queue_wait(now),
             closed_for: now.until(d.closed_until),
             spend_cap_for: org.map_or(Duration::ZERO, |o| now.until(o.spend_until)),
             breaker,

@@ -152,8 +152,8 @@ fn frame(letters: &[u8]) -> Option<usize> {
 }
 
 /// How much output a whole `content_block_delta` event carries, in twelfths of a token: four bytes
-/// of ASCII are a token, three of anything else. From its length and two places in it; made for
-/// every event that goes by, so nothing is parsed, and what has another shape counts as nothing.
+/// of ASCII are a token, three of anything else. Made for every event that goes by: of the shape the API
+/// writes it is told from its length and two places in it, and only another shape is parsed.
 pub fn output_twelfths(event: &[u8]) -> u32 {
     // One digit of index; with two, the letters are elsewhere by one.
     const TYPE_AT: usize = DELTA.len() + 1 + b",\"delta\":{\"type\":\"".len();
@@ -161,11 +161,27 @@ pub fn output_twelfths(event: &[u8]) -> u32 {
     let Some(text_at) =
         letters(TYPE_AT).map(|f| DELTA.len() + 1 + f).or_else(|| letters(TYPE_AT + 1).map(|f| DELTA.len() + 2 + f))
     else {
-        return 0;
+        return output_twelfths_slowly(event);
     };
-    let bytes = event.len().saturating_sub(text_at + CLOSING.len()) as u32;
-    let wide = event.get(text_at).is_some_and(|b| *b >= 0x80);
-    bytes * if wide { 4 } else { 3 }
+    let bytes = event.len().saturating_sub(text_at + CLOSING.len());
+    twelfths(bytes, event.get(text_at).copied())
+}
+
+fn twelfths(bytes: usize, first: Option<u8>) -> u32 {
+    let each = if first.is_some_and(|b| b >= 0x80) { 4 } else { 3 };
+    u32::try_from(bytes).unwrap_or(u32::MAX).saturating_mul(each)
+}
+
+/// The same of an event with other spaces, another order, or no name; a signature and a citation are no
+/// output that is counted.
+#[cold]
+fn output_twelfths_slowly(event: &[u8]) -> u32 {
+    let Some(data) = sse::parts(event).data else { return 0 };
+    let Ok(object) = RawObject::read(&data) else { return 0 };
+    let Some(delta) = object.parse::<RawObject<'_>>("delta") else { return 0 };
+    let text = ["text", "thinking", "partial_json"].into_iter().find_map(|field| delta.get(field));
+    let inside = text.and_then(|raw| raw.get().strip_prefix('"')?.strip_suffix('"')).unwrap_or_default();
+    twelfths(inside.len(), inside.bytes().next())
 }
 
 /// Whether `text` may stand between JSON quotes as it is: UTF-8 without quote or control
@@ -360,6 +376,14 @@ mod tests {
         let signature = b",\"delta\":{\"type\":\"signature_delta\",\"signature\":\"";
         assert_eq!(of(signature, "0", &"x".repeat(400)), 0);
         assert_eq!((output_twelfths(b""), output_twelfths(b"event: ping\ndata: {}\n\n")), (0, 0));
+        let other = |delta: &str| {
+            let data = format!("{{\"index\": 0, \"delta\": {delta}, \"type\": \"content_block_delta\"}}");
+            output_twelfths(format!("event: content_block_delta\ndata: {data}\n\n").as_bytes())
+        };
+        assert_eq!(other("{\"type\": \"text_delta\", \"text\": \"four byte\"}"), 27);
+        assert_eq!(other("{\"thinking\": \"港口\", \"type\": \"thinking_delta\"}"), 24);
+        assert_eq!(other("{\"type\": \"input_json_delta\", \"partial_json\": \"four\"}"), 12);
+        assert_eq!((other("{\"type\": \"signature_delta\", \"signature\": \"xxxxxxxxx\"}"), other("[]")), (0, 0));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Where a request would go, and how long it would have to wait.
 
 use super::{Class, PREFIX_TOKENS_MIN};
-use crate::ask::{Ask, Band, Prefix, Refusal, TenantId, Throttle, WaitsFor};
+use crate::ask::{Ask, Band, Prefix, Refusal, Throttle, WaitsFor};
 use crate::domain::Knowledge;
 use crate::fair::Sum;
 use crate::meters::{Blocked, Demand};
@@ -275,54 +275,63 @@ impl Class {
         }
     }
 
+    /// Seconds in which what refills, and what is saved up, serves `sum`.
+    fn time_for(&self, sum: Sum) -> f64 {
+        let (rates, saved) = self.rates();
+        let one = |amount: f64, saved: f64, rate: f64| ((amount - saved) / rate).max(0.0);
+        one(sum.count as f64, saved.requests, rates.requests).max(one(sum.input, saved.input, rates.input)).max(one(
+            sum.output,
+            saved.output,
+            rates.output,
+        ))
+    }
+
+    /// How long a domain lets nothing through, whatever it is.
+    fn closed_for(&self, now: Moment, domain: usize) -> Duration {
+        let lasts = self.domains[domain].closed(now).filter(|b| b.by != WaitsFor::InFlight);
+        lasts.map_or(Duration::ZERO, |b| b.wait)
+    }
+
+    /// All that waits.
+    fn queued(&self) -> Sum {
+        Band::ALL.into_iter().map(|band| self.fair.sum(band)).fold(Sum::default(), Sum::plus)
+    }
+
     /// How long a request that comes now would wait: for its band's share of what refills, and in it
     /// for its tenant's, but never longer than for all that waits.
     pub(crate) fn predict(&self, now: Moment, shared: &Shared, ask: &Ask, input: f64, output: f64) -> Duration {
-        let (rates, saved) = self.rates();
-        let time = |sum: Sum| {
-            let one = |amount: f64, saved: f64, rate: f64| ((amount - saved) / rate).max(0.0);
-            one(sum.count as f64, saved.requests, rates.requests)
-                .max(one(sum.input, saved.input, rates.input))
-                .max(one(sum.output, saved.output, rates.output))
-        };
         let me = Sum { count: 1, input, output };
         let busy = |band: &Band| *band == ask.band || self.fair.sum(*band).count > 0;
         let weight = |band: Band| f64::from(shared.rules.band_weights[band as usize]).max(1.0);
         let of_band = weight(ask.band) / Band::ALL.into_iter().filter(busy).map(weight).sum::<f64>();
         let (own, of_tenant) = self.fair.own(ask.band, ask.tenant, shared.weight(ask.tenant));
-        let all = time(Band::ALL.into_iter().map(|band| self.fair.sum(band)).fold(me, Sum::plus));
-        let in_band = time(self.fair.sum(ask.band).plus(me)) / of_band;
-        let own = time(own.plus(me)) / (of_band * of_tenant);
+        let all = self.time_for(self.queued().plus(me));
+        let in_band = self.time_for(self.fair.sum(ask.band).plus(me)) / of_band;
+        let own = self.time_for(own.plus(me)) / (of_band * of_tenant);
         let queued = all.min(in_band).min(own).min(1e6);
-        let closed = |n: &usize| {
-            let lasts = self.domains[*n].closed(now).filter(|b| b.by != WaitsFor::InFlight);
-            lasts.map_or(Duration::ZERO, |b| b.wait)
-        };
         let places = (0..self.domains.len()).filter(|n| self.eligible(*n, ask));
-        if places.clone().any(|n| self.domains[n].knowledge == Knowledge::Unknown) {
-            // Its first answer may tell that there is room for all.
-            return places.map(|n| closed(&n)).min().unwrap_or_default();
-        }
-        let opens = places.map(|n| closed(&n)).min();
-        opens.unwrap_or_default() + Duration::from_secs_f64(queued)
+        let opens = places.clone().map(|n| self.closed_for(now, n)).min().unwrap_or_default();
+        // Its first answer may tell that there is room for all.
+        let unknown = places.clone().any(|n| self.domains[n].knowledge == Knowledge::Unknown);
+        if unknown { opens } else { opens + Duration::from_secs_f64(queued) }
     }
 
-    /// How long all that waits will take.
-    pub(crate) fn queue_wait(&self, now: Moment, shared: &Shared) -> Duration {
-        let ask = Ask {
-            class: crate::ask::ClassId(0),
-            tenant: TenantId(u32::MAX),
-            band: Band::Background,
-            latest: Moment::NEVER,
-            waited: Duration::ZERO,
-            input: crate::estimate::Mix::default(),
-            output_max: None,
-            seen: true,
-            prefix: None,
-            conversation: None,
-            pin: None,
-            avoid: None,
-        };
-        self.predict(now, shared, &ask, 0.0, 0.0)
+    /// How long all that waits will take; `None` where nothing tells: the limits are not known, or there
+    /// are none and it waits for answers to end.
+    pub(crate) fn queue_wait(&self, now: Moment) -> Option<Duration> {
+        let places = || (0..self.domains.len()).filter(|n| !self.domains[*n].keys.is_empty());
+        let opens = places().map(|n| self.closed_for(now, n)).min().unwrap_or_default();
+        let queued = self.queued();
+        if queued.count == 0 || !opens.is_zero() {
+            return Some(opens + Duration::from_secs_f64(self.time_for(queued).min(1e6)));
+        }
+        let (rates, _) = self.rates();
+        let metered = [rates.requests, rates.input, rates.output].iter().any(|rate| rate.is_finite() && *rate > 0.0);
+        let unknown = places().any(|n| self.domains[n].knowledge == Knowledge::Unknown);
+        (metered && !unknown).then(|| {
+            // What is saved up may be too little for the first of them, though it would do for the sum.
+            let first = places().filter_map(|n| self.domains[n].head).map(|head| head.wait).min().unwrap_or_default();
+            Duration::from_secs_f64(self.time_for(queued).min(1e6)).max(first)
+        })
     }
 }

@@ -257,3 +257,44 @@ fn what_is_saved_for_is_not_looked_at_all_the_time() {
     };
     assert!(went.0 == large && matches!(went.1, Verdict::Go(_)), "{went:?}");
 }
+
+#[test]
+fn how_long_those_wait_that_wait_is_told_where_it_can_be() {
+    // Sixty a minute, of which none is left: one a second.
+    let told = limits(60, 1_000_000, 1_000_000);
+    let mut s = scheduler(&[keys(1)]);
+    s.know(at(0), OrgId(0), None, CLASS, told);
+    let first = go(&mut s, at(0), ask());
+    s.heard(at(100), first.id(), &levels(told, [0, 1_000_000, 1_000_000]));
+    s.settle(at(200), first, spent(100, 10));
+    let tickets: Vec<_> = (0..20).map(|_| wait(&mut s, at(300), ask())).collect();
+    s.advance(at(301));
+    let waits = s.all_waits(at(302));
+    let expected: Vec<_> = tickets.iter().map(|t| waits[t].expected.unwrap().as_secs_f64()).collect();
+    assert!(expected.is_sorted() && expected[0] > 0.1, "{expected:?}");
+    let view = &s.domains(at(302))[0];
+    let all = view.predicted_wait.unwrap().as_secs_f64();
+    assert!((10.0..30.0).contains(&all) && (expected[19] - all).abs() < 0.1, "{all} {expected:?}");
+    let answers = pass(&mut s, at(302), at(60_000));
+    let last = answers.iter().find(|(_, t, _)| *t == tickets[19]).unwrap().0;
+    assert!((0.5..2.0).contains(&(last.since(at(302)).as_secs_f64() / all)), "told {all} s, was {last:?}");
+}
+
+#[test]
+fn how_long_is_not_told_where_nothing_tells_it() {
+    let mut s = scheduler(&[keys(1)]);
+    go(&mut s, at(0), ask());
+    let unknown = wait(&mut s, at(1), ask());
+    assert_eq!(s.waits(at(2), unknown).unwrap().expected, None, "the first answer will tell");
+    assert_eq!(s.domains(at(2))[0].predicted_wait, None);
+
+    let mut s = unmetered(&[keys(1)]);
+    assert_eq!(s.domains(at(1))[0].predicted_wait, Some(Duration::ZERO), "nobody waits");
+    let rules = TenantRules { requests: Some(60), concurrent: Some(1), ..TenantRules::default() };
+    s.tenant(at(0), TenantId(1), &rules);
+    let one = Ask { tenant: TenantId(1), ..ask() };
+    go(&mut s, at(1), one);
+    let waiting = wait(&mut s, at(1), one);
+    let view = s.waits(at(2), waiting).unwrap();
+    assert_eq!((view.reason, view.expected), (WaitsFor::Tenant(TenantLimit::Concurrent), None));
+}
