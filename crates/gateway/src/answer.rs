@@ -68,6 +68,8 @@ pub(crate) enum Trouble {
     Refused(Refusal),
     /// Its tenant's budget does not let it go.
     Budget(Refused),
+    /// What it uses is not counted here, and its tenant's budget takes only what has a price.
+    Uncounted,
     /// It refers to things that live at different organisations.
     ReferencesApart,
     /// Slow readers hold too much memory to take on another stream.
@@ -324,12 +326,16 @@ pub(crate) fn answer(trouble: &Trouble) -> Answer {
         ),
         Trouble::Body(e) => row(InvalidRequest, "invalid_body", e.0.clone()),
         Trouble::Redacted(refusal) => redacted::answer(refusal),
-        Trouble::Refused(Refusal::NoKey) => row(
-            Api,
-            "no_upstream_key",
-            "Tidegate has no upstream key to send this with; its operator has to configure one",
-        )
-        .never_retry(),
+        Trouble::Refused(Refusal::NoKey { again }) => {
+            let said = match again {
+                None => "Tidegate has no upstream key to send this with; its operator has to configure one".to_owned(),
+                Some(again) => format!(
+                    "the upstream rejected every key that Tidegate could send this with; one is tried again in {} s, and its operator has to replace them",
+                    again.as_secs() + 1
+                ),
+            };
+            row(Api, "no_upstream_key", said).never_retry()
+        }
         Trouble::Refused(Refusal::TooLong { retry_after }) => row(
             Overloaded,
             "queue_wait_too_long",
@@ -370,6 +376,7 @@ pub(crate) fn answer(trouble: &Trouble) -> Answer {
         )
         .after(*retry_after),
         Trouble::Budget(refused) => budget::answer(refused),
+        Trouble::Uncounted => budget::uncounted(),
         Trouble::ReferencesApart => row(
             InvalidRequest,
             "references_apart",

@@ -147,6 +147,9 @@ async fn walk(
         reply.deadline = caller.deadline(arrived, true, &house.settings.clocks);
         let mut plan = Box::pin(passing::plan(plane, reply, head, door, &caller, peer, close)).await?;
         reply.limits_of = caller.tenant.is_metered().then_some(plan.ask.tenant);
+        if passing::makes_models_work(door, head) {
+            costs::admit_uncounted(house, reply, &mut plan, account)?;
+        }
         return attempts(plane, reply, &mut plan, account, turn).await;
     }
     let live = reply.live().clone();

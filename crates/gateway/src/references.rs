@@ -206,7 +206,8 @@ impl Home {
     /// It could not be asked for there. False if there is no other place to look, or it is known to
     /// live nowhere else.
     pub(crate) fn passes_by(&mut self, refusal: &Refusal) -> bool {
-        let of_that_place = matches!(refusal, Refusal::NoKey | Refusal::SpendCap { .. } | Refusal::TooLong { .. });
+        let of_that_place =
+            matches!(refusal, Refusal::NoKey { .. } | Refusal::SpendCap { .. } | Refusal::TooLong { .. });
         let passes = of_that_place && self.is_guess && self.vain + 1 < self.places.len();
         if passes {
             self.vain += 1;
@@ -306,7 +307,10 @@ mod tests {
         let (first, cap) = (home.pin(), Refusal::SpendCap { retry_after: std::time::Duration::from_secs(9) });
         assert!(!home.passes_by(&Refusal::TooLarge { tokens: 9, limit: 1 }), "that is the request's own");
         assert!(home.passes_by(&cap) && home.pin() != first);
-        assert!(home.passes_by(&Refusal::NoKey) && !home.passes_by(&Refusal::NoKey), "three places");
+        assert!(
+            home.passes_by(&Refusal::NoKey { again: None }) && !home.passes_by(&Refusal::NoKey { again: None }),
+            "three places"
+        );
         assert_eq!(home.unasked(), Some(cap), "where it is cannot be said");
         home.found(&table, place(2), None);
         let mut known = check(&table, &file("file_1")).unwrap();

@@ -260,8 +260,11 @@ impl TenantLimit {
 /// Why a request is not served, and when it may come back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Every lane it could use is closed because its key is rejected.
-    NoKey,
+    /// There is no lane it could use, or the upstream rejected the key of every one.
+    NoKey {
+        /// When a rejected one is tried again; `None`: there are none.
+        again: Option<Duration>,
+    },
     /// Every organisation it could use has reached its spend cap.
     SpendCap {
         /// Until the first of them is tried again.
@@ -297,7 +300,7 @@ impl Refusal {
     /// Its name in metrics.
     pub fn name(&self) -> &'static str {
         match self {
-            Refusal::NoKey => "no_key",
+            Refusal::NoKey { .. } => "no_key",
             Refusal::SpendCap { .. } => "spend_cap",
             Refusal::TooLarge { .. } => "too_large",
             Refusal::TooLong { .. } => "too_long",

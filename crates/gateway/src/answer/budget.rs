@@ -27,6 +27,16 @@ pub(super) fn answer(refused: &Refused) -> Answer {
     }
 }
 
+/// What one whose budget takes only what has a price is told of a path whose use nobody counts here.
+pub(super) fn uncounted() -> Answer {
+    row(
+        Permission,
+        "price_unknown",
+        "what this asks for is not counted in money by this Tidegate (a batch, or a path that it passes on), and your budget takes only what has a price; ask with POST /v1/messages",
+    )
+    .never_retry()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,7 +14,7 @@ mod admit;
 mod page;
 mod rows;
 
-pub(crate) use admit::admit;
+pub(crate) use admit::{admit, admit_uncounted};
 pub(crate) use page::page;
 
 use crate::house::House;

@@ -6,6 +6,7 @@
 
 use crate::door::{Door, Ours};
 use crate::settings::Limits;
+use tidegate_wire::http::RequestHead;
 
 /// Segments of a path; the API's longest have six.
 const SEGMENTS_MAX: usize = 12;
@@ -59,6 +60,14 @@ pub(super) fn limit(door: &Door, limits: &Limits) -> u64 {
         "batches" => limits.batch_bytes,
         _ => limits.body_bytes,
     }
+}
+
+/// Whether a request may make models work, which costs: a new batch, and what is sent to a path that is
+/// not known.
+pub(crate) fn makes_models_work(door: &Door, head: &RequestHead) -> bool {
+    let sends = matches!(head.method(), "POST" | "PUT" | "PATCH");
+    let is_batch = || segments(head.path()).is_some_and(|all| all == ["messages", "batches"]);
+    sends && (door.name == OTHER.name || door.name == BATCHES.name && is_batch())
 }
 
 /// Whether its answers hold addresses of the upstream.

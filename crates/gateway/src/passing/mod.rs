@@ -23,7 +23,7 @@ mod feeding;
 mod relaying;
 mod rewritten;
 
-pub(crate) use doors::door;
+pub(crate) use doors::{door, makes_models_work};
 
 use crate::admit::LeaseGuard;
 use crate::answer::Trouble;

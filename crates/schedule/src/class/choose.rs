@@ -191,7 +191,7 @@ impl Class {
     ) -> Choice {
         let mut best: Option<(f64, usize, Option<Blocked>, f64)> = None;
         let (mut no_key, mut spend, mut never) = (true, None::<Duration>, None::<u64>);
-        let (mut able, mut eligible) = (0, 0);
+        let (mut able, mut eligible, mut again) = (0, 0, None::<Duration>);
         for n in (0..self.domains.len()).filter(|n| self.eligible(*n, ask)) {
             eligible += 1;
             let d = &self.domains[n];
@@ -204,7 +204,11 @@ impl Class {
             able += 1;
             let blocked = self.blocked(now, shared, n, &demand);
             match blocked.map(|b| b.by) {
-                Some(WaitsFor::Key) => continue,
+                Some(WaitsFor::Key) => {
+                    let wait = blocked.map_or(Duration::ZERO, |b| b.wait);
+                    again = Some(again.map_or(wait, |other| other.min(wait)));
+                    continue;
+                }
                 Some(WaitsFor::Limit(Throttle::SpendCap)) => {
                     let wait = blocked.map_or(Duration::ZERO, |b| b.wait);
                     spend = Some(spend.map_or(wait, |other| other.min(wait)));
@@ -238,7 +242,7 @@ impl Class {
                 (_, Some(retry_after)) => Refusal::SpendCap { retry_after },
                 _ => {
                     debug_assert!(no_key);
-                    Refusal::NoKey
+                    Refusal::NoKey { again }
                 }
             });
         };

@@ -41,7 +41,7 @@ fn nothing_new_goes_to_an_organisation_that_is_gone_and_what_is_out_comes_home()
     }
     let pin = Some(Pin { org: OrgId(0), workspace: None });
     let refused = s.ask(at(40_000), Ask { pin, ..ask() });
-    assert!(matches!(refused, Verdict::Refuse(Refusal::NoKey)), "{refused:?}");
+    assert!(matches!(refused, Verdict::Refuse(Refusal::NoKey { again: None })), "{refused:?}");
     leases.into_iter().for_each(|lease| s.settle(at(41_000), lease, spent(100, 10)));
     assert_eq!((s.leased(), s.audit().difference), (0, 0.0));
     assert_eq!(s.domains(at(41_000)).len(), 1, "what is gone and has nothing under way is not shown");

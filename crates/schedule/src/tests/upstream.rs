@@ -152,8 +152,11 @@ fn a_rejected_key_is_put_aside_and_tried_again_later_and_without_any_nobody_wait
     s.settle(at(1), c, throttled(Throttle::Unnamed, 1_000));
     let waiting = wait(&mut s, at(1), ask());
     s.settle(at(2), b, rejected());
-    assert_eq!(s.advance(at(2)), [(waiting, Verdict::Refuse(Refusal::NoKey))]);
-    assert_eq!(s.ask(at(3), ask()), Verdict::Refuse(Refusal::NoKey));
+    assert_eq!(
+        s.advance(at(2)),
+        [(waiting, Verdict::Refuse(Refusal::NoKey { again: Some(Duration::from_millis(59_998)) }))]
+    );
+    assert_eq!(s.ask(at(3), ask()), Verdict::Refuse(Refusal::NoKey { again: Some(Duration::from_millis(59_997)) }));
     go(&mut s, at(60_000), ask());
 }
 

@@ -3,7 +3,7 @@
 use crate::process::{Folder, Tidegate, eventually, finished};
 use crate::socket::code_in;
 use crate::upstream::{END, Upstream, chunk, plain, stream_head};
-use crate::wire::{Answer, QUICK, Wire, message, post};
+use crate::wire::{Answer, QUICK, Wire, get, message, post, post_to};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::net::SocketAddr;
@@ -50,8 +50,10 @@ fn settled(tidegate: &Tidegate, attempts: u64) -> Value {
     })
 }
 
+const BUDGET: &str = "\n[[tenant]]\nname = \"default\"\n[tenant.budget]\nmonthly = \"0.10 USD\"\n";
+
 fn budgeted(upstream: SocketAddr, tables: &str) -> Tidegate {
-    let config = format!("{tables}\n[[tenant]]\nname = \"default\"\n[tenant.budget]\nmonthly = \"0.10 USD\"\n");
+    let config = format!("{tables}{BUDGET}");
     Tidegate::before(upstream, "k", &config)
 }
 
@@ -270,4 +272,49 @@ fn a_socket_is_told_that_the_budget_is_reached() {
     let told = socket.until("s", "stream.error").pop().unwrap();
     assert_eq!((told["status"].as_u64(), code_in(&told)), (Some(402), "budget_reached"), "{told}");
     socket.close();
+}
+
+#[test]
+fn a_budget_that_is_reached_lets_no_new_batch_go_and_one_that_needs_prices_never_does() {
+    let upstream = Upstream::playing(|_, seen, socket| {
+        let usage = json!({"input_tokens": 30_000, "output_tokens": 1});
+        let message = json!({"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "usage": usage,
+            "content": [{"type": "text", "text": "Hi"}], "stop_reason": "end_turn"});
+        let other = json!({"id": "msgbatch_1", "type": "message_batch", "data": []});
+        let body = if seen.head.starts_with("POST /v1/messages ") { message } else { other };
+        drop(socket.write_all(plain(200, "content-type: application/json\r\n", &body.to_string()).as_bytes()));
+    });
+    let spend = |tidegate: &Tidegate| {
+        let body = message(false, 100, "x").replace("claude-haiku-5-5", "claude-opus-5-5");
+        assert_eq!(tidegate.ask(post(&[], body)).status, 200);
+        settled(tidegate, 1);
+    };
+    let send = |tidegate: &Tidegate, path: &str| tidegate.ask(post_to(path, &[], "{\"requests\":[]}".to_owned()));
+    let costly = ["/v1/messages/batches", "/v1/sessions"];
+    let free = "/v1/messages/batches/msgbatch_1/cancel";
+
+    let tidegate = budgeted(upstream.at, "");
+    for path in costly {
+        assert_eq!(send(&tidegate, path).status, 200, "{path}");
+    }
+    spend(&tidegate);
+    for path in costly {
+        let refused = send(&tidegate, path);
+        assert_eq!((refused.status, refused.code().as_str()), (402, "budget_reached"), "{path}: {}", refused.text());
+    }
+    assert_eq!(send(&tidegate, free).status, 200, "what costs nothing goes");
+    assert_eq!(tidegate.ask(get("/v1/messages/batches", &[])).status, 200);
+
+    for (rule, status) in [("when_reached = \"queue\"", 200), ("when_reached = \"warn\"", 200)] {
+        let tidegate = Tidegate::before(upstream.at, "k", &format!("{BUDGET}{rule}\n"));
+        spend(&tidegate);
+        assert_eq!(send(&tidegate, costly[0]).status, status, "{rule}");
+    }
+    let tidegate = Tidegate::before(upstream.at, "k", &format!("{BUDGET}unpriced = \"refuse\"\n"));
+    for path in costly {
+        let refused = send(&tidegate, path);
+        assert_eq!((refused.status, refused.code().as_str()), (403, "price_unknown"), "{path}: {}", refused.text());
+        assert!(refused.text().contains("POST /v1/messages"), "{}", refused.text());
+    }
+    assert_eq!(send(&tidegate, free).status, 200);
 }
