@@ -141,8 +141,8 @@ pub struct RevokeKey {
     #[command(flatten)]
     /// Where it is taken away.
     pub place: KeysPlace,
-    /// How the key begins (as `key list` shows it), or its label; it has to be the only one.
-    #[arg(value_name = "PREFIX|LABEL")]
+    /// How the key begins (as `key list` shows it), its label, or the whole key; it has to be the only one.
+    #[arg(value_name = "PREFIX|LABEL|KEY")]
     pub which: String,
 }
 

@@ -253,6 +253,13 @@ impl Config {
         Ok(file.keys.path(path))
     }
 
+    /// Whether the configuration at `path` has a table for `tenant`, or none for anybody.
+    pub(crate) fn knows_tenant(path: &Path, tenant: &str) -> Result<bool, ConfigError> {
+        let text = read(path)?;
+        let file: File = toml::from_str(&text).map_err(|e| Places { path, text: &text }.unreadable(&e))?;
+        Ok(file.tenant.is_empty() || file.tenant.iter().any(|table| table.redact().0 == tenant))
+    }
+
     /// The file of conversations that the configuration at `path` names, without any of its secrets.
     pub fn conversations_in(path: &Path) -> Result<Option<PathBuf>, ConfigError> {
         let text = read(path)?;
