@@ -160,7 +160,7 @@ fn cancel(house: &House, id: &str) -> Page {
         json_page(202, &json!({"cancelled": id}))
     } else {
         let message = "no live stream has this id; it may have ended";
-        let body = ErrorBody::new(ErrorType::NotFound, "unknown_path", message).envelope(None);
+        let body = ErrorBody::new(ErrorType::NotFound, "unknown_stream", message).envelope(None);
         Page { status: 404, kind: "application/json", body, allow: None }
     }
 }

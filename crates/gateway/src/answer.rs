@@ -119,7 +119,7 @@ pub(crate) struct Answer {
     pub(crate) upgrade: bool,
 }
 
-/// Every code a client can see, for the documentation's test.
+/// Every code a client or an operator can see, for the documentation's test.
 pub fn public_codes() -> &'static [&'static str] {
     &[
         "malformed_head",
@@ -205,6 +205,10 @@ pub fn public_codes() -> &'static [&'static str] {
         "conversation_log_busy",
         "conversation_log_failed",
         "vault_unreadable",
+        "configuration_refused",
+        "no_configuration",
+        "upgrade_refused",
+        "not_now",
     ]
 }
 

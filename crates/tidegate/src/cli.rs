@@ -1,10 +1,10 @@
-//! What can be said on the command line. Flags go before the file, the file before the
-//! environment, the environment before the defaults.
+//! What can be said on the command line. What a flag says holds in place of the file, the file in place
+//! of the environment, the environment in place of the defaults.
 
 mod operate;
 mod redact;
 
-pub use operate::{AdminPlace, Streams, StreamsCommand, Usage};
+pub use operate::{AdminAddress, AdminPlace, Streams, StreamsCommand, Usage};
 pub use redact::{Redact, RedactPolicy, RedactStyle, RedactUnscannable, Reseal};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -62,8 +62,8 @@ pub enum Command {
 #[derive(Args, Debug)]
 pub struct Health {
     /// Where its operators connect.
-    #[arg(long, default_value = "127.0.0.1:4601")]
-    pub admin: SocketAddr,
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4601")]
+    pub admin: AdminAddress,
     /// Ask whether it takes new requests, in place of whether it is alive: one that drains is alive and does not.
     #[arg(long)]
     pub ready: bool,
@@ -141,8 +141,8 @@ pub struct RevokeKey {
     #[command(flatten)]
     /// Where it is taken away.
     pub place: KeysPlace,
-    /// How the key begins (as `key list` shows it), or its label; it has to be the only one.
-    #[arg(value_name = "PREFIX|LABEL")]
+    /// How the key begins (as `key list` shows it), its label, or the whole key; it has to be the only one.
+    #[arg(value_name = "PREFIX|LABEL|KEY")]
     pub which: String,
 }
 

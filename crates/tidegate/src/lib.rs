@@ -12,5 +12,6 @@ mod log;
 mod panics;
 mod process;
 mod request_log;
+mod withheld;
 
 pub use commands::{Failed, run};

@@ -3,12 +3,13 @@
 //! It has no authentication and is on loopback by default, so a question is a line of text on a
 //! connection of its own. What cannot be reached is told with the flag that says where.
 
+use super::ask::connect;
 use super::{Failed, chat::percent_encoded};
-use crate::cli::AdminPlace;
+use crate::cli::{AdminAddress, AdminPlace};
 use crate::config::Config;
 use serde_json::Value;
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 /// What an answer may take. The admin port waits behind nothing but the control thread, and for
@@ -19,26 +20,28 @@ const PAGE_BYTES_MAX: u64 = 16 << 20;
 
 /// An admin port.
 #[derive(Debug)]
-pub(super) struct Admin(SocketAddr);
+pub(super) struct Admin(AdminAddress);
 
 impl Admin {
     /// The flag before the file before the default. A gateway that listens everywhere is asked here.
     pub(super) fn find(place: &AdminPlace) -> Result<Self, Failed> {
-        let mut at = match (&place.admin, &place.config) {
-            (Some(at), _) => *at,
-            (None, Some(file)) => Config::admin_in(file).map_err(Failed::because)?,
-            (None, None) => Config::default().admin,
+        let mut all = match (&place.admin, &place.config) {
+            (Some(at), _) => at.clone(),
+            (None, Some(file)) => AdminAddress(vec![Config::admin_in(file).map_err(Failed::because)?]),
+            (None, None) => AdminAddress(vec![Config::default().admin]),
         };
-        if at.port() == 0 {
-            return Err(Failed("the admin port is 0, any free one: say with --admin which it was".to_owned()));
+        for at in &mut all.0 {
+            if at.port() == 0 {
+                return Err(Failed("the admin port is 0, any free one: say with --admin which it was".to_owned()));
+            }
+            if at.ip().is_unspecified() {
+                at.set_ip(match at.ip() {
+                    IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+                    IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+                });
+            }
         }
-        if at.ip().is_unspecified() {
-            at.set_ip(match at.ip() {
-                IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-                IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-            });
-        }
-        Ok(Admin(at))
+        Ok(Admin(all))
     }
 
     /// Asks for a page of JSON.
@@ -71,9 +74,9 @@ impl Admin {
     }
 
     fn exchange(&self, method: &str, path: &str) -> std::io::Result<String> {
-        let mut stream = TcpStream::connect_timeout(&self.0, ASK_MAX)?;
+        let (mut stream, at) = connect(&self.0.0, ASK_MAX)?;
         stream.set_read_timeout(Some(ASK_MAX))?;
-        let head = format!("{method} {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.0);
+        let head = format!("{method} {path} HTTP/1.1\r\nhost: {at}\r\nconnection: close\r\n\r\n");
         stream.write_all(head.as_bytes())?;
         let mut answer = String::new();
         stream.take(PAGE_BYTES_MAX).read_to_string(&mut answer)?;

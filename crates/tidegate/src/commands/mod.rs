@@ -5,9 +5,11 @@ mod admin;
 mod ask;
 mod bench;
 mod chat;
+mod check_config;
 mod check_upstream;
 mod compare;
 mod conversations;
+mod greet;
 mod grid;
 mod hand_over;
 mod health;
@@ -84,26 +86,7 @@ pub fn run(cli: Cli) -> Result<ExitCode, Failed> {
         Command::Simulate(flags) => simulate::run(&flags),
         Command::Bench(flags) => bench::run(&flags),
         Command::Chat(flags) => chat::run(&flags),
-        Command::CheckConfig { file } => {
-            let config = Config::load(&file, &env).map_err(Failed::because)?;
-            config.check().map_err(|e| Failed(format!("{}: {e}", file.display())))?;
-            let tls = config.server_tls().map_err(|e| Failed(format!("{}: {e}", file.display())))?;
-            let keys: usize = config.settings.organisations.iter().map(|o| o.lanes.len()).sum();
-            say(format_args!("{}: good", file.display()));
-            let spoken = if tls.is_some() { " with TLS" } else { "" };
-            say(format_args!("  listens on {}{spoken}, operators on {}", config.listen, config.admin));
-            say(format_args!(
-                "  {} organisation(s) with {keys} key(s), {} client key(s)",
-                config.settings.organisations.len(),
-                config.settings.keys.len()
-            ));
-            say(format_args!("  redaction: {}", config.redact.told()));
-            let budgets = config.settings.tenants.iter().filter(|tenant| tenant.budget.is_some()).count();
-            let kept = config.usage.as_ref().or(config.conversations.as_ref());
-            let kept = kept.map_or_else(|| "in memory only".to_owned(), |file| format!("kept in {}", file.display()));
-            say(format_args!("  usage: {kept}, {budgets} tenant(s) with a budget"));
-            Ok(())
-        }
+        Command::CheckConfig { file } => check_config::run(&file),
         Command::ConfigSchema => {
             say(format_args!("{:#}", Config::schema()));
             Ok(())

@@ -7,39 +7,42 @@
 use super::{Failed, key};
 use crate::config::Config;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tidegate_gateway::UsageFile;
 use tidegate_store::{Durability, Settings, Store};
 
-/// The log, if there is one, and where it lies.
-pub(super) struct ConversationLog {
-    /// Taken by the gateway.
-    pub(super) store: Option<Store>,
-    /// Where it lies, if it has a name.
-    pub(super) path: Option<PathBuf>,
+/// Opens the configured file; with `simulated` and none, a scratch one. `passed_on` is the log of the process
+/// before this one, if that has one: the same file is opened beside it.
+pub(super) fn conversation_log(
+    config: &Config,
+    simulated: bool,
+    passed_on: Option<(PathBuf, OwnedFd)>,
+) -> Result<Option<Store>, Failed> {
+    if let Some((theirs, _)) = &passed_on {
+        same_log(theirs, config.conversations.as_deref())?;
+    }
+    let Some(path) = &config.conversations else {
+        return if simulated { scratch(config.store).map(Some) } else { Ok(None) };
+    };
+    let settings = Settings { durability: Durability::PowerLoss, ..config.store };
+    let opened = match passed_on {
+        Some((_, lock)) => Store::open_beside(path, lock, settings),
+        None => Store::open(path, settings),
+    };
+    opened.map(Some).map_err(|e| Failed(format!("conversations cannot be kept in {}: {e}", path.display())))
 }
 
-impl ConversationLog {
-    /// Opens the configured file; with `simulated` and none, a scratch one. `passed_on` is the log of the
-    /// process before this one, if that has one: the same file is opened beside it.
-    pub(super) fn open(
-        config: &Config,
-        simulated: bool,
-        passed_on: Option<(PathBuf, OwnedFd)>,
-    ) -> Result<Self, Failed> {
-        let Some(path) = &config.conversations else {
-            let store = if simulated { Some(scratch(config.store)?) } else { None };
-            return Ok(ConversationLog { store, path: None });
-        };
-        let settings = Settings { durability: Durability::PowerLoss, ..config.store };
-        let same = passed_on.filter(|(theirs, _)| path.canonicalize().is_ok_and(|ours| ours == *theirs));
-        let opened = match same {
-            Some((_, lock)) => Store::open_beside(path, lock, settings),
-            None => Store::open(path, settings),
-        };
-        let store = opened.map_err(|e| Failed(format!("conversations cannot be kept in {}: {e}", path.display())))?;
-        Ok(ConversationLog { store: Some(store), path: Some(path.clone()) })
+/// Whether `ours` is the log of the process before this one, `theirs`: conversations that are under way go
+/// on in it, so in another one they would be unknown.
+fn same_log(theirs: &Path, ours: Option<&Path>) -> Result<(), Failed> {
+    if ours.is_some_and(|ours| ours.canonicalize().is_ok_and(|ours| ours == theirs)) {
+        return Ok(());
     }
+    let ours = ours.map_or_else(|| "nowhere".to_owned(), |ours| ours.display().to_string());
+    Err(Failed(format!(
+        "the process before this one keeps conversations in {}, and this one would in {ours}: an upgrade goes on with the same file. Write it as `file` under [conversations] (or --conversations), or stop the other process and start this one without --upgrade",
+        theirs.display()
+    )))
 }
 
 /// Opens the file that it is kept in what was used; the conversations' own is open by now. A scratch

@@ -5,11 +5,12 @@
 //! configuration anew, SIGUSR2 starts a process that takes over. SIGTERM or SIGINT begins a drain; a second one ends the process at once.
 
 use super::activation::{Passed, passed};
+use super::greet::{Told, warn_of_admin};
 use super::hand_over::{Elder, Heir, Inherited, spawn, start};
 use super::reload::{Reloader, RenewTls};
-use super::scratch::{ConversationLog, usage_file};
+use super::scratch::{conversation_log, usage_file};
 use super::simulate::Running;
-use super::{Failed, env, key, listen, notify, say};
+use super::{Failed, env, key, listen, notify};
 use crate::cli::{LogFormat, Serve};
 use crate::config::{API_URL, Config, KEY_BYTES as VAULT_KEY_BYTES};
 use crate::log::LogThread;
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tidegate_base::Secret;
 use tidegate_gateway::{Gateway, Organisation, Said, UsageFile, Wanted, serve_admin};
+use tidegate_store::Store;
 use tidegate_transport::{Clock, Listen, TaskKind, Tasks, TcpDial, TcpListen, TlsFiles, TlsListen};
 use tidegate_upstream::{Lane, Scheme};
 use tokio::signal::unix::{SignalKind, signal};
@@ -48,7 +50,9 @@ pub(super) fn configure(flags: &Serve) -> Result<Config, Failed> {
     config.listen = flags.listen.unwrap_or(config.listen);
     config.tls = tls_files(flags.tls_cert.as_ref(), flags.tls_key.as_ref()).or(config.tls);
     config.admin = flags.admin_listen.unwrap_or(config.admin);
-    config.conversations = flags.conversations.clone().or(config.conversations);
+    // What stands on the command line is meant from where it was written.
+    let here = |file: &PathBuf| std::path::absolute(file).unwrap_or_else(|_| file.clone());
+    config.conversations = flags.conversations.as_ref().map(here).or(config.conversations);
     if let Some(policy) = flags.redact {
         config.redact.use_policy(policy.into());
     }
@@ -151,7 +155,7 @@ pub(super) fn run(flags: &Serve, room: Room) -> Result<(), Failed> {
     let program = std::env::current_exe().map_err(Failed::because)?;
     let mut heir = flags.upgrade.as_deref().map(|from| Heir::meet(elders_address(from, config.listen)?)).transpose()?;
     // Before anything listens: a log that cannot be opened is found out at once.
-    let log = ConversationLog::open(&config, flags.simulate, heir.as_mut().and_then(|heir| heir.log.take()))?;
+    let log = conversation_log(&config, flags.simulate, heir.as_mut().and_then(|heir| heir.log.take()))?;
     let usage = usage_file(&config)?;
     let (_log, records) = start_log(&config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failed::because)?;
@@ -209,7 +213,7 @@ async fn serve(
     config: Config,
     served: Served<'_>,
     records: RequestLog,
-    (mut log, usage): (ConversationLog, UsageFile),
+    (log, usage): (Option<Store>, UsageFile),
     heir: Option<Heir>,
     program: &Path,
 ) -> Result<(), Failed> {
@@ -224,20 +228,8 @@ async fn serve(
     let (gateway_at, admin_at) = (door.local(), admin.local());
     let cores = std::thread::available_parallelism().map_or(1, |n| u8::try_from(n.get()).unwrap_or(u8::MAX));
     let threads = config.threads.unwrap_or(cores);
-    let open = config.settings.keys.is_empty() && !config.settings.keys_only;
-    let upstreams: Vec<String> = config
-        .settings
-        .organisations
-        .iter()
-        .flat_map(|o| &o.lanes)
-        .map(|l| {
-            let through = l.target.proxy.as_ref().map_or_else(String::new, |proxy| format!(" through {proxy}"));
-            format!("{} at {}{through}", l.label, l.target.host)
-        })
-        .collect();
-    let store = log.store.take();
-    let redact = config.redact.told();
-    let gateway = Gateway::keeping(config.settings, clock, Arc::new(dial), Arc::new(records), store, usage);
+    let greeting = Told::of(&config, &usage, simulator.is_some());
+    let gateway = Gateway::keeping(config.settings, clock, Arc::new(dial), Arc::new(records), log, usage);
     let gateway = gateway.await.map_err(Failed::because)?;
     // What the simulated API knows lives in this process and would be gone: there is nothing to take over.
     let to_share = match simulator {
@@ -269,8 +261,9 @@ async fn serve(
             }
         }
     }
-    greet(&format!("{scheme}://{gateway_at}"), admin_at, simulator, open, room, &log, &redact);
-    tracing::info!(target: "tidegate", %gateway_at, %admin_at, threads, upstreams = upstreams.join(", "), redact, after = elder, "ready");
+    greeting.greet(&format!("{scheme}://{gateway_at}"), admin_at, simulator, room);
+    tracing::info!(target: "tidegate", %gateway_at, %admin_at, threads, upstreams = greeting.upstreams.join(", "), redact = greeting.redact, after = elder, "ready");
+    warn_of_admin(admin_at);
     notify::ready();
 
     let reloader = Reloader::new(served, gateway.clone(), renew_tls, clock);
@@ -378,51 +371,4 @@ fn can_hand_over(simulates: bool) -> Result<(), String> {
         true => Err("with --simulate the simulated API lives in this process, and would be gone with it".to_owned()),
         false => Ok(()),
     }
-}
-
-/// What a newcomer needs to see.
-fn greet(
-    gateway: &str,
-    admin: SocketAddr,
-    simulator: Option<&Running>,
-    open: bool,
-    room: Room,
-    log: &ConversationLog,
-    redact: &str,
-) {
-    say(format_args!("Tidegate {}", env!("CARGO_PKG_VERSION")));
-    say(format_args!("gateway    {gateway}"));
-    say(format_args!("admin      http://{admin}"));
-    if let Some(simulator) = simulator {
-        say(format_args!("simulator  http://{}", simulator.api));
-        say(format_args!("truth      http://{}", simulator.truth));
-    }
-    match &log.path {
-        Some(path) => say(format_args!("memory     {}", path.display())),
-        None if simulator.is_some() => say("memory     a scratch file, gone when this ends"),
-        None => {}
-    }
-    say(format_args!("redact     {redact}"));
-    say(format_args!(
-        "room       {} open files: {} streams to an upstream of HTTP/1.1, {} of HTTP/2 (ulimit -n)",
-        room.files, room.streams_http1, room.streams_http2
-    ));
-    say("");
-    if open {
-        say("No client keys are configured: any key is taken, and only clients on this machine are served.");
-        say("");
-    }
-    let key = if open { "any" } else { "YOUR_KEY" };
-    say("Try it:");
-    say(format_args!(
-        "  curl -N {gateway}/v1/messages -H 'content-type: application/json' -H 'x-api-key: {key}' -H 'anthropic-version: 2023-06-01' -d '{{\"model\":\"claude-haiku-5-5\",\"max_tokens\":200,\"stream\":true,\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'"
-    ));
-    say("Python:");
-    say(format_args!("  client = anthropic.Anthropic(base_url=\"{gateway}\", api_key=\"{key}\")"));
-    say("TypeScript:");
-    say(format_args!("  const client = new Anthropic({{ baseURL: \"{gateway}\", apiKey: \"{key}\" }});"));
-    say("Look inside:");
-    say(format_args!("  curl http://{admin}/metrics    curl http://{admin}/streams    curl http://{admin}/usage"));
-    say("");
-    say("ready");
 }

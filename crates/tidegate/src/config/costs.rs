@@ -18,7 +18,7 @@ const KEEP_DAYS_MAX: u64 = 3_660;
 #[derive(serde::Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct UsageTable {
-    file: Option<PathBuf>,
+    pub(super) file: Option<PathBuf>,
     keep: Option<Time>,
 }
 

@@ -35,6 +35,16 @@ pub(super) enum HeaderValue {
     Kept(Kept),
 }
 
+impl HeaderValue {
+    /// The file it is kept in.
+    pub(super) fn file(&mut self) -> Option<&mut PathBuf> {
+        match self {
+            HeaderValue::Kept(kept) => kept.file.as_mut(),
+            HeaderValue::Text(_) => None,
+        }
+    }
+}
+
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Kept {

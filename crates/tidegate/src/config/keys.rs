@@ -1,32 +1,23 @@
 //! `[keys]`: a file of client keys beside the configuration, which `tidegate key` keeps and the gateway
 //! reads.
-//!
-//! A relative path is meant from the folder of the configuration: the command and the gateway may be
-//! started in different places, and have to find the same file.
 
 use super::places::Places;
 use super::{Config, ConfigError};
 use crate::keys_file::KeysFile;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use tidegate_gateway::ClientKey;
 
 #[derive(serde::Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct KeysTable {
-    file: Option<PathBuf>,
+    pub(super) file: Option<PathBuf>,
 }
 
 impl KeysTable {
-    /// Where the file is, for the configuration at `config`.
-    pub(super) fn path(&self, config: &Path) -> Option<PathBuf> {
-        let file = self.file.as_ref()?;
-        Some(config.parent().map_or_else(|| file.clone(), |folder| folder.join(file)))
-    }
-
     /// Adds the file's keys to the configuration. Where there is such a file nobody is served without a
     /// key, even if it has none: a last key that is revoked must not open the door.
-    pub(super) fn set(&self, places: &Places<'_>, config: &mut Config) -> Result<(), ConfigError> {
-        let Some(path) = self.path(places.path) else { return Ok(()) };
+    pub(super) fn set(self, places: &Places<'_>, config: &mut Config) -> Result<(), ConfigError> {
+        let Some(path) = self.file else { return Ok(()) };
         let wrong = |why: &str| places.wrong("keys", 0, "file", why);
         let Some(file) = KeysFile::read(&path).map_err(|why| wrong(&why))? else {
             let why = format!(

@@ -9,6 +9,7 @@ mod contradictions;
 mod conversations;
 mod costs;
 mod endpoint;
+mod files;
 mod keys;
 mod organisation;
 mod passing;
@@ -28,6 +29,7 @@ use crate::keys_file::KeysFile;
 use contradictions::contradictions;
 use conversations::ConversationsTable;
 use costs::{PriceTable, UsageTable};
+pub(crate) use files::beside;
 use keys::KeysTable;
 use organisation::{OrganisationTable, OwnCredentialsTable, Variables, organisation};
 use passing::PassThroughTable;
@@ -63,6 +65,8 @@ impl std::error::Error for ConfigError {}
 /// Everything a `serve` runs under.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// The file it was read from, if it was.
+    pub path: Option<PathBuf>,
     /// Where clients connect.
     pub listen: SocketAddr,
     /// Where operators connect.
@@ -99,6 +103,7 @@ const CONVERSATION_BYTES: u64 = 64 << 20;
 impl Default for Config {
     fn default() -> Self {
         Config {
+            path: None,
             listen: SocketAddr::from(([127, 0, 0, 1], 4600)),
             admin: SocketAddr::from(([127, 0, 0, 1], 4601)),
             threads: None,
@@ -160,6 +165,19 @@ fn read(path: &Path) -> Result<String, ConfigError> {
     std::fs::read_to_string(path).map_err(|e| ConfigError(format!("{}: cannot be read: {e}", path.display())))
 }
 
+impl File {
+    /// The tables of a text, with their paths found.
+    fn of(places: &Places<'_>) -> Result<Self, ConfigError> {
+        let mut file: File = toml::from_str(places.text).map_err(|e| places.unreadable(&e))?;
+        files::find(&mut file, places.path);
+        Ok(file)
+    }
+
+    fn at(path: &Path) -> Result<Self, ConfigError> {
+        File::of(&Places { path, text: &read(path)? })
+    }
+}
+
 impl Config {
     /// Reads the file at `path`; `env` looks variables up.
     pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
@@ -181,8 +199,9 @@ impl Config {
     fn parse_with(path: &Path, text: &str, variables: Variables<'_>) -> Result<Self, ConfigError> {
         let env = variables.machine;
         let places = Places { path, text };
-        let file: File = toml::from_str(text).map_err(|e| places.unreadable(&e))?;
-        let mut config = Config::default();
+        let file = File::of(&places)?;
+        let mut config =
+            Config { path: Some(beside(path, path.file_name().map_or(path, Path::new))), ..Config::default() };
         config.listen = file.listen.address.unwrap_or(config.listen);
         config.admin = file.listen.admin.unwrap_or(config.admin);
         config.threads = file.listen.threads.filter(|n| *n > 0);
@@ -241,29 +260,32 @@ impl Config {
     ) -> Result<Redact, ConfigError> {
         let text = read(path)?;
         let places = Places { path, text: &text };
-        let file: File = toml::from_str(&text).map_err(|e| places.unreadable(&e))?;
+        let file = File::of(&places)?;
         let tenants = file.tenant.iter().map(TenantTable::redact);
         file.redact.over(&places, tenants, with_keys.then_some(env))
     }
 
     /// The file of client keys that the configuration at `path` names, without reading it or any secret.
     pub fn keys_in(path: &Path) -> Result<Option<PathBuf>, ConfigError> {
-        let text = read(path)?;
-        let file: File = toml::from_str(&text).map_err(|e| Places { path, text: &text }.unreadable(&e))?;
-        Ok(file.keys.path(path))
+        let file = File::at(path)?;
+        Ok(file.keys.file)
+    }
+
+    /// Whether the configuration at `path` has a table for `tenant`, or none for anybody.
+    pub(crate) fn knows_tenant(path: &Path, tenant: &str) -> Result<bool, ConfigError> {
+        let file = File::at(path)?;
+        Ok(file.tenant.is_empty() || file.tenant.iter().any(|table| table.redact().0 == tenant))
     }
 
     /// The file of conversations that the configuration at `path` names, without any of its secrets.
     pub fn conversations_in(path: &Path) -> Result<Option<PathBuf>, ConfigError> {
-        let text = read(path)?;
-        let file: File = toml::from_str(&text).map_err(|e| Places { path, text: &text }.unreadable(&e))?;
+        let file = File::at(path)?;
         Ok(file.conversations.file)
     }
 
     /// Where the configuration at `path` has operators connect, without any of its secrets.
     pub fn admin_in(path: &Path) -> Result<SocketAddr, ConfigError> {
-        let text = read(path)?;
-        let file: File = toml::from_str(&text).map_err(|e| Places { path, text: &text }.unreadable(&e))?;
+        let file = File::at(path)?;
         Ok(file.listen.admin.unwrap_or(Config::default().admin))
     }
 
@@ -289,6 +311,14 @@ impl Config {
 
     /// What must hold whatever the sources were: flags can contradict the file too.
     pub fn check(&self) -> Result<(), ConfigError> {
+        let (listen, admin) = (self.listen, self.admin);
+        let same =
+            |a: SocketAddr, b: SocketAddr| a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
+        if listen.port() != 0 && listen.port() == admin.port() && same(listen, admin) {
+            return Err(ConfigError(format!(
+                "clients connect to {listen} and operators to {admin}, which is the same port; give one of listen.address (--listen) and listen.admin (--admin-listen) another"
+            )));
+        }
         let own = self.settings.own_credentials.is_some();
         if self.settings.keys.is_empty() && !self.settings.keys_only && !own && !self.listen.ip().is_loopback() {
             return Err(ConfigError(format!(

@@ -124,7 +124,21 @@ pub(super) struct OwnCredentialsTable {
     proxy: Option<ProxyChoice>,
 }
 
+impl OrganisationTable {
+    /// Every file it names.
+    pub(super) fn files(&mut self) -> Vec<&mut PathBuf> {
+        let keys = self.keys.iter_mut().filter_map(|key| key.file.as_mut());
+        let headers = self.headers.values_mut().filter_map(HeaderValue::file);
+        keys.chain(headers).chain(self.proxy.as_mut().and_then(ProxyChoice::file)).collect()
+    }
+}
+
 impl OwnCredentialsTable {
+    /// Every file it names.
+    pub(super) fn files(&mut self) -> Option<&mut PathBuf> {
+        self.proxy.as_mut().and_then(ProxyChoice::file)
+    }
+
     /// The way there: a lane without a key.
     pub(super) fn lane(&self, places: &Places<'_>, env: Env<'_>) -> Result<Arc<Lane>, ConfigError> {
         let url = self.url.as_deref().unwrap_or(API_URL);

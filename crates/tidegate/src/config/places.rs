@@ -1,6 +1,7 @@
 //! Finds what a place in the file is called, for errors.
 
 use super::ConfigError;
+use crate::withheld::{looks_like_a_key, without_values};
 use std::path::Path;
 
 /// Finds what a place in the file is called.
@@ -14,15 +15,18 @@ impl Places<'_> {
         ConfigError(format!("{}:{line}: {what}", self.path.display()))
     }
 
-    /// An error of the TOML reader: its line, the key on it, and what it says. The line itself is
-    /// not shown: it may hold a key.
+    /// An error of the TOML reader: its line, the key on it, and what it says. Neither the line itself nor
+    /// a value is shown: it may be a key.
     pub(super) fn unreadable(&self, e: &toml::de::Error) -> ConfigError {
         let at = e.span().map_or(0, |s| s.start.min(self.text.len()));
         let before = &self.text[..at];
         let line = before.matches('\n').count() + 1;
         let text = self.text.lines().nth(line - 1).unwrap_or_default();
-        let key = text.split_once('=').map(|(key, _)| key.trim()).filter(|k| !k.is_empty() && !k.starts_with('#'));
-        let message = e.message().trim();
+        let key = text
+            .split_once('=')
+            .map(|(key, _)| key.trim())
+            .filter(|k| !k.is_empty() && !k.starts_with('#') && !looks_like_a_key(k));
+        let message = &without_values(e.message().trim(), |word| !looks_like_a_key(word));
         self.at_line(line, &key.map_or_else(|| message.to_owned(), |key| format!("{key}: {message}")))
     }
 

@@ -19,6 +19,16 @@ pub(super) enum ProxyChoice {
     Kept { env: Option<String>, file: Option<PathBuf> },
 }
 
+impl ProxyChoice {
+    /// The file it is kept in.
+    pub(super) fn file(&mut self) -> Option<&mut PathBuf> {
+        match self {
+            ProxyChoice::Kept { file, .. } => file.as_mut(),
+            ProxyChoice::Said(_) => None,
+        }
+    }
+}
+
 /// The proxy to `target`, of its table's `choice` or the environment's.
 pub(super) fn proxy(
     choice: Option<&ProxyChoice>,

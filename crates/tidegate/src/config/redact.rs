@@ -61,6 +61,14 @@ pub(super) struct RedactTable {
     vault_keys: Option<Vec<KeyTable>>,
 }
 
+impl RedactTable {
+    /// Every file it names.
+    pub(super) fn files(&mut self) -> Vec<&mut PathBuf> {
+        let keys = self.vault_keys.iter_mut().flatten().chain(&mut self.scope_key);
+        keys.filter_map(|key| key.file.as_mut()).collect()
+    }
+}
+
 /// What is done with personal data, as the configuration has it.
 #[derive(Clone, Debug)]
 pub struct Redact {

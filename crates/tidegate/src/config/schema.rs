@@ -19,6 +19,9 @@ const EXAMPLE: &str = include_str!("../../../../tidegate.example.toml");
 /// A key that no table has.
 const NO_KEY: &str = "no such key";
 
+/// The kinds of quantities, and a text that is one of each.
+const KINDS: [(&str, &str); 4] = [("time", "1 s"), ("size", "1 B"), ("money", "1 USD"), ("share", "1 %")];
+
 /// One step towards a place.
 #[derive(Clone, Copy, Debug)]
 enum Step {
@@ -59,6 +62,8 @@ enum Wanted {
     Number,
     /// More than one of these.
     Several,
+    /// A text such as this one.
+    Such(&'static str),
 }
 
 /// How a reading ended.
@@ -147,8 +152,9 @@ impl<'de, 'a> MapAccess<'de> for Entries<'a> {
             (Try::Only(_), Some(Wanted::Array)) if self.probe.path.is_empty() => {
                 seed.deserialize(SeqDeserializer::new(std::iter::empty::<bool>()))
             }
-            (Try::Only(_), _) if self.probe.path.is_empty() => {
-                let text: StrDeserializer<'_, End> = "x".into_deserializer();
+            (Try::Only(_), wanted) if self.probe.path.is_empty() => {
+                let text = if let Some(Wanted::Such(text)) = wanted { text } else { "x" };
+                let text: StrDeserializer<'_, End> = text.into_deserializer();
                 seed.deserialize(text)
             }
             // A table that takes the strange key reads on, and nobody asks for its value in earnest.
@@ -269,7 +275,9 @@ fn required(path: &[Step], keys: &[&'static str]) -> Vec<&'static str> {
         let End::Missing(name) = reading(path, Try::Only(&known)) else { break };
         let to = [path, &[Step::Key(name)]].concat();
         let End::Wanted(wanted) = reading(&to, Try::Look) else { break };
-        known.push((name, wanted));
+        let such = KINDS.iter().find(|(_, text)| takes(&to, Try::Text(text)));
+        let such = such.filter(|_| wanted == Wanted::Text).map(|(_, text)| Wanted::Such(text));
+        known.push((name, such.unwrap_or(wanted)));
     }
     known.into_iter().map(|(name, _)| name).collect()
 }
@@ -294,11 +302,14 @@ fn describe(path: &[Step]) -> Value {
         End::Wanted(Wanted::Names) => json!({"type": "object", "additionalProperties": below(Step::Named)}),
         End::Wanted(Wanted::Array) => json!({"type": "array", "items": below(Step::Item)}),
         End::Wanted(Wanted::Words(words)) => json!({"enum": words}),
-        End::Wanted(Wanted::Text) => match (takes(path, Try::Text("1 s")), takes(path, Try::Text("1 B"))) {
-            (true, false) => json!({"$ref": "#/$defs/time"}),
-            (false, true) => json!({"$ref": "#/$defs/size"}),
-            _ => json!({"type": "string"}),
-        },
+        End::Wanted(Wanted::Text) => {
+            let taken: Vec<&str> =
+                KINDS.iter().filter(|(_, text)| takes(path, Try::Text(text))).map(|(kind, _)| *kind).collect();
+            match taken[..] {
+                [kind] => json!({"$ref": format!("#/$defs/{kind}")}),
+                _ => json!({"type": "string"}),
+            }
+        }
         End::Wanted(Wanted::Bool) => json!({"type": "boolean"}),
         End::Wanted(Wanted::Whole(u64::MAX)) => json!({"type": "integer", "minimum": 0}),
         End::Wanted(Wanted::Whole(most)) => json!({"type": "integer", "minimum": 0, "maximum": most}),
@@ -384,6 +395,8 @@ pub(super) fn schema() -> Value {
         "$defs": {
             "time": {"type": "string", "pattern": "^ *[0-9]+ *(ms|s|min|h|d)$", "examples": ["500 ms", "30 s", "2 min"]},
             "size": {"type": "string", "pattern": "^ *[0-9]+ *(B|KB|KiB|MB|MiB|GB|GiB)$", "examples": ["32 MiB"]},
+            "money": {"type": "string", "pattern": "^ *[0-9]+(\\.[0-9]{1,9})? *USD *$", "examples": ["500 USD", "0.25 USD"]},
+            "share": {"type": "string", "pattern": "^ *([1-9][0-9]?|100) *% *$", "examples": ["80 %"]},
         },
     });
     if let (Some(schema), Value::Object(file)) = (schema.as_object_mut(), file) {

@@ -7,6 +7,7 @@ use super::places::Places;
 use super::redact::RedactTable;
 use super::values::{Size, Time};
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use tidegate_gateway::{ClientKey, KeyHashError, Settings, TenantSettings};
 use tidegate_schedule::{Band, TenantRules};
 
@@ -45,6 +46,11 @@ pub(super) struct TenantTable {
 }
 
 impl TenantTable {
+    /// Every file it names.
+    pub(super) fn files(&mut self) -> Vec<&mut PathBuf> {
+        self.redact.as_mut().map_or_else(Vec::new, RedactTable::files)
+    }
+
     /// Whose it is, and its own rules of redaction.
     pub(super) fn redact(&self) -> (&str, Option<&RedactTable>) {
         (&self.name, self.redact.as_ref())

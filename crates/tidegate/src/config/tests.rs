@@ -91,6 +91,31 @@ fn the_example_names_every_setting() {
 }
 
 #[test]
+fn every_file_is_looked_for_beside_the_configuration() {
+    let text = "[tls]\ncertificate = \"f1\"\nkey = \"f2\"\nca_file = \"f3\"\n[conversations]\nfile = \"f4\"\n[usage]\nfile = \"f5\"\n[keys]\nfile = \"f6\"\n[own_credentials]\nproxy = { file = \"f7\" }\n[redact]\nscope_key = { file = \"f8\" }\nvault_keys = [{ id = 1, file = \"f9\" }]\n[[organisation]]\nname = \"a\"\nkeys = [{ file = \"f10\" }]\nproxy = { file = \"f11\" }\nheaders = { x = { file = \"f12\" } }\n[[tenant]]\nname = \"a\"\nredact = { scope_key = { file = \"f13\" } }\n";
+    let mut file = File::of(&Places { path: Path::new("/etc/t/t.toml"), text }).unwrap();
+    let found = |file: &mut File| {
+        let mut all: Vec<PathBuf> = [&file.tls.certificate, &file.tls.key, &file.tls.ca_file, &file.conversations.file]
+            .into_iter()
+            .chain([&file.usage.file, &file.keys.file])
+            .flatten()
+            .cloned()
+            .collect();
+        all.extend(file.own_credentials.as_mut().and_then(|table| table.files()).cloned());
+        all.extend(file.redact.files().into_iter().map(|path| path.clone()));
+        all.extend(file.organisation[0].files().into_iter().map(|path| path.clone()));
+        all.extend(file.tenant[0].files().into_iter().map(|path| path.clone()));
+        all
+    };
+    let all = found(&mut file);
+    assert_eq!(all.len(), text.matches("\"f").count());
+    assert!(all.iter().all(|path| path.starts_with("/etc/t/")), "{all:?}");
+    // One that is whole already, and one from where the command was started.
+    assert_eq!(beside(Path::new("/etc/t/t.toml"), Path::new("/var/x")), Path::new("/var/x"));
+    assert_eq!(beside(Path::new("t.toml"), Path::new("x")), std::env::current_dir().unwrap().join("x"));
+}
+
+#[test]
 fn every_error_names_file_line_key_and_remedy() {
     for (text, want) in [
         ("[limits]\nbody_bytez = 1\n", "t.toml:2: body_bytez: unknown field `body_bytez`"),
@@ -196,6 +221,22 @@ fn every_error_names_file_line_key_and_remedy() {
         (
             "[[price]]\nmodel = \"m\"\ninput = \"1\"\noutput = \"2 USD\"\n",
             "t.toml:3: input: `1` is no amount; write for example \"500 USD\"",
+        ),
+        (
+            "[[price]]\nmodel = \"m\"\ninput = 1.5\noutput = \"2 USD\"\n",
+            "t.toml:3: input: invalid type: floating point `1.5`, expected a quantity with its unit in quotes, such as \"30 s\", \"32 MiB\", \"5 USD\"",
+        ),
+        (
+            "[[price]]\nmodel = \"m\"\ninput = nan\noutput = \"2 USD\"\n",
+            "t.toml:3: input: invalid type: floating point `NaN`, expected a quantity with its unit",
+        ),
+        (
+            "[[price]]\nmodel = \"m\"\ninput = \"-1 USD\"\noutput = \"2 USD\"\n",
+            "t.toml:3: input: `-1 USD` is no amount",
+        ),
+        (
+            "[[tenant]]\nname = \"default\"\nbudget = { monthly = \"NaN USD\" }\n",
+            "t.toml:3: budget: `NaN USD` is no amount",
         ),
         (
             "[[price]]\nmodel = \"m\"\ninput = \"1 USD\"\noutput = \"0.00000001 USD\"\n",
@@ -331,7 +372,10 @@ unpriced = "refuse"
     let monthly = "12.34 USD".parse().unwrap();
     let want = Budget { monthly, warn_percent: 50, reached: Reached::Queue, unpriced: Unpriced::Refuse };
     assert_eq!(config.settings.tenants[0].budget, Some(want));
-    assert_eq!((config.usage, config.settings.costs.kept_days), (Some("usage.db".into()), 31));
+    assert_eq!(
+        (config.usage, config.settings.costs.kept_days),
+        (Some(beside(Path::new("t.toml"), Path::new("usage.db"))), 31)
+    );
     let text = "[[tenant]]\nname = \"default\"\nbudget = { monthly = \"5 USD\" }\n";
     let usual = check(text).unwrap().settings.tenants[0].budget.unwrap();
     assert_eq!((usual.warn_percent, usual.reached, usual.unpriced), (80, Reached::Refuse, Unpriced::Serve));

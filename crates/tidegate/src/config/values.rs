@@ -15,7 +15,7 @@ impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for Quantity<T> {
         impl<T: FromStr<Err: fmt::Display>> de::Visitor<'_> for Text<T> {
             type Value = Quantity<T>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a quantity with its unit in quotes, such as \"30 s\" or \"32 MiB\"")
+                f.write_str("a quantity with its unit in quotes, such as \"30 s\", \"32 MiB\", \"5 USD\" or \"80 %\"")
             }
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Quantity<T>, E> {
                 text.parse().map(Quantity).map_err(E::custom)

@@ -1,6 +1,6 @@
 //! The commands that end by themselves, and starts that fail: what they say, to whom.
 
-use crate::process::{Folder, Tidegate, eventually, finished};
+use crate::process::{Folder, Tidegate, command, eventually, finished};
 use crate::wire::{message, post};
 use std::net::TcpListener;
 use std::time::Duration;
@@ -42,6 +42,86 @@ fn check_config_says_what_a_file_means_or_where_it_is_wrong() {
     }
     let (code, _, err) = finished(&["check-config", "/nowhere/tidegate.toml"]);
     assert!(code == 2 && err.contains("/nowhere/tidegate.toml"), "{err}");
+}
+
+#[test]
+fn check_config_tries_what_can_be_tried_without_serving() {
+    let folder = Folder::new();
+    let org = "[[organisation]]\nname = \"a\"\nkeys = [{ value = \"k\" }]\n";
+    folder.write("text.pem", "no certificate\n");
+    folder.write("keys.toml", "");
+    folder.write("held", "");
+    let check = |text: &str| finished(&["check-config", &folder.write("t.toml", &format!("{text}{org}"))]);
+    for (text, wants) in [
+        ("[tls]\nca_file = \"none.pem\"\n", &["none.pem"][..]),
+        ("[tls]\nca_file = \"text.pem\"\n", &["text.pem"]),
+        ("[tls]\ncertificate = \"text.pem\"\nkey = \"text.pem\"\n", &["text.pem"]),
+        ("[conversations]\nfile = \"none/talks.db\"\n", &["conversations.file", "none/talks.db", "cannot be written"]),
+        ("[usage]\nfile = \"held/usage.db\"\n", &["usage.file", "held/usage.db", "cannot be written"]),
+        ("[listen]\naddress = \"127.0.0.1:4711\"\nadmin = \"127.0.0.1:4711\"\n", &["the same port", "--admin-listen"]),
+        ("[listen]\naddress = \"127.0.0.1:4711\"\nadmin = \"0.0.0.0:4711\"\n", &["the same port"]),
+        ("[keys]\nfile = \"none.toml\"\n", &["none.toml is not there"]),
+    ] {
+        let (code, out, err) = check(text);
+        assert_eq!((code, out.as_str()), (2, ""), "{text}");
+        assert!(wants.iter().all(|want| err.contains(want)), "{text}: {err}");
+    }
+    let before = std::fs::read_dir(folder.path("")).unwrap().count();
+    let (code, out, err) = check(
+        "[listen]\nadmin = \"0.0.0.0:4601\"\n[conversations]\nfile = \"talks.db\"\n[usage]\nfile = \"usage.db\"\n[keys]\nfile = \"keys.toml\"\n[[tenant]]\nname = \"ghost\"\n[tenant.budget]\nmonthly = \"5 USD\"\n",
+    );
+    assert_eq!(code, 0, "{err}");
+    for want in [
+        "tenant `ghost` has a budget and no client key",
+        "there is no client key",
+        "without authentication",
+        &format!("conversations: {}", folder.path("talks.db")),
+        &format!("file of keys: {}, 0 key(s)", folder.path("keys.toml")),
+    ] {
+        assert!(out.contains(want), "{want}: {out}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path("")).unwrap().count(), before, "what it tried is gone");
+}
+
+#[test]
+fn paths_are_meant_from_the_configurations_folder_and_told_whole() {
+    let folder = Folder::new();
+    std::fs::create_dir(folder.path("data")).unwrap();
+    let file = folder.write(
+        "tidegate.toml",
+        "[conversations]\nfile = \"data/talks.db\"\n[usage]\nfile = \"data/usage.db\"\n[keys]\nfile = \"keys.toml\"\n[[organisation]]\nname = \"north\"\nurl = \"http://127.0.0.1:9\"\nkeys = [{ file = \"north.key\" }]\n",
+    );
+    folder.write("north.key", "sk-ant-SECRETMARK\n");
+    assert_eq!(finished(&["key", "new", "--config", &file]).0, 0);
+    let told: Vec<String> =
+        ["data/talks.db", "data/usage.db", "keys.toml", "tidegate.toml"].iter().map(|name| folder.path(name)).collect();
+    // Started elsewhere, by a path that is meant from there.
+    let mut serve =
+        command(&["serve", "--config", "tidegate.toml", "--listen", "127.0.0.1:0", "--admin-listen", "0.0.0.0:0"]);
+    serve.current_dir(folder.path(""));
+    let elsewhere = Folder::new();
+    let tidegate = Tidegate::started_by(serve, folder);
+    let out = tidegate.says("without authentication");
+    let [talks, usage, keys, config] = &told[..] else { panic!() };
+    for want in [
+        format!("config     {config}"),
+        "upstream   north at 127.0.0.1:9, 1 key".to_owned(),
+        format!("memory     {talks}"),
+        format!("usage      {usage}"),
+        format!("keys       {keys}, 1 key"),
+    ] {
+        assert!(out.lines().any(|line| line == want), "{want} in {out}");
+    }
+    assert!(!out.contains("SECRETMARK"), "{out}");
+    assert!(std::path::Path::new(talks).exists() && std::path::Path::new(usage).exists());
+    // What the command line says is meant from where it is said.
+    let mut flag = command(&["serve", "--simulate", "--conversations", "mine.db", "--simulate-listen", "127.0.0.1:0"]);
+    flag.args(["--truth-listen", "127.0.0.1:0", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
+    flag.current_dir(elsewhere.path(""));
+    let mine = elsewhere.path("mine.db");
+    let other = Tidegate::started_by(flag, elsewhere);
+    assert!(other.output().contains(&format!("memory     {mine}")), "{}", other.output());
+    assert!(!other.output().contains("without authentication"));
 }
 
 #[test]

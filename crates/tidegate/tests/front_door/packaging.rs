@@ -41,6 +41,42 @@ fn words(text: &str) -> Vec<String> {
     serde_json::from_str(&text[from..]).unwrap()
 }
 
+/// Every variable that the binary asks for by name is in the one table of them.
+#[test]
+fn every_variable_of_the_environment_is_documented() {
+    fn sources(folder: &Path, all: &mut Vec<String>) {
+        for entry in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if entry.is_dir() {
+                sources(&entry, all);
+            } else {
+                all.push(std::fs::read_to_string(entry).unwrap());
+            }
+        }
+    }
+    let page = std::fs::read_to_string(root().join("docs/operations.md")).unwrap();
+    let table = page.split_once("## Environment\n").unwrap().1.split("\n## ").next().unwrap();
+    let mut texts = Vec::new();
+    sources(&root().join("crates/tidegate/src"), &mut texts);
+    let mut asked = BTreeSet::from(["https_proxy", "http_proxy", "all_proxy", "no_proxy"].map(str::to_owned));
+    for text in &texts {
+        let before_tests = text.split("#[cfg(test)]").next().unwrap();
+        for (at, _) in before_tests.match_indices("_API_KEY\"") {
+            asked.insert(format!("{}_API_KEY", before_tests[..at].rsplit('"').next().unwrap()));
+        }
+        for call in ["env(\"", "env::var(\"", "env::var_os(\""] {
+            let names = before_tests.match_indices(call).map(|(at, _)| &before_tests[at + call.len()..]);
+            // `.env("X", ..)` gives a variable to another program.
+            let names = names.filter_map(|rest| rest.split_once("\")")).map(|(name, _)| name);
+            asked.extend(
+                names.filter(|name| name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_')).map(str::to_owned),
+            );
+        }
+    }
+    assert!(asked.len() > 8 && asked.contains("NOTIFY_SOCKET") && asked.contains("TIDEGATE_API_KEY"), "{asked:?}");
+    let missing: Vec<_> = asked.iter().filter(|name| !table.contains(&format!("`{}`", name.to_uppercase()))).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
 #[test]
 fn the_image_copies_what_is_there_and_runs_as_nobody() {
     let all = instructions(&packaged("Dockerfile"));

@@ -252,6 +252,14 @@ fn a_process_that_cannot_start_changes_nothing() {
     assert!(why.contains("held.db"), "{why}");
     elder.says("a process that was to take over did not");
     serves();
+    // Another log, or none: what is under way would be unknown there.
+    let new = format!("[conversations]\nfile = \"{}\"\n", other.path("new.db"));
+    for config in [new.as_str(), ""] {
+        let why = successor(&elder, api.simulator(), config).err().unwrap();
+        assert!(why.contains("keeps conversations in") && why.contains("talks.db"), "{why}");
+        assert!(!std::path::Path::new(&other.path("new.db")).exists());
+        serves();
+    }
     let heir = successor(&elder, api.simulator(), &config).unwrap();
     assert_eq!(turn(heir.gateway, "one", QUICK.1, "x").status, 200);
 }

@@ -2,7 +2,7 @@
 //! at its default: `chat --simulate` is `serve --simulate` and a chat in one. Conversations are kept
 //! in a scratch file that goes with the process, or in a file that does not.
 
-use crate::commands::scratch::ConversationLog;
+use crate::commands::scratch::conversation_log;
 use crate::commands::simulate::Running;
 use crate::commands::{Failed, key, listen, serve};
 use crate::config::Config;
@@ -33,12 +33,12 @@ impl Embedded {
         config.settings.seed = u64::from_le_bytes(key::random()?);
         serve::use_simulator(&mut config, &simulator)?;
         config.check().map_err(Failed::because)?;
-        let mut log = ConversationLog::open(&config, true, None)?;
+        let log = conversation_log(&config, true, None)?;
         let dial = TcpDial::new(clock, config.dial, &config.roots).map_err(Failed::because)?;
         let door = listen(config.listen, "--simulate")?;
         let url = format!("http://{}", door.local());
         let (dial, records) = (Arc::new(dial), Arc::new(NoRecords));
-        let gateway = Gateway::remembering(config.settings, clock, dial, records, log.store.take());
+        let gateway = Gateway::remembering(config.settings, clock, dial, records, log);
         gateway.serve_on_threads(Box::new(door), THREADS).map_err(Failed::because)?;
         Ok(Embedded { gateway, simulator, url })
     }

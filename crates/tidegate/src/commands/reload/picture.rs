@@ -4,6 +4,7 @@
 //! Names are those of the file, with `[[organisation]]`, `[[tenant]]` and client keys by their own name
 //! in place of a number. Values are compared and never told: they may be keys.
 
+use crate::config::beside as in_folder_of;
 use crate::keys_file::KeysFile;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hasher};
@@ -46,6 +47,8 @@ pub(super) struct Picture {
     keys: BTreeMap<String, String>,
     /// The configuration itself, and the file of client keys.
     paths: BTreeSet<PathBuf>,
+    /// Where the configuration is: relative paths are meant from its folder.
+    config: PathBuf,
 }
 
 impl Picture {
@@ -54,9 +57,10 @@ impl Picture {
         let text = std::fs::read_to_string(path).map_err(|e| format!("{}: cannot be read: {e}", path.display()))?;
         // What is wrong with it is told, with its line, by whoever reads it for good.
         let table: Table = toml::from_str(&text).unwrap_or_default();
-        let mut picture = Picture { paths: BTreeSet::from([path.to_path_buf()]), ..Picture::default() };
+        let paths = BTreeSet::from([path.to_path_buf()]);
+        let mut picture = Picture { paths, config: path.to_path_buf(), ..Picture::default() };
         if let Some(file) = table.get("keys").and_then(|keys| keys.get("file")).and_then(Value::as_str) {
-            let file = path.parent().map_or_else(|| PathBuf::from(file), |folder| folder.join(file));
+            let file = in_folder_of(path, Path::new(file));
             for key in KeysFile::read(&file).ok().flatten().unwrap_or_default().keys {
                 let name = format!("key {} of {}", key.prefix, key.tenant);
                 picture.keys.insert(name, format!("{} {:?} {:?}", key.hash, key.label, key.expires_s));
@@ -74,7 +78,9 @@ impl Picture {
         match value {
             Value::Table(table) => table.iter().for_each(|(key, value)| {
                 if let (true, Some(file)) = (names_a_file(name, key), value.as_str()) {
-                    self.contents.insert(PathBuf::from(file), content(Path::new(file)));
+                    let file = in_folder_of(&self.config, Path::new(file));
+                    let content = content(&file);
+                    self.contents.insert(file, content);
                 }
                 self.add(&format!("{name}.{key}"), value);
             }),
@@ -91,7 +97,7 @@ impl Picture {
             }
             Value::Array(items) => {
                 // Only their files: as a setting the list is one.
-                let mut inner = Picture::default();
+                let mut inner = Picture { config: self.config.clone(), ..Picture::default() };
                 items.iter().for_each(|item| inner.add(name, item));
                 self.contents.append(&mut inner.contents);
                 self.settings.insert(name.to_owned(), value.to_string());
@@ -205,6 +211,9 @@ mod tests {
         let text = "[tls]\ncertificate = \"/c.pem\"\nkey = \"/k.pem\"\n[conversations]\nfile = \"/talks.db\"\n[redact]\nscope_key = { file = \"/scope.key\" }\nvault_keys = [{ id = 1, file = \"/vault.key\" }]\n[[organisation]]\nname = \"north\"\nproxy = { file = \"/proxy\" }\nkeys = [{ file = \"/north.key\" }]";
         let files: Vec<_> = picture(text).files().iter().map(|path| path.display().to_string()).collect();
         assert_eq!(files, ["/c.pem", "/k.pem", "/north.key", "/proxy", "/scope.key", "/vault.key"]);
+        let mut beside = Picture { config: PathBuf::from("/etc/t/t.toml"), ..Picture::default() };
+        beside.add("organisation.a.keys", &toml::from_str::<Table>("keys = [{ file = \"a.key\" }]").unwrap()["keys"]);
+        assert_eq!(beside.files(), [PathBuf::from("/etc/t/a.key")]);
     }
 
     /// The names are the file's own.
