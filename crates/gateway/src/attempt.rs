@@ -121,18 +121,21 @@ pub(crate) fn told(
     (head, body): (&ResponseHead, &Bytes),
     elsewhere: bool,
 ) -> Result<Attempt, Stop> {
-    if elsewhere {
-        if plan.home.look_on(&house.references) {
-            return Ok(Attempt::NotThere);
-        }
-        // It may live where nobody could be asked.
-        if let Some(refusal) = plan.home.unasked() {
-            return Err(Trouble::Refused(refusal).into());
-        }
+    if elsewhere && looks_on(house, plan)? {
+        return Ok(Attempt::NotThere);
     }
     account.first_byte_at.get_or_insert(house.clock.now());
     said(house, reply, plan, head, body);
     Ok(Attempt::Ended { end: End::Said, spent: None, heard: None })
+}
+
+/// It was not there: whether there is another place to look.
+pub(crate) fn looks_on(house: &House, plan: &mut Plan<'_>) -> Result<bool, Stop> {
+    if plan.home.look_on(&house.references) {
+        return Ok(true);
+    }
+    // It may live where nobody could be asked.
+    plan.home.unasked().map_or(Ok(false), |refusal| Err(Trouble::Refused(refusal).into()))
 }
 
 /// Phases 8 and 9, once.

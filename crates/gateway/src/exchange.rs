@@ -134,6 +134,8 @@ pub(crate) async fn exchange(
     }
     match exchange.head.status {
         200..=299 => answered(house, request, exchange).await,
+        // To a client that has it already and asked whether it is still so.
+        304 if request.raw => Ok(Sent::Answer(Box::new(exchange))),
         _ => refused(house, request, exchange).await,
     }
 }
