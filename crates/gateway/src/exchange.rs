@@ -16,7 +16,9 @@ use std::sync::Arc;
 use tidegate_observe::{LiveRequest, Phase};
 use tidegate_schedule::{Cause, Throttle};
 use tidegate_transport::ClientError;
-use tidegate_upstream::{Exchange, ExchangeClocks, ExchangeError, Outgoing, ProbeClocks, Stage, Transport, Upload};
+use tidegate_upstream::{
+    Exchange, ExchangeClocks, ExchangeError, Outgoing, ProbeClocks, Stage, Transport, Upload, Veil,
+};
 use tidegate_wire::blame::{Blame, blame};
 use tidegate_wire::error::{ErrorBody, ErrorType};
 use tidegate_wire::foreign;
@@ -164,7 +166,8 @@ async fn answered(house: &House, request: &Request<'_>, mut exchange: Exchange) 
         let body = house.clock.within(house.settings.clocks.gap, reading).await.and_then(Result::ok);
         let body = body.unwrap_or_default();
         if is_error(&body) {
-            return judged(house, request, exchange.take_head(), body);
+            let veil = exchange.veil().clone();
+            return judged(house, request, &veil, exchange.take_head(), body);
         }
         let failure =
             Failure::new(Cause::BadStream, "the upstream answered 200 to a stream with something that is none");
@@ -179,7 +182,7 @@ pub(crate) fn is_error(body: &[u8]) -> bool {
 }
 
 async fn refused(house: &House, request: &Request<'_>, mut exchange: Exchange) -> Result<Sent, Box<Failure>> {
-    let head = exchange.head.clone();
+    let (head, veil) = (exchange.head.clone(), exchange.veil().clone());
     let reading = exchange.read_body(ERROR_BYTES_MAX);
     let body = match house.clock.within(house.settings.clocks.gap, reading).await {
         Some(Ok(body)) => {
@@ -190,7 +193,13 @@ async fn refused(house: &House, request: &Request<'_>, mut exchange: Exchange) -
         Some(Err(ClientError::Body(_) | ClientError::Io(_) | ClientError::Reset(_))) | None => Bytes::new(),
         Some(Err(e)) => return Err(Box::new(Failure::new(Cause::Broken, e.to_string()))),
     };
-    judged(house, request, head, body)
+    judged(house, request, &veil, head, body)
+}
+
+/// What was said, without the secrets in it.
+pub(crate) fn covered(veil: &Veil, said: ErrorBody) -> ErrorBody {
+    // Its type and its code are told from what is known of them.
+    ErrorBody { message: veil.text(&said.message).into_owned().into(), ..said }
 }
 
 /// What a refusal is: about the request, or a failure. It may stand in an answer whose status says
@@ -198,6 +207,7 @@ async fn refused(house: &House, request: &Request<'_>, mut exchange: Exchange) -
 pub(crate) fn judged(
     house: &House,
     request: &Request<'_>,
+    veil: &Veil,
     head: ResponseHead,
     body: Bytes,
 ) -> Result<Sent, Box<Failure>> {
@@ -211,7 +221,7 @@ pub(crate) fn judged(
         _ => head.status,
     };
     let is_raw = envelope.is_some() && head.status >= 400;
-    let envelope = envelope.or(foreign.map(|foreign| foreign.said));
+    let envelope = envelope.or(foreign.map(|foreign| foreign.said)).map(|said| covered(veil, said));
     let Some(blamed) = blame(status, envelope.as_ref()) else {
         return Err(Box::new(Failure::new(Cause::BadStream, format!("unexpected status {}", head.status))));
     };

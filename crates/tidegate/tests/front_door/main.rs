@@ -15,6 +15,7 @@ mod costs;
 mod crowd;
 mod drain;
 mod durable;
+mod echoes;
 mod edge;
 mod examples;
 mod failures;
