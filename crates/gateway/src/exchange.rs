@@ -24,6 +24,8 @@ use tidegate_wire::error::{ErrorBody, ErrorType};
 use tidegate_wire::foreign;
 use tidegate_wire::http::{HeadWriter, RequestHead, ResponseHead, is_hop_by_hop};
 use tidegate_wire::ratelimit::{RateLimits, retry_after};
+use tidegate_wire::raw::RawObject;
+use tidegate_wire::replay;
 use tidegate_wire::request::with_model;
 
 /// The most bytes of an upstream's error body that are read.
@@ -155,7 +157,7 @@ fn not_sent(error: ExchangeError) -> Box<Failure> {
 async fn answered(house: &House, request: &Request<'_>, mut exchange: Exchange) -> Result<Sent, Box<Failure>> {
     let headers = &exchange.head.headers;
     let coded = headers.get("content-encoding").is_some_and(|c| !c.eq_ignore_ascii_case(b"identity"));
-    let is_stream = headers.text("content-type").is_some_and(|t| t.trim_start().starts_with("text/event-stream"));
+    let is_stream = is_of(&exchange.head, "text/event-stream");
     if coded {
         let failure = Failure::new(Cause::BadStream, "the upstream compressed an answer it was asked to send plain");
         return Err(Box::new(failure.telling("the upstream compressed its answer although it was asked not to")));
@@ -165,6 +167,9 @@ async fn answered(house: &House, request: &Request<'_>, mut exchange: Exchange) 
         let reading = exchange.read_body(ERROR_BYTES_MAX);
         let body = house.clock.within(house.settings.clocks.gap, reading).await.and_then(Result::ok);
         let body = body.unwrap_or_default();
+        if let Some(events) = whole_message(&body) {
+            return Ok(Sent::Answer(Box::new(exchange.streaming(events, house.clock.now()))));
+        }
         if is_error(&body) {
             let veil = exchange.veil().clone();
             return judged(house, request, &veil, exchange.take_head(), body);
@@ -174,6 +179,19 @@ async fn answered(house: &House, request: &Request<'_>, mut exchange: Exchange) 
         return Err(Box::new(failure.telling("the upstream answered with something that is not an event stream")));
     }
     Ok(Sent::Answer(Box::new(exchange)))
+}
+
+/// Whether an answer's body is of this type, which is written in small letters.
+pub(crate) fn is_of(head: &ResponseHead, kind: &str) -> bool {
+    let told = head.headers.text("content-type").unwrap_or_default().trim_start();
+    told.get(..kind.len()).is_some_and(|told| told.eq_ignore_ascii_case(kind))
+}
+
+/// The events of a message that came whole although a stream was asked for: an endpoint that knows no
+/// streams has done all its work, and asked again it would do it again.
+fn whole_message(body: &[u8]) -> Option<Bytes> {
+    RawObject::read(body).ok().filter(|object| object.is("type", "message"))?;
+    replay::events(body).map(Bytes::from)
 }
 
 /// Whether an answer whose status says that all is well is an error.

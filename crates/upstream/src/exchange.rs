@@ -23,7 +23,7 @@ use tidegate_base::Moment;
 use tidegate_transport::http1::ClientConn;
 use tidegate_transport::http2::Stream;
 use tidegate_transport::{ClientError, DialError, DialStage};
-use tidegate_wire::http::ResponseHead;
+use tidegate_wire::http::{Headers, ResponseHead};
 
 /// How long the parts of an exchange may take; name and TLS clocks are the dialler's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,6 +156,22 @@ impl Exchange {
     /// The head, for whoever keeps it longer than the exchange needs it; what stays has no lines.
     pub fn take_head(&mut self) -> ResponseHead {
         ResponseHead { headers: std::mem::take(&mut self.head.headers), ..self.head }
+    }
+
+    /// The same answer as a stream of `events`: what came of it was read to its end. The connection is
+    /// kept if it may be used again.
+    pub fn streaming(mut self, events: Bytes, now: Moment) -> Self {
+        let mut head = self.take_head();
+        let about_body = |name: &[u8]| {
+            ["content-type", "content-length"].iter().any(|other| other.as_bytes().eq_ignore_ascii_case(name))
+        };
+        let kept = head.headers.iter().filter(|(name, _)| !about_body(name));
+        let kept = kept.map(|(name, value)| (String::from_utf8_lossy(name), value));
+        let kind = (Cow::Borrowed("content-type"), &b"text/event-stream; charset=utf-8"[..]);
+        head.headers = Headers::from_pairs(kept.chain([kind]));
+        let veil = self.veil.clone();
+        self.finish(now);
+        Exchange { head, way: Way::Said { body: events }, veil }
     }
 
     /// Reads once and shows what came of the body to `sink`; true once the body has ended.

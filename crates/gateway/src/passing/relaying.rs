@@ -8,6 +8,7 @@
 use super::rewritten::{ids, rewritten};
 use crate::answer::Trouble;
 use crate::attempt::{Attempt, Failed, Stop};
+use crate::exchange::is_of;
 use crate::failure::Failure;
 use crate::house::House;
 use crate::plan::Plan;
@@ -56,9 +57,7 @@ pub(super) async fn relay(
     place: Place,
     answer: Exchange,
 ) -> Result<Attempt, Stop> {
-    let is_json =
-        answer.head.headers.text("content-type").is_some_and(|t| t.trim_start().starts_with("application/json"));
-    let is_held = is_json && plan.request.head.method() != "HEAD";
+    let is_held = is_of(&answer.head, "application/json") && plan.request.head.method() != "HEAD";
     let base = plan.passing.as_ref().and_then(|passing| passing.base.as_deref());
     let passed = Pieces::Passed(Covered::new(answer.veil().clone()));
     let pieces = if is_held { Pieces::Held(BytesMut::new()) } else { passed };

@@ -25,6 +25,7 @@ mod limits;
 mod listing;
 mod mended;
 mod odd_endpoints;
+mod odd_streams;
 mod offered;
 mod operators;
 mod over_http2;
