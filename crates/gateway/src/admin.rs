@@ -71,9 +71,7 @@ async fn connection(gateway: Gateway, accepted: Accepted) {
                 h.header("allow", methods.as_bytes());
             }
         });
-        if head.method() != "HEAD" {
-            conn.push(&page.body);
-        }
+        conn.push(&page.body);
         if close {
             return conn.close(clock).await;
         }

@@ -3,7 +3,7 @@
 use crate::admit::LeaseGuard;
 use crate::answer::Trouble;
 use crate::endpoint::Endpoint;
-use crate::exchange::{Sent, exchange, is_error, judged};
+use crate::exchange::{Sent, covered, exchange, is_error, judged};
 use crate::failure::Failure;
 use crate::house::House;
 use crate::memory::Heard;
@@ -14,6 +14,7 @@ use crate::relay::{Relay, RelayParts, Relayed};
 use crate::reply::{Interrupt, Reply, UNCOUNTED_BYTES};
 use crate::settle::{Account, End};
 use bytes::{Bytes, BytesMut};
+use std::borrow::Cow;
 use std::future::poll_fn;
 use std::time::{Duration, UNIX_EPOCH};
 use tidegate_base::to_next_month;
@@ -121,18 +122,21 @@ pub(crate) fn told(
     (head, body): (&ResponseHead, &Bytes),
     elsewhere: bool,
 ) -> Result<Attempt, Stop> {
-    if elsewhere {
-        if plan.home.look_on(&house.references) {
-            return Ok(Attempt::NotThere);
-        }
-        // It may live where nobody could be asked.
-        if let Some(refusal) = plan.home.unasked() {
-            return Err(Trouble::Refused(refusal).into());
-        }
+    if elsewhere && looks_on(house, plan)? {
+        return Ok(Attempt::NotThere);
     }
     account.first_byte_at.get_or_insert(house.clock.now());
     said(house, reply, plan, head, body);
     Ok(Attempt::Ended { end: End::Said, spent: None, heard: None })
+}
+
+/// It was not there: whether there is another place to look.
+pub(crate) fn looks_on(house: &House, plan: &mut Plan<'_>) -> Result<bool, Stop> {
+    if plan.home.look_on(&house.references) {
+        return Ok(true);
+    }
+    // It may live where nobody could be asked.
+    plan.home.unasked().map_or(Ok(false), |refusal| Err(Trouble::Refused(refusal).into()))
 }
 
 /// Phases 8 and 9, once.
@@ -184,6 +188,9 @@ pub(crate) async fn attempt(
     };
     let mut relay = Relay::new(house, &live, head, parts);
     let mut relayed = relay.run(&mut answer, reply).await;
+    if let Ok(Relayed::Failed(failure)) = &mut relayed {
+        failure.envelope = failure.envelope.take().map(|said| covered(answer.veil(), said));
+    }
     let mut cut = None;
     if let Ok(Relayed::Failed(failure)) = &relayed
         && !failure.is_final
@@ -305,7 +312,8 @@ async fn pass_whole(
     match RawObject::read(&body) {
         Ok(object) if !is_asked_for(plan.request.head.path(), &object, &body) => {
             if is_error(&body) {
-                return match judged(house, &plan.request, answer.take_head(), body.freeze()) {
+                let veil = answer.veil().clone();
+                return match judged(house, &plan.request, &veil, answer.take_head(), body.freeze()) {
                     Err(failure) => Ok(Attempt::Failed(Failed::before_content(failure))),
                     Ok(Sent::Mute { status, said }) => Err(Trouble::UpstreamRefused { status, said }.into()),
                     // There is no refusal of the API's with such a status.
@@ -340,6 +348,10 @@ async fn pass_whole(
             let failure = Box::new(failure.telling("the upstream sent an answer that is not a JSON object"));
             return Ok(Attempt::Failed(Failed { failure, content_seen: true, cut: None, once: false }));
         }
+    }
+    // Of a message every word is the model's.
+    if !is_message && let Cow::Owned(covered) = answer.veil().bytes(&body) {
+        told = Some(covered);
     }
     let body = told.map_or_else(|| body.freeze(), Bytes::from);
     let heard = plan.keeps.then(|| {

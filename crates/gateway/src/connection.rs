@@ -142,7 +142,7 @@ fn take(plane: &Arc<Plane>, stream: Box<http2::ServerStream>, peer: &Peer) {
         let mut stream = ServerStream::Http2(stream);
         let after = match permit {
             Some(_permit) => one(&plane, &mut stream, &peer).await,
-            None => refuse(&plane, &mut stream, &Trouble::StreamLimit, false).await,
+            None => refuse(&plane, &mut stream, &Trouble::StreamLimit).await,
         };
         match after {
             After::KeepAlive | After::Close => stream.close(plane.house.clock).await,

@@ -203,12 +203,12 @@ pub(crate) async fn one(plane: &Arc<Plane>, conn: &mut ServerStream, peer: &Peer
     }
     let head = match clock.within(clocks.client_head, conn.read_head()).await {
         Some(Ok(head)) => head,
-        Some(Err(HeadEnd::Bad(e))) => return refuse(plane, conn, &Trouble::Head(e), false).await,
+        Some(Err(HeadEnd::Bad(e))) => return refuse(plane, conn, &Trouble::Head(e)).await,
         Some(Err(HeadEnd::Http2)) => return After::Http2,
         Some(Err(HeadEnd::Closed | HeadEnd::Body(_) | HeadEnd::Io(_))) => return After::Abort,
         None => {
             house.metrics.clock_expired("client_head");
-            return refuse(plane, conn, &Trouble::HeadSlow, false).await;
+            return refuse(plane, conn, &Trouble::HeadSlow).await;
         }
     };
     // From here on the request is served under the settings of this moment, whatever they become.
@@ -216,7 +216,7 @@ pub(crate) async fn one(plane: &Arc<Plane>, conn: &mut ServerStream, peer: &Peer
     match route(head.method(), head.path()) {
         Ok(door) if door.ours == Some(Ours::Socket) => Box::pin(open(plane, conn, &head, peer)).await,
         Ok(door) if door.ours == Some(Ours::Upstream) && !plane.house.settings.pass_through.enabled => {
-            refuse(plane, conn, &Trouble::PathUnknown, head.method() == "HEAD").await
+            refuse(plane, conn, &Trouble::PathUnknown).await
         }
         Ok(door) if *door == ROOT => root(plane, conn, &head).await,
         // Boxed: an idle connection should not hold the room a request needs.
@@ -224,7 +224,7 @@ pub(crate) async fn one(plane: &Arc<Plane>, conn: &mut ServerStream, peer: &Peer
             Box::pin(path::serve(plane, conn, &head, door, peer, path::Named { ids: plane.new_ids(), hosted: None }))
                 .await
         }
-        Err(trouble) => refuse(plane, conn, &trouble, head.method() == "HEAD").await,
+        Err(trouble) => refuse(plane, conn, &trouble).await,
     }
 }
 
@@ -238,9 +238,7 @@ async fn root(plane: &Plane, conn: &mut ServerStream, head: &RequestHead) -> Aft
         lines.header("content-type", b"application/json");
         own_lines(lines, id, None);
     });
-    if head.method() != "HEAD" {
-        conn.push(HERE);
-    }
+    conn.push(HERE);
     conn.end();
     match house.clock.within(house.settings.clocks.client_write_stall, conn.flush()).await {
         Some(Ok(())) if keep => After::KeepAlive,
@@ -249,8 +247,8 @@ async fn root(plane: &Plane, conn: &mut ServerStream, head: &RequestHead) -> Aft
     }
 }
 
-/// Refuses what has not become a request; `to_head` answers a `HEAD`, which takes no body.
-pub(crate) async fn refuse(plane: &Plane, conn: &mut ServerStream, trouble: &Trouble, to_head: bool) -> After {
+/// Refuses what has not become a request.
+pub(crate) async fn refuse(plane: &Plane, conn: &mut ServerStream, trouble: &Trouble) -> After {
     let house = &*plane.house;
     let row = answer(trouble);
     let (id, _): (RequestId, _) = plane.new_ids();
@@ -260,9 +258,7 @@ pub(crate) async fn refuse(plane: &Plane, conn: &mut ServerStream, trouble: &Tro
         row.lines(head);
         own_lines(head, id, None);
     });
-    if !to_head {
-        conn.push(&body);
-    }
+    conn.push(&body);
     conn.end();
     After::Close
 }

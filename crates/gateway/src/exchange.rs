@@ -16,12 +16,16 @@ use std::sync::Arc;
 use tidegate_observe::{LiveRequest, Phase};
 use tidegate_schedule::{Cause, Throttle};
 use tidegate_transport::ClientError;
-use tidegate_upstream::{Exchange, ExchangeClocks, ExchangeError, Outgoing, ProbeClocks, Stage, Transport, Upload};
+use tidegate_upstream::{
+    Exchange, ExchangeClocks, ExchangeError, Outgoing, ProbeClocks, Stage, Transport, Upload, Veil,
+};
 use tidegate_wire::blame::{Blame, blame};
 use tidegate_wire::error::{ErrorBody, ErrorType};
 use tidegate_wire::foreign;
 use tidegate_wire::http::{HeadWriter, RequestHead, ResponseHead, is_hop_by_hop};
 use tidegate_wire::ratelimit::{RateLimits, retry_after};
+use tidegate_wire::raw::RawObject;
+use tidegate_wire::replay;
 use tidegate_wire::request::with_model;
 
 /// The most bytes of an upstream's error body that are read.
@@ -134,6 +138,8 @@ pub(crate) async fn exchange(
     }
     match exchange.head.status {
         200..=299 => answered(house, request, exchange).await,
+        // To a client that has it already and asked whether it is still so.
+        304 if request.raw => Ok(Sent::Answer(Box::new(exchange))),
         _ => refused(house, request, exchange).await,
     }
 }
@@ -151,7 +157,7 @@ fn not_sent(error: ExchangeError) -> Box<Failure> {
 async fn answered(house: &House, request: &Request<'_>, mut exchange: Exchange) -> Result<Sent, Box<Failure>> {
     let headers = &exchange.head.headers;
     let coded = headers.get("content-encoding").is_some_and(|c| !c.eq_ignore_ascii_case(b"identity"));
-    let is_stream = headers.text("content-type").is_some_and(|t| t.trim_start().starts_with("text/event-stream"));
+    let is_stream = is_of(&exchange.head, "text/event-stream");
     if coded {
         let failure = Failure::new(Cause::BadStream, "the upstream compressed an answer it was asked to send plain");
         return Err(Box::new(failure.telling("the upstream compressed its answer although it was asked not to")));
@@ -161,8 +167,12 @@ async fn answered(house: &House, request: &Request<'_>, mut exchange: Exchange) 
         let reading = exchange.read_body(ERROR_BYTES_MAX);
         let body = house.clock.within(house.settings.clocks.gap, reading).await.and_then(Result::ok);
         let body = body.unwrap_or_default();
+        if let Some(events) = whole_message(&body) {
+            return Ok(Sent::Answer(Box::new(exchange.streaming(events, house.clock.now()))));
+        }
         if is_error(&body) {
-            return judged(house, request, exchange.take_head(), body);
+            let veil = exchange.veil().clone();
+            return judged(house, request, &veil, exchange.take_head(), body);
         }
         let failure =
             Failure::new(Cause::BadStream, "the upstream answered 200 to a stream with something that is none");
@@ -171,13 +181,26 @@ async fn answered(house: &House, request: &Request<'_>, mut exchange: Exchange) 
     Ok(Sent::Answer(Box::new(exchange)))
 }
 
+/// Whether an answer's body is of this type, which is written in small letters.
+pub(crate) fn is_of(head: &ResponseHead, kind: &str) -> bool {
+    let told = head.headers.text("content-type").unwrap_or_default().trim_start();
+    told.get(..kind.len()).is_some_and(|told| told.eq_ignore_ascii_case(kind))
+}
+
+/// The events of a message that came whole although a stream was asked for: an endpoint that knows no
+/// streams has done all its work, and asked again it would do it again.
+fn whole_message(body: &[u8]) -> Option<Bytes> {
+    RawObject::read(body).ok().filter(|object| object.is("type", "message"))?;
+    replay::events(body).map(Bytes::from)
+}
+
 /// Whether an answer whose status says that all is well is an error.
 pub(crate) fn is_error(body: &[u8]) -> bool {
     ErrorBody::read(body).is_some() || foreign::read(200, body).is_some()
 }
 
 async fn refused(house: &House, request: &Request<'_>, mut exchange: Exchange) -> Result<Sent, Box<Failure>> {
-    let head = exchange.head.clone();
+    let (head, veil) = (exchange.head.clone(), exchange.veil().clone());
     let reading = exchange.read_body(ERROR_BYTES_MAX);
     let body = match house.clock.within(house.settings.clocks.gap, reading).await {
         Some(Ok(body)) => {
@@ -188,7 +211,13 @@ async fn refused(house: &House, request: &Request<'_>, mut exchange: Exchange) -
         Some(Err(ClientError::Body(_) | ClientError::Io(_) | ClientError::Reset(_))) | None => Bytes::new(),
         Some(Err(e)) => return Err(Box::new(Failure::new(Cause::Broken, e.to_string()))),
     };
-    judged(house, request, head, body)
+    judged(house, request, &veil, head, body)
+}
+
+/// What was said, without the secrets in it.
+pub(crate) fn covered(veil: &Veil, said: ErrorBody) -> ErrorBody {
+    // Its type and its code are told from what is known of them.
+    ErrorBody { message: veil.text(&said.message).into_owned().into(), ..said }
 }
 
 /// What a refusal is: about the request, or a failure. It may stand in an answer whose status says
@@ -196,6 +225,7 @@ async fn refused(house: &House, request: &Request<'_>, mut exchange: Exchange) -
 pub(crate) fn judged(
     house: &House,
     request: &Request<'_>,
+    veil: &Veil,
     head: ResponseHead,
     body: Bytes,
 ) -> Result<Sent, Box<Failure>> {
@@ -209,7 +239,7 @@ pub(crate) fn judged(
         _ => head.status,
     };
     let is_raw = envelope.is_some() && head.status >= 400;
-    let envelope = envelope.or(foreign.map(|foreign| foreign.said));
+    let envelope = envelope.or(foreign.map(|foreign| foreign.said)).map(|said| covered(veil, said));
     let Some(blamed) = blame(status, envelope.as_ref()) else {
         return Err(Box::new(Failure::new(Cause::BadStream, format!("unexpected status {}", head.status))));
     };

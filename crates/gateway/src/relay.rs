@@ -275,6 +275,8 @@ impl<'a> Relay<'a> {
             Ok(kind) => kind,
             Err(rotten) => return self.fail(garbage(&rotten)),
         };
+        let rewritten = self.tap.rewritten.take();
+        let event = rewritten.as_deref().unwrap_or(event);
         if kind == Kind::Error {
             return self.fail(self.in_stream_error());
         }

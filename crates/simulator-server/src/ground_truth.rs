@@ -39,9 +39,7 @@ pub(crate) async fn serve(io: BoxIo, simulator: SharedSimulator, clock: Clock) {
         conn.respond(status, Some(text.len() as u64), !head.keeps_alive(), |lines| {
             lines.header("content-type", b"application/json");
         });
-        if head.method() != "HEAD" {
-            conn.push(text.as_bytes());
-        }
+        conn.push(text.as_bytes());
         conn.end();
         if conn.flush().await.is_err() {
             return;

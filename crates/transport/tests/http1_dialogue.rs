@@ -79,6 +79,32 @@ async fn an_early_refusal_reaches_a_client_that_is_still_sending() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_without_a_body_has_none_whoever_pushes_one() {
+    for (method, status, length, told) in [
+        ("HEAD", 404, Some(4), Some("4")),
+        ("HEAD", 200, None, None),
+        ("GET", 204, Some(4), None),
+        ("GET", 304, None, None),
+    ] {
+        let (mut client, mut server) = pair().await;
+        for _ in 0..2 {
+            let mut head = BytesMut::new();
+            HeadWriter::request(&mut head, method, "/x").header("host", b"a").end();
+            client.send(head, Bytes::new(), || {}).await.unwrap();
+            server.read_head().await.unwrap();
+            server.respond(status, length, false, |_| {});
+            server.push(b"body");
+            assert!(server.end());
+            server.flush().await.unwrap();
+            let head = client.read_head(method == "HEAD", true).await.unwrap();
+            assert_eq!((head.status, head.headers.text("content-length")), (status, told), "{method}");
+            client.read_body(&mut BytesMut::new(), 0).await.unwrap();
+            assert!(client.is_reusable(), "nothing stands between this answer and the next: {method} {status}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_that_leaves_is_noticed_while_the_server_is_thinking() {
     let (mut client, mut server) = pair().await;
     client.send(post(2), Bytes::from_static(b"{}"), || {}).await.unwrap();

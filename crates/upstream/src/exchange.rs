@@ -7,11 +7,14 @@
 //! Dropping an exchange before its body has ended closes its connection (HTTP/1.1), resets its stream
 //! (HTTP/2) or cancels it (WebSocket): that is how the upstream learns at once that nobody waits any more.
 
+use crate::lane::Lane;
 use crate::life::{Life, ProbeClocks};
 use crate::pool::{Idle, LanePool, Slot};
 use crate::socket::{SocketSlot, SocketStream};
+use crate::veil::Veil;
 use bytes::{Bytes, BytesMut};
 use prometheus_client::metrics::gauge::Gauge;
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -20,7 +23,7 @@ use tidegate_base::Moment;
 use tidegate_transport::http1::ClientConn;
 use tidegate_transport::http2::Stream;
 use tidegate_transport::{ClientError, DialError, DialStage};
-use tidegate_wire::http::ResponseHead;
+use tidegate_wire::http::{Headers, ResponseHead};
 
 /// How long the parts of an exchange may take; name and TLS clocks are the dialler's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,13 +137,41 @@ pub(crate) enum Way {
 pub struct Exchange {
     /// Status and headers.
     pub head: ResponseHead,
-    pub(crate) way: Way,
+    way: Way,
+    veil: Veil,
 }
 
 impl Exchange {
+    /// The answer that came from `lane`: what it says of that lane's secrets in its head is covered.
+    pub(crate) fn new(lane: &Lane, head: ResponseHead, way: Way) -> Self {
+        let veil = lane.veil().clone();
+        Exchange { head: ResponseHead { headers: veil.headers(head.headers), ..head }, way, veil }
+    }
+
+    /// What covers the secrets that the request went with.
+    pub fn veil(&self) -> &Veil {
+        &self.veil
+    }
+
     /// The head, for whoever keeps it longer than the exchange needs it; what stays has no lines.
     pub fn take_head(&mut self) -> ResponseHead {
         ResponseHead { headers: std::mem::take(&mut self.head.headers), ..self.head }
+    }
+
+    /// The same answer as a stream of `events`: what came of it was read to its end. The connection is
+    /// kept if it may be used again.
+    pub fn streaming(mut self, events: Bytes, now: Moment) -> Self {
+        let mut head = self.take_head();
+        let about_body = |name: &[u8]| {
+            ["content-type", "content-length"].iter().any(|other| other.as_bytes().eq_ignore_ascii_case(name))
+        };
+        let kept = head.headers.iter().filter(|(name, _)| !about_body(name));
+        let kept = kept.map(|(name, value)| (String::from_utf8_lossy(name), value));
+        let kind = (Cow::Borrowed("content-type"), &b"text/event-stream; charset=utf-8"[..]);
+        head.headers = Headers::from_pairs(kept.chain([kind]));
+        let veil = self.veil.clone();
+        self.finish(now);
+        Exchange { head, way: Way::Said { body: events }, veil }
     }
 
     /// Reads once and shows what came of the body to `sink`; true once the body has ended.
@@ -159,16 +190,19 @@ impl Exchange {
         }
     }
 
-    /// Reads the whole body, up to `max` bytes.
+    /// Reads the whole body, up to `max` bytes, with the secrets in it covered.
     pub async fn read_body(&mut self, max: usize) -> Result<Bytes, ClientError> {
         let mut body = BytesMut::new();
         match &mut self.way {
             Way::Http1 { conn, .. } => conn.read_body(&mut body, max).await?,
             Way::Http2 { stream, .. } => stream.read_body(&mut body, max).await?,
             Way::Socket { stream, .. } => stream.read_body(&mut body, max).await?,
-            Way::Said { body } => return Ok(std::mem::take(body)),
+            Way::Said { body: said } => body.extend_from_slice(said),
         }
-        Ok(body.freeze())
+        Ok(match self.veil.bytes(&body) {
+            Cow::Borrowed(_) => body.freeze(),
+            Cow::Owned(covered) => covered.into(),
+        })
     }
 
     /// When to call [`Exchange::is_alive`], if no byte comes after `last_byte`; `None` where a

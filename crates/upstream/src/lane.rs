@@ -1,5 +1,6 @@
 //! A lane: one upstream key and where it is used.
 
+use crate::veil::Veil;
 use bytes::BytesMut;
 use http::{HeaderMap, Method, Request, Uri};
 use std::fmt;
@@ -45,6 +46,7 @@ pub struct Lane {
     key: Secret,
     headers: Vec<(String, Secret)>,
     transport: Transport,
+    veil: Veil,
 }
 
 /// Why an upstream URL or key cannot be used.
@@ -121,6 +123,7 @@ impl Lane {
             host: if port == default_port { host.to_owned() } else { format!("{host}:{port}") },
             base_path: path.trim_end_matches('/').to_owned(),
             scheme,
+            veil: Veil::new([key.clone()]),
             key,
             headers: Vec::new(),
             transport,
@@ -162,6 +165,17 @@ impl Lane {
     pub fn with_headers(mut self, headers: Vec<(String, Secret)>) -> Self {
         self.headers = headers;
         self
+    }
+
+    /// The same lane, letting nobody see these either.
+    pub fn hiding(mut self, secrets: impl IntoIterator<Item = Secret>) -> Self {
+        self.veil = self.veil.with(secrets);
+        self
+    }
+
+    /// What covers its secrets in answers.
+    pub(crate) fn veil(&self) -> &Veil {
+        &self.veil
     }
 
     /// Whether it sets the header line called `name` itself.

@@ -12,9 +12,11 @@ mod pool;
 mod shelf;
 mod socket;
 mod upload;
+mod veil;
 
 pub use exchange::{Exchange, ExchangeClocks, ExchangeError, Stage};
 pub use lane::{Lane, LaneError, Scheme, Transport};
 pub use life::ProbeClocks;
 pub use pool::{Outgoing, Pool, PoolParts, PoolRules};
 pub use upload::{Room, Upload, UploadSink, upload};
+pub use veil::{Covered, Veil};

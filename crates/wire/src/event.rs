@@ -93,7 +93,14 @@ pub struct Tap {
     pub counts: u64,
     /// Whether `message_start` counts everything that it does in the API.
     pub begins_counted: bool,
+    /// The last event as the API writes it, where it was written otherwise: without its name, by
+    /// which SDKs know events, or under one for all. Taken by whoever passes it on.
+    pub rewritten: Option<Vec<u8>>,
 }
+
+/// How streams of another API end.
+const DONE: &[u8] = b"[DONE]";
+const STOP: &[u8] = b"event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
 
 const DELTA: &[u8] = b"event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":";
 
@@ -227,24 +234,47 @@ impl Tap {
     /// Looks at one whole event.
     pub fn see(&mut self, event: &[u8]) -> Result<Kind, Rotten> {
         self.events += 1;
+        self.rewritten = None;
         if plain_delta(event).is_some() {
             return if self.started() { Ok(Kind::BlockDelta) } else { Err(Rotten::Order) };
         }
         self.see_slowly(event)
     }
 
+    /// The kind of an event whose `name` tells none: its type does, and becomes its name.
+    fn kind_inside(&mut self, name: &[u8], object: &RawObject<'_>, data: &[u8]) -> Kind {
+        let told = object.parse::<String>("type").unwrap_or_default();
+        let kind = Kind::of_name(told.as_bytes());
+        let is_plain = !told.is_empty() && told.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
+        // A type newer than this code under a name of its own is left as it is.
+        if is_plain && (name.is_empty() || kind != Kind::Other) {
+            // In JSON a line's end is white space, unless it is broken.
+            let line: Vec<u8> = data.iter().map(|b| if matches!(b, b'\n' | b'\r') { b' ' } else { *b }).collect();
+            let mut event = Vec::with_capacity(line.len() + 64);
+            sse::write(&mut event, &told, &line);
+            self.rewritten = Some(event);
+        }
+        kind
+    }
+
     fn see_slowly(&mut self, event: &[u8]) -> Result<Kind, Rotten> {
         let parts = sse::parts(event);
         let Some(data) = parts.data else { return Ok(Kind::Comment) };
+        if &*data == DONE && self.stop_reason.is_some() {
+            // What came is whole, and its end is said in other words.
+            (self.stopped, self.rewritten) = (true, Some(STOP.to_vec()));
+            return Ok(Kind::MessageStop);
+        }
         let object = RawObject::read(&data).map_err(|_| Rotten::Json)?;
-        let kind = match parts.name {
-            b"" => Kind::of_name(object.parse::<String>("type").unwrap_or_default().as_bytes()),
-            name => Kind::of_name(name),
+        let kind = match Kind::of_name(parts.name) {
+            Kind::Other => self.kind_inside(parts.name, &object, &data),
+            kind => kind,
         };
         // Of another API, whatever its name: events of this one say their type inside as well.
         let foreign = kind == Kind::Other && object.get("type").is_none();
         let kind = match object.get("error") {
             Some(error) if foreign && error.get() != "null" => Kind::Error,
+            _ if foreign && parts.name.is_empty() && foreign::read(200, &data).is_some() => Kind::Error,
             _ if foreign && !self.started() => return Err(Rotten::Order),
             _ => kind,
         };
@@ -361,6 +391,8 @@ mod tests {
             check(&[START, "data: {\"error\":{\"message\":\"slow\",\"code\":\"rate_limit_exceeded\"}}\n\n"]);
         assert_eq!(kinds[1], Ok(Kind::Error));
         assert_eq!(tap.error.unwrap().kind, "rate_limit_error");
+        let (kinds, tap) = check(&[START, "data: {\"code\":503,\"msg\":\"busy\"}\n\n"]);
+        assert_eq!((&kinds[1], &*tap.error.unwrap().message), (&Ok(Kind::Error), "busy"));
     }
 
     #[test]
@@ -373,6 +405,9 @@ mod tests {
             assert_eq!((of(opening, "0", "four byte"), of(opening, "0", "")), (27, 0));
             assert_eq!((of(opening, "7", "港口"), of(opening, "12", "four")), (24, 12));
         }
+        let spaced = "data: {\"type\": \"content_block_delta\", \"index\": 0, \"delta\": {\"text\": \"four\", \"type\": \"text_delta\"}}\n\n";
+        assert_eq!(output_twelfths(spaced.as_bytes()), 12);
+        assert_eq!(of(OPENINGS[0], "100", "four"), 12);
         let signature = b",\"delta\":{\"type\":\"signature_delta\",\"signature\":\"";
         assert_eq!(of(signature, "0", &"x".repeat(400)), 0);
         assert_eq!((output_twelfths(b""), output_twelfths(b"event: ping\ndata: {}\n\n")), (0, 0));
@@ -387,9 +422,39 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_without_event_names_is_read_by_its_types() {
-        let nameless = START.replace("event: message_start\n", "");
-        assert_eq!(check(&[&nameless]).0[0], Ok(Kind::MessageStart));
+    fn a_stream_without_event_names_is_read_by_its_types_and_gets_them() {
+        for named in ["", "event: message\n", "event: data\n"] {
+            let nameless = START.replace("event: message_start\n", named);
+            let (kinds, tap) = check(&[&nameless]);
+            assert_eq!(kinds, [Ok(Kind::MessageStart)]);
+            assert_eq!(tap.rewritten.as_deref(), Some(START.as_bytes()));
+        }
+        let (kinds, tap) = check(&[START, "data: {\"type\":\ndata: \"ping\"}\n\n"]);
+        let want = &b"event: ping\ndata: {\"type\": \"ping\"}\n\n"[..];
+        assert_eq!((&kinds[1], tap.rewritten.as_deref()), (&Ok(Kind::Ping), Some(want)));
+        for as_it_is in [
+            START,
+            "event: brand_new\ndata: {\"type\":\"newer\"}\n\n",
+            "data: {\"type\":\"a\\nevent: ping\"}\n\n",
+            ": note\n\n",
+        ] {
+            let mut tap = Tap { message_id: (as_it_is != START).then(Box::default), ..Tap::default() };
+            tap.see(as_it_is.as_bytes()).unwrap();
+            assert_eq!(tap.rewritten, None, "{as_it_is}");
+        }
+    }
+
+    #[test]
+    fn the_end_may_be_said_in_another_apis_words_once_it_is_one() {
+        let delta =
+            "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"}}\n\n";
+        let (kinds, tap) = check(&[START, delta, "data: [DONE]\n\n"]);
+        assert_eq!((&kinds[2], tap.stopped), (&Ok(Kind::MessageStop), true));
+        assert_eq!(
+            Tap { message_id: Some("m".into()), ..Tap::new() }.see(&tap.rewritten.unwrap()),
+            Ok(Kind::MessageStop)
+        );
+        assert_eq!(check(&[START, "data: [DONE]\n\n"]).0[1], Err(Rotten::Json), "nothing says that it is whole");
     }
 
     proptest::proptest! {

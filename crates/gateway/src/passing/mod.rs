@@ -28,7 +28,7 @@ pub(crate) use doors::{door, makes_models_work};
 use crate::admit::LeaseGuard;
 use crate::answer::Trouble;
 use crate::ask::ask;
-use crate::attempt::{Attempt, Failed, Stop, told};
+use crate::attempt::{Attempt, Failed, Stop, looks_on, told};
 use crate::connection::Peer;
 use crate::door::Door;
 use crate::exchange::{Request, Sent, exchange};
@@ -175,7 +175,13 @@ pub(crate) async fn attempt(
     let is_unsent = !plan.request.upload.as_deref().is_some_and(Upload::has_begun);
     let answer = match sent {
         Ok(Sent::Answer(answer)) => answer,
-        Ok(Sent::Mute { status, said }) => return Err(Trouble::UpstreamRefused { status, said }.into()),
+        Ok(Sent::Mute { status, said }) => {
+            // To `HEAD` nobody says anything.
+            if status == 404 && is_unsent && looks_on(house, plan)? {
+                return Ok(Attempt::NotThere);
+            }
+            return Err(Trouble::UpstreamRefused { status, said }.into());
+        }
         Ok(Sent::Said { head, body }) => {
             let elsewhere = head.status == 404 && is_unsent;
             return told(house, reply, plan, account, (&head, &body), elsewhere);

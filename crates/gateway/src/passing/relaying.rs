@@ -8,6 +8,7 @@
 use super::rewritten::{ids, rewritten};
 use crate::answer::Trouble;
 use crate::attempt::{Attempt, Failed, Stop};
+use crate::exchange::is_of;
 use crate::failure::Failure;
 use crate::house::House;
 use crate::plan::Plan;
@@ -19,7 +20,7 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 use tidegate_base::{ByteLease, Moment};
 use tidegate_schedule::Cause;
-use tidegate_upstream::Exchange;
+use tidegate_upstream::{Covered, Exchange};
 use tidegate_wire::http::Framing;
 
 /// JSON up to this size is held: a page of a thousand batches has some 700 KB.
@@ -36,7 +37,7 @@ enum Pieces {
     /// They are collected.
     Held(BytesMut),
     /// They go on.
-    Passed,
+    Passed(Covered),
 }
 
 struct Relay<'a> {
@@ -56,11 +57,10 @@ pub(super) async fn relay(
     place: Place,
     answer: Exchange,
 ) -> Result<Attempt, Stop> {
-    let is_json =
-        answer.head.headers.text("content-type").is_some_and(|t| t.trim_start().starts_with("application/json"));
-    let is_held = is_json && plan.request.head.method() != "HEAD";
+    let is_held = is_of(&answer.head, "application/json") && plan.request.head.method() != "HEAD";
     let base = plan.passing.as_ref().and_then(|passing| passing.base.as_deref());
-    let pieces = if is_held { Pieces::Held(BytesMut::new()) } else { Pieces::Passed };
+    let passed = Pieces::Passed(Covered::new(answer.veil().clone()));
+    let pieces = if is_held { Pieces::Held(BytesMut::new()) } else { passed };
     let now = house.clock.now();
     let mut relay = Relay { house, answer, pieces, lease: house.backlogs.empty_lease(), last_byte: now, is_cut: false };
     if !relay.lease.resize(LEASED_BYTES) {
@@ -72,15 +72,20 @@ pub(super) async fn relay(
     loop {
         let read = poll_fn(|cx| relay.poll(cx, reply)).await?;
         match (read, &mut relay.pieces) {
-            (Ok(true), _) => break,
+            (Ok(true), Pieces::Held(_)) => break,
+            (Ok(true), Pieces::Passed(covered)) => {
+                reply.push_piece(&covered.rest());
+                break;
+            }
             (Ok(false), Pieces::Held(held)) if base.is_some() && held.len() > HELD_BYTES_MAX => {
                 return Err(Trouble::AnswerTooLarge { limit: HELD_BYTES_MAX as u64 }.into());
             }
             (Ok(false), Pieces::Held(held)) if held.len() > HELD_BYTES_MAX => {
                 let held = std::mem::take(held);
-                relay.pieces = Pieces::Passed;
+                let mut covered = Covered::new(relay.answer.veil().clone());
                 relay.begin(reply, false);
-                reply.push_piece(&held);
+                covered.feed(&held, |bytes| reply.push_piece(bytes));
+                relay.pieces = Pieces::Passed(covered);
                 // Shrinking always succeeds.
                 let _ = relay.lease.resize(LEASED_BYTES);
             }
@@ -90,14 +95,15 @@ pub(super) async fn relay(
                     return Err(Trouble::BacklogBudget.into());
                 }
             }
-            (Ok(false), Pieces::Passed) => {}
+            (Ok(false), Pieces::Passed(_)) => {}
             (Err(failure), _) => {
                 return Ok(Attempt::Failed(Failed { once: reply.head_sent(), ..Failed::before_content(failure) }));
             }
         }
     }
-    if let Pieces::Held(held) = std::mem::replace(&mut relay.pieces, Pieces::Passed) {
-        plan.home.knows(&house.references, place, &ids(&held));
+    if let Pieces::Held(held) = &relay.pieces {
+        plan.home.knows(&house.references, place, &ids(held));
+        let held = relay.answer.veil().bytes(held);
         let told = base.map_or_else(|| held.to_vec(), |base| rewritten(&held, base));
         reply.whole(&relay.answer.head, &[], &[], &told, relay.lease);
     }
@@ -169,7 +175,7 @@ impl Relay<'_> {
             let pieces = &mut self.pieces;
             let read = self.answer.poll_body(cx, &mut |piece| match pieces {
                 Pieces::Held(held) => held.extend_from_slice(piece),
-                Pieces::Passed => reply.push_piece(piece),
+                Pieces::Passed(covered) => covered.feed(piece, |bytes| reply.push_piece(bytes)),
             });
             match read {
                 Poll::Pending => return Poll::Pending,

@@ -39,7 +39,7 @@ pub(crate) async fn open(plane: &Arc<Plane>, conn: &mut ServerStream, head: &Req
     let house = &*plane.house;
     let (opened, answer) = match judge(plane, head, peer) {
         Ok(judged) => judged,
-        Err(trouble) => return refuse(plane, conn, &trouble, false).await,
+        Err(trouble) => return refuse(plane, conn, &trouble).await,
     };
     conn.push_raw(&answer);
     match house.clock.within(house.settings.clocks.client_write_stall, conn.flush()).await {

@@ -103,7 +103,7 @@ fn refused(status: u16, kind: &str, body: &[u8], model: &str) -> Trouble {
         Some(error) => error.message.to_string(),
         None => String::from_utf8_lossy(body).split_whitespace().collect::<Vec<_>>().join(" "),
     };
-    let said: String = said.chars().take(SHOWN_CHARS).collect();
+    let said: String = said.chars().filter(|c| !c.is_control()).take(SHOWN_CHARS).collect();
     let said = if said.is_empty() { String::new() } else { format!(": {said}") };
     if error.is_none() && kind.contains("html") {
         let what = format!("{status}, a page for people{said}");
@@ -177,7 +177,8 @@ async fn stream(exchange: &mut Exchange, row: &mut dyn FnMut(&str, &str)) -> Res
         }
     }
     if let Some(error) = &tap.error {
-        return Err(Trouble::new(format!("the stream ended in an error: {}", error.message), "try again later"));
+        let said = exchange.veil().text(&error.message);
+        return Err(Trouble::new(format!("the stream ended in an error: {said}"), "try again later"));
     }
     if !tap.stopped {
         return Err(Trouble::new(

@@ -66,6 +66,12 @@ pub(super) fn models(table: &BTreeMap<String, String>) -> Result<BTreeMap<String
     }
 }
 
+/// The values of header lines that are kept elsewhere than in the configuration, as secrets are.
+pub(super) fn kept(table: &BTreeMap<String, HeaderValue>, lines: &[(String, Secret)]) -> Vec<Secret> {
+    let is_kept = |name: &String| matches!(table.get(name), Some(HeaderValue::Kept(_)));
+    lines.iter().filter(|(name, _)| is_kept(name)).map(|(_, value)| value.clone()).collect()
+}
+
 /// The header lines, checked.
 pub(super) fn headers(table: &BTreeMap<String, HeaderValue>, env: Env<'_>) -> Result<Vec<(String, Secret)>, String> {
     if table.len() > HEADERS_MAX {

@@ -1,6 +1,6 @@
 //! `[[organisation]]`: where requests go, over which keys, and what is known of the limits.
 
-use super::endpoint::{HeaderValue, headers, models};
+use super::endpoint::{HeaderValue, headers, kept, models};
 use super::places::Places;
 use super::proxies::{ProxyChoice, proxy};
 use super::secrets::secret;
@@ -208,7 +208,8 @@ pub(super) fn organisation(
         let at = |e: &tidegate_upstream::LaneError| if e.0.contains("key has") { "keys" } else { "url" };
         let lane = lane.map_err(|e| wrong(at(&e), &e.0))?.offering(table.http.offer());
         let through = proxy(table.proxy.as_ref(), &lane.target, variables).map_err(|why| wrong("proxy", &why))?;
-        made.lanes.push(Arc::new(lane.with_headers(lines.clone()).through(through)));
+        made.lanes
+            .push(Arc::new(lane.with_headers(lines.clone()).hiding(kept(&table.headers, &lines)).through(through)));
     }
     Ok(made)
 }

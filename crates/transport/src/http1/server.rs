@@ -59,6 +59,8 @@ pub enum HeadEnd {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
     None,
+    /// It has none: what is pushed is left out, or the client would take it for its next answer.
+    Bodiless,
     Length,
     Chunked,
     UntilClose,
@@ -76,6 +78,8 @@ pub struct ServerConn {
     ended: bool,
     body: BodyDecoder,
     answer: Answer,
+    /// The request was `HEAD`: nobody reads a body of its answer.
+    to_head: bool,
     peer_is_10: bool,
     /// No request came yet, so the first bytes may be HTTP/2's preface.
     fresh: bool,
@@ -97,6 +101,7 @@ impl ServerConn {
             ended: false,
             body: BodyDecoder::new(Framing::Empty),
             answer: Answer::None,
+            to_head: false,
             peer_is_10: false,
             fresh: true,
         }
@@ -139,6 +144,7 @@ impl ServerConn {
 
     /// Reads a request's head and prepares for its body.
     pub async fn read_head(&mut self) -> Result<RequestHead, HeadEnd> {
+        self.to_head = false;
         loop {
             if self.may_be_http2() {
                 if self.read.len() >= HTTP2_PREFACE.len() {
@@ -148,6 +154,7 @@ impl ServerConn {
                 self.fresh = false;
                 self.body = BodyDecoder::new(head.framing);
                 self.answer = Answer::None;
+                self.to_head = head.method() == "HEAD";
                 self.peer_is_10 = head.version == Version::Http10;
                 return Ok(head);
             }
@@ -210,11 +217,20 @@ impl ServerConn {
     }
 
     /// Begins an answer whose body is `length` bytes, or of unknown length if `None`; `lines` adds
-    /// its header lines. Framing and connection lines are written here and only here.
+    /// its header lines. Framing and connection lines are written here and only here. To `HEAD`, and
+    /// with status 204 or 304, there is no body whatever is pushed.
     pub fn respond(&mut self, status: u16, length: Option<u64>, close: bool, lines: impl FnOnce(&mut HeadWriter<'_>)) {
         let mut head = HeadWriter::response(&mut self.out, status);
         lines(&mut head);
+        let bodiless = self.to_head || matches!(status, 204 | 304);
         self.answer = match length {
+            length if bodiless => {
+                // What a GET would bring may be told; of a 204 there is nothing to be told.
+                if let Some(n) = length.filter(|_| self.to_head && !matches!(status, 204 | 304)) {
+                    head.number("content-length", n);
+                }
+                Answer::Bodiless
+            }
             Some(n) => {
                 head.number("content-length", n);
                 Answer::Length
@@ -235,6 +251,9 @@ impl ServerConn {
 
     /// Appends a piece of the answer's body. Pieces that leave together leave in one chunk.
     pub fn push(&mut self, data: &[u8]) {
+        if self.answer == Answer::Bodiless {
+            return;
+        }
         if self.answer == Answer::Chunked && !data.is_empty() {
             let room = self.open_chunk.map_or(0, |at| OPEN_CHUNK_MAX.saturating_sub(self.out.len() - at));
             if data.len() > room {

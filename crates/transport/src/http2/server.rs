@@ -177,8 +177,9 @@ pub struct ServerStream {
     body_ended: bool,
     answer: Answer,
     out: BytesMut,
-    /// The answer to `HEAD` has no body, whatever is pushed; clients reset a stream that has one.
-    to_head: bool,
+    /// The answer to `HEAD`, a 204 and a 304 have no body, whatever is pushed; clients reset a stream
+    /// that has one.
+    bodiless: bool,
     /// What the declared length still lacks.
     missing: Option<u64>,
     ended: bool,
@@ -196,7 +197,7 @@ impl ServerStream {
             body_ended,
             answer: Answer::Head(respond, None),
             out: BytesMut::new(),
-            to_head: parts.method == Method::HEAD,
+            bodiless: parts.method == Method::HEAD,
             missing: None,
             ended: false,
             taken: 0,
@@ -256,9 +257,12 @@ impl ServerStream {
         *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut head = HeadWriter::fields(response.headers_mut());
         lines(&mut head);
-        if let Some(n) = length {
+        let bare = matches!(status, 204 | 304);
+        if let Some(n) = length.filter(|_| !bare) {
             head.number("content-length", n);
         }
+        self.bodiless |= bare;
+        let length = if bare { Some(0) } else { length };
         self.missing = length;
         self.ended = length == Some(0);
         if let Answer::Head(_, waits) = &mut self.answer {
@@ -266,9 +270,9 @@ impl ServerStream {
         }
     }
 
-    /// Appends a piece of the answer's body; to `HEAD`, leaves it away.
+    /// Appends a piece of the answer's body; to `HEAD`, with 204 and with 304, leaves it away.
     pub fn push(&mut self, data: &[u8]) {
-        if !self.to_head {
+        if !self.bodiless {
             self.out.extend_from_slice(data);
         }
         if let Some(missing) = &mut self.missing {

@@ -55,7 +55,7 @@ pub(super) async fn http1(
         None => reading.await,
     };
     let head = read.map_err(ExchangeError::Broken)?;
-    Ok(Exchange { head, way: Way::Http1 { conn, lane: Arc::clone(lane), _busy: busy } })
+    Ok(Exchange::new(&lane.lane, head, Way::Http1 { conn, lane: Arc::clone(lane), _busy: busy }))
 }
 
 /// Over a stream of HTTP/2.
@@ -85,7 +85,7 @@ pub(super) async fn http2(
     told(Stage::Sent);
     let mut life = Life::new(request.clocks.probe, clock.now());
     let head = read_head(clock, request.clocks.first_byte, &mut stream, &slot.conn, &mut life).await?;
-    Ok(Exchange { head, way: Way::Http2 { stream, slot, life } })
+    Ok(Exchange::new(&lane.lane, head, Way::Http2 { stream, slot, life }))
 }
 
 /// The length that a request's head tells.

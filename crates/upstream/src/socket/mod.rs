@@ -212,7 +212,7 @@ impl Sockets {
                 Grant::Failed(e) => return Err(ExchangeError::Dial(e)),
                 Grant::Refused(refusal) => {
                     let way = Way::Said { body: refusal.body.clone() };
-                    return Ok(Exchange { head: refusal.head.clone(), way });
+                    return Ok(Exchange::new(&self.lane, refusal.head.clone(), way));
                 }
             };
             match self.send(slot, request, ask, told).await {
@@ -248,7 +248,7 @@ impl Sockets {
         };
         let head = self.while_going_on(stream.read_head(), due).await;
         let head = head.ok_or(ExchangeError::FirstByte)?.map_err(ExchangeError::Broken)?;
-        Ok(Exchange { head, way: Way::Socket { stream, _slot: slot } })
+        Ok(Exchange::new(&self.lane, head, Way::Socket { stream, _slot: slot }))
     }
 
     /// `future`'s answer, as long as `due`, which may move, has not passed.

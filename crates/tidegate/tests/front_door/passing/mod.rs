@@ -1,5 +1,6 @@
 //! Everything else of the API, passed on: files, batches, skills, and paths nobody here knows.
 
+mod bodiless;
 mod downloads;
 mod owners;
 mod uploads;

@@ -1,0 +1,162 @@
+//! What an upstream is let in by, covered where it comes back.
+//!
+//! Some endpoints repeat what they were asked with: a key in the message of an error, header lines in
+//! an answer for debugging. An operator's key is nobody else's to see, so its place is taken by as many
+//! stars: no length changes, and nothing has to be understood of what is around it. Of a body that goes
+//! by in pieces only an end is held back that a key may begin with.
+//!
+//! What is encoded otherwise (Base64, percent signs) is not found. Keys of a few bytes are not looked
+//! for: they are words like `none` and would be found everywhere.
+
+use memchr::memmem;
+use std::borrow::Cow;
+use std::sync::Arc;
+use tidegate_base::Secret;
+use tidegate_wire::http::Headers;
+
+/// The shortest secret that is looked for.
+const SECRET_BYTES_MIN: usize = 8;
+
+/// Covers the secrets of one lane.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Veil(Arc<[Secret]>);
+
+impl Veil {
+    /// One for these.
+    pub(crate) fn new(secrets: impl IntoIterator<Item = Secret>) -> Self {
+        Veil(secrets.into_iter().filter(|secret| secret.expose().len() >= SECRET_BYTES_MIN).collect())
+    }
+
+    /// One for what this covers, and for these.
+    pub(crate) fn with(&self, more: impl IntoIterator<Item = Secret>) -> Self {
+        Veil::new(self.0.iter().cloned().chain(more))
+    }
+
+    fn shows(&self, bytes: &[u8]) -> bool {
+        self.0.iter().any(|secret| memmem::find(bytes, secret.expose().as_bytes()).is_some())
+    }
+
+    /// `bytes` with stars where a secret stands.
+    pub fn bytes<'b>(&self, bytes: &'b [u8]) -> Cow<'b, [u8]> {
+        if !self.shows(bytes) {
+            return Cow::Borrowed(bytes);
+        }
+        let mut covered = bytes.to_vec();
+        for secret in self.0.iter().map(|secret| secret.expose().as_bytes()) {
+            let found: Vec<usize> = memmem::find_iter(&covered, secret).collect();
+            found.into_iter().for_each(|at| covered[at..at + secret.len()].fill(b'*'));
+        }
+        Cow::Owned(covered)
+    }
+
+    /// The same of a text.
+    pub fn text<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        match self.bytes(text.as_bytes()) {
+            Cow::Borrowed(_) => Cow::Borrowed(text),
+            // Whole characters are replaced by whole characters.
+            Cow::Owned(covered) => Cow::Owned(String::from_utf8_lossy(&covered).into_owned()),
+        }
+    }
+
+    /// The same of header lines.
+    pub(crate) fn headers(&self, headers: Headers) -> Headers {
+        if !headers.iter().any(|(name, value)| self.shows(name) || self.shows(value)) {
+            return headers;
+        }
+        let name = |name| String::from_utf8_lossy(&self.bytes(name)).into_owned();
+        Headers::from_pairs(headers.iter().map(|(n, value)| (name(n), self.bytes(value))))
+    }
+
+    /// How many bytes at the end of `bytes` may be the beginning of a secret.
+    fn begun(&self, bytes: &[u8]) -> usize {
+        let begins = |secret: &[u8]| (1..secret.len()).rev().find(|n| bytes.ends_with(&secret[..*n]));
+        self.0.iter().filter_map(|secret| begins(secret.expose().as_bytes())).max().unwrap_or(0)
+    }
+}
+
+/// A body that goes by in pieces.
+#[derive(Debug)]
+pub struct Covered {
+    veil: Veil,
+    /// What may be the beginning of a secret.
+    tail: Vec<u8>,
+}
+
+impl Covered {
+    /// One of which nothing has come yet.
+    pub fn new(veil: Veil) -> Self {
+        Covered { veil, tail: Vec::new() }
+    }
+
+    /// Takes the next piece and gives `put` what can go on.
+    pub fn feed(&mut self, piece: &[u8], put: impl FnOnce(&[u8])) {
+        let joined = (!self.tail.is_empty()).then(|| {
+            let mut joined = std::mem::take(&mut self.tail);
+            joined.extend_from_slice(piece);
+            joined
+        });
+        // Covered first: what is left at the end is no part of a whole secret.
+        let covered = self.veil.bytes(joined.as_deref().unwrap_or(piece));
+        let (now, later) = covered.split_at(covered.len() - self.veil.begun(&covered));
+        self.tail = later.to_vec();
+        if !now.is_empty() {
+            put(now);
+        }
+    }
+
+    /// What was held back of a body that has ended.
+    pub fn rest(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.tail)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn veil() -> Veil {
+        Veil::new(["sk-ant-1234", "abababab", "none"].map(Secret::new))
+    }
+
+    #[test]
+    fn secrets_are_covered_and_words_are_not() {
+        let covered = veil().text("bad key sk-ant-1234, ababababab; none: ñ").into_owned();
+        assert_eq!(covered, "bad key ***********, ********ab; none: ñ");
+        assert!(matches!(veil().text("sk-ant-123"), Cow::Borrowed(_)));
+        assert_eq!(Veil::new([Secret::new("********")]).text("a *********"), "a *********", "and ends");
+        let lines = Headers::from_pairs([("x-echo", "Bearer sk-ant-1234"), ("x-sk-ant-1234", "a")]);
+        let lines = veil().headers(lines);
+        let lines: Vec<_> = lines.iter().map(|(name, value)| [name, value].map(String::from_utf8_lossy)).collect();
+        assert_eq!(lines, [["x-echo", "Bearer ***********"], ["x-***********", "a"]]);
+    }
+
+    #[test]
+    fn only_what_may_become_a_secret_is_held_back() {
+        let mut covered = Covered::new(veil());
+        let mut fed = |piece: &str| {
+            let mut out = Vec::new();
+            covered.feed(piece.as_bytes(), |bytes| out.extend_from_slice(bytes));
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(
+            [fed("a line\n"), fed("its sk-"), fed("ant-12"), fed("34.")],
+            ["a line\n", "its ", "", "***********."]
+        );
+        assert_eq!([fed("sk-a"), fed("re "), fed("sk")], ["", "sk-are ", ""]);
+        assert_eq!(covered.rest(), b"sk");
+    }
+
+    #[test]
+    fn a_body_is_covered_the_same_however_it_is_cut() {
+        let text = "xababababab sk-ant-1234sk-ant-1234 sk-sk-ant-1234 abab";
+        let whole = veil().text(text).into_owned();
+        for size in 1..text.len() {
+            let (mut covered, mut out) = (Covered::new(veil()), Vec::new());
+            for piece in text.as_bytes().chunks(size) {
+                covered.feed(piece, |bytes| out.extend_from_slice(bytes));
+            }
+            out.extend(covered.rest());
+            assert_eq!(String::from_utf8(out).unwrap(), whole, "{size}");
+        }
+    }
+}
