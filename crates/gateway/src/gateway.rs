@@ -195,7 +195,7 @@ impl Gateway {
         self.keep_up();
         let deal = move |accepted, permit| {
             let counted = plane.count();
-            plane.thread.tasks.spawn(&CONNECTION, connection(Arc::clone(&plane), accepted, permit, counted));
+            plane.thread.tasks.spawn(&CONNECTION, connection(plane.now(), accepted, permit, counted));
             std::future::ready(())
         };
         self.background.spawn(&ACCEPTOR, self.clone().accept(listen, deal));
@@ -398,7 +398,7 @@ async fn run_plane(
     let report = local.spawn(&REPORT, Arc::clone(&plane).report());
     let errands = local.spawn(&ERRANDS, run_errands(Arc::clone(&plane)));
     while let Some((accepted, permit, counted)) = dealt.recv().await {
-        plane.thread.tasks.spawn(&CONNECTION, connection(Arc::clone(&plane), accepted, permit, counted));
+        plane.thread.tasks.spawn(&CONNECTION, connection(plane.now(), accepted, permit, counted));
     }
     plane.thread.tasks.all_ended().await;
     plane.close_pool().await;

@@ -6,13 +6,13 @@
 
 use super::activation::{Passed, passed};
 use super::hand_over::{Elder, Heir, Inherited, spawn, start};
-use super::reload::{Reloader, RenewTls};
+use super::reload::{Once, Reloader, RenewTls};
 use super::scratch::{ConversationLog, usage_file};
 use super::signals::Signals;
 use super::simulate::Running;
 use super::{Failed, env, key, listen, notify, say};
 use crate::cli::{LogFormat, Serve};
-use crate::config::{API_URL, Config, KEY_BYTES as VAULT_KEY_BYTES};
+use crate::config::{API_URL, Config, KEY_BYTES as VAULT_KEY_BYTES, Sources};
 use crate::log::LogThread;
 use crate::process::Room;
 use crate::request_log::RequestLog;
@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tidegate_base::Secret;
 use tidegate_gateway::{Gateway, Organisation, Said, UsageFile, Wanted, serve_admin};
-use tidegate_transport::{Clock, Listen, TaskKind, Tasks, TcpDial, TcpListen, TlsFiles, TlsListen};
+use tidegate_transport::{Clock, Listen, ServerTls, TaskKind, Tasks, TcpDial, TcpListen, TlsFiles, TlsListen};
 use tidegate_upstream::{Lane, Scheme};
 use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
@@ -39,11 +39,10 @@ const HEIRS: TaskKind = TaskKind {
 };
 
 /// Flags over file over environment over defaults.
-pub(super) fn configure(flags: &Serve) -> Result<Config, Failed> {
+pub(super) fn configure(flags: &Serve, sources: &dyn Sources) -> Result<Config, Failed> {
     let mut config = match &flags.config {
         // With the simulator behind it, the file's organisations and their keys are not used.
-        Some(path) if flags.simulate => Config::load_for_simulator(path, &env).map_err(Failed::because)?,
-        Some(path) => Config::load(path, &env).map_err(Failed::because)?,
+        Some(path) => Config::load_from(path, sources, flags.simulate).map_err(Failed::because)?,
         None => Config::default(),
     };
     config.listen = flags.listen.unwrap_or(config.listen);
@@ -105,9 +104,16 @@ pub(super) struct Served<'s> {
     passing: PassingKeys,
 }
 
-/// Reads the configuration and everything it names, and checks the whole.
-pub(super) fn prepare(served: &Served<'_>) -> Result<Config, Failed> {
-    let mut config = configure(served.flags)?;
+/// A configuration that can be served under.
+pub(super) struct Prepared {
+    pub(super) config: Config,
+    /// TLS towards clients, if it is spoken.
+    pub(super) tls: Option<ServerTls>,
+}
+
+/// Reads the configuration and everything it names from `sources`, and checks the whole.
+pub(super) fn prepare(served: &Served<'_>, sources: &dyn Sources) -> Result<Prepared, Failed> {
+    let mut config = configure(served.flags, sources)?;
     // A permit without a file to go with it would only make the accept fail.
     config.settings.limits.connections = config.settings.limits.connections.min(served.room.connections());
     if let Some(running) = served.simulator {
@@ -116,13 +122,16 @@ pub(super) fn prepare(served: &Served<'_>) -> Result<Config, Failed> {
     config.check().map_err(Failed::because)?;
     let passing = config.redact.needs_passing_keys().then_some(served.passing);
     config.settings.redaction = config.redact.redaction(passing).map_err(Failed::because)?;
-    Ok(config)
+    let tls = config.server_tls_from(sources).map_err(Failed::because)?;
+    Ok(Prepared { config, tls })
 }
 
 pub(super) fn run(flags: &Serve, room: Room) -> Result<(), Failed> {
     let simulator = if flags.simulate { Some(start_simulator(flags)?) } else { None };
     let served = Served { flags, simulator: simulator.as_ref(), room, passing: passing_keys()? };
-    let config = prepare(&served)?;
+    let read = Once::default();
+    let prepared = prepare(&served, &read)?;
+    let config = &prepared.config;
     // Where this program is, before another one lies there.
     let program = std::env::current_exe().map_err(Failed::because)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failed::because)?;
@@ -130,10 +139,10 @@ pub(super) fn run(flags: &Serve, room: Room) -> Result<(), Failed> {
     let signals = runtime.block_on(async { Signals::new() })?;
     let mut heir = flags.upgrade.as_deref().map(|from| Heir::meet(elders_address(from, config.listen)?)).transpose()?;
     // Before anything listens: a log that cannot be opened is found out at once.
-    let log = ConversationLog::open(&config, flags.simulate, heir.as_mut().and_then(|heir| heir.log.take()))?;
-    let usage = usage_file(&config)?;
-    let (_log, records) = start_log(&config)?;
-    let ended = runtime.block_on(serve(config, served, records, (log, usage), heir, &program, signals));
+    let log = ConversationLog::open(config, flags.simulate, heir.as_mut().and_then(|heir| heir.log.take()))?;
+    let usage = usage_file(config)?;
+    let (_log, records) = start_log(config)?;
+    let ended = runtime.block_on(serve((prepared, read), served, records, (log, usage), heir, &program, signals));
     if let Some(mut simulator) = simulator {
         simulator.stop();
     }
@@ -184,7 +193,7 @@ pub(super) fn use_simulator(config: &mut Config, simulator: &Running) -> Result<
 }
 
 async fn serve(
-    config: Config,
+    (Prepared { config, tls }, read): (Prepared, Once),
     served: Served<'_>,
     records: RequestLog,
     (mut log, usage): (ConversationLog, UsageFile),
@@ -196,7 +205,6 @@ async fn serve(
     let (simulator, room) = (served.simulator, served.room);
     let clock = Clock::real();
     let dial = TcpDial::new(clock, config.dial, &config.roots).map_err(Failed::because)?;
-    let tls = config.server_tls().map_err(Failed::because)?;
     let elder = heir.as_ref().map(|heir| heir.elder);
     let (taking, inherited) = heir.map(Heir::into_parts).unzip();
     let Doors { door, admin, hand_over } = doors(&config, inherited)?;
@@ -270,7 +278,7 @@ async fn serve(
     tracing::info!(target: "tidegate", %gateway_at, %admin_at, threads, upstreams = upstreams.join(", "), redact, after = elder, "ready");
     notify::ready();
 
-    let reloader = Reloader::new(served, gateway.clone(), renew_tls, clock);
+    let reloader = Reloader::new(served, gateway.clone(), renew_tls, clock, read);
     let end = tokio::select! {
         () = stop.asked() => End::Stop,
         Some(heir) = heirs.recv() => End::HandedOver(heir),
