@@ -48,6 +48,7 @@ mod soak;
 mod socket;
 mod sockets;
 mod streams;
+mod succession;
 mod talks;
 mod teller;
 mod tls;
