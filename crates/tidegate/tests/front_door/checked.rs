@@ -3,6 +3,7 @@
 use crate::process::{Folder, Tidegate, finished};
 use crate::upstream::{Upstream, chunk, plain, stream_head};
 use std::net::TcpListener;
+use std::process::{Command, Stdio};
 
 fn checked(url: &str, more: &[&str]) -> (i32, String) {
     let (code, out, err) =
@@ -74,4 +75,36 @@ fn every_key_of_the_configuration_is_tried() {
     let (code, out, err) = finished(&["check-upstream", "--config", &file]);
     assert_eq!((code, out.matches("  good").count(), out.matches("BAD: ").count()), (2, 2, 2), "{out}{err}");
     assert!(err.contains("2 of 4 upstream keys cannot be used"), "{err}");
+}
+
+/// The README's line that makes a certificate, run in a folder of its own: what to start a server
+/// with, and what to believe. `None` where there is no openssl.
+fn readmes_certificate(folder: &Folder) -> Option<(String, String)> {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md")).unwrap();
+    let from = readme.find("openssl req").unwrap();
+    let line = readme[from..].split("```").next().unwrap().replace("target/", &folder.path(""));
+    let made = Command::new("bash").args(["-c", &line]).stdin(Stdio::null()).stderr(Stdio::piped()).output().unwrap();
+    if made.status.code() == Some(127) {
+        println!("NOT TESTED: there is no openssl on this machine");
+        return None;
+    }
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    Some((folder.path("cert.pem"), folder.path("key.pem")))
+}
+
+#[test]
+fn the_readmes_certificate_is_believed_by_whoever_is_told_to() {
+    let folder = Folder::new();
+    let Some((cert, key)) = readmes_certificate(&folder) else { return };
+    let tidegate = Tidegate::simulated_with("", &["--tls-cert", &cert, "--tls-key", &key]);
+    let believing = folder.write("tidegate.toml", &format!("[tls]\nca_file = \"{cert}\"\n"));
+    for host in ["localhost", "127.0.0.1"] {
+        let url = format!("https://{host}:{}", tidegate.gateway.port());
+        let (code, said) = checked(&url, &["--config", &believing]);
+        assert!(code == 0 && said.contains("  good"), "{said}");
+        let (code, said) = checked(&url, &[]);
+        assert!(code == 2 && said.contains("signed by a CA that is not known. To do: set `ca_file`"), "{said}");
+    }
+    let (_, said) = checked(&format!("http://{}", tidegate.gateway), &[]);
+    assert!(said.contains("it speaks TLS") && said.contains("To do: write https://"), "{said}");
 }

@@ -1,17 +1,33 @@
 //! `tidegate usage`: what was used and what it cost, by day, tenant, model and what became of the
 //! attempt; the budgets of this month. As a table, as JSON, or as CSV for a spreadsheet.
 //!
-//! Numbers go from the gateway's answer to the output as they are: no float is made of any.
+//! With `--by` the rows are added up by some of their names (`sums`). Numbers go from the gateway's answer to the output as they are: no float is made of any.
+
+mod sums;
 
 use super::admin::Admin;
-use super::grid::{Side, cell, grid};
+use super::grid::{Column, cell, grid, terminal};
 use super::{Failed, say};
-use crate::cli::Usage;
+use crate::cli::{Usage, UsageName};
 use serde_json::Value;
 use std::fmt::Write;
+use std::io::IsTerminal;
+use sums::{LOST, summed};
 
-/// The columns of names, and of numbers: in the answer, and over the table.
-const NAMES: [(&str, &str); 4] = [("day", "DAY"), ("tenant", "TENANT"), ("model", "MODEL"), ("kind", "KIND")];
+/// The names of rows, in the order of the answer's.
+const NAMES: [UsageName; 4] = [UsageName::Day, UsageName::Tenant, UsageName::Model, UsageName::Kind];
+
+/// What a name is called in the answer, and over the table.
+fn key(name: UsageName) -> (&'static str, &'static str) {
+    match name {
+        UsageName::Day => ("day", "DAY"),
+        UsageName::Tenant => ("tenant", "TENANT"),
+        UsageName::Model => ("model", "MODEL"),
+        UsageName::Kind => ("kind", "KIND"),
+    }
+}
+
+/// The columns of numbers: in the answer, and over the table.
 const NUMBERS: [(&str, &str); 8] = [
     ("attempts", "ATTEMPTS"),
     ("input_tokens", "INPUT"),
@@ -30,13 +46,21 @@ pub(super) fn run(flags: &Usage) -> Result<(), Failed> {
         ("from", flags.from.as_deref()),
         ("to", flags.to.as_deref()),
     ];
-    let page = Admin::find(&flags.place)?.get("/usage", &filters)?;
+    let mut page = Admin::find(&flags.place)?.get("/usage", &filters)?;
+    let names: Vec<UsageName> = match flags.by.as_slice() {
+        [] => NAMES.to_vec(),
+        by => NAMES.into_iter().filter(|name| by.contains(name)).collect(),
+    };
+    if !flags.by.is_empty() {
+        page["rows"] = summed(&page, &names.iter().map(|name| key(*name).0).collect::<Vec<_>>()).into();
+    }
     if flags.json {
         say(serde_json::to_string_pretty(&page).map_err(Failed::because)?);
     } else if flags.csv {
-        say(csv(&page).trim_end());
+        say(csv(&page, &names).trim_end());
     } else {
-        say(table(&page).trim_end());
+        let width = std::io::stdout().is_terminal().then(|| terminal().1);
+        say(table(&page, &names, width).trim_end());
     }
     Ok(())
 }
@@ -67,31 +91,58 @@ fn grouped(digits: &str) -> String {
 
 /// Money to a hundredth of a cent, rounded up; what is not known is said so, wholly or in part.
 fn money(row: &Value) -> String {
-    let Some(nanos) = row["cost_nano_usd"].as_u64() else { return "unknown".to_owned() };
-    let hundredths = nanos.div_ceil(100_000);
-    let some = if row["unpriced_attempts"].as_u64() > Some(0) { " and unknown" } else { "" };
-    format!("{}.{:04}{some}", grouped(&(hundredths / 10_000).to_string()), hundredths % 10_000)
+    let nanos = row["cost_nano_usd"].as_u64();
+    let some = nanos.is_some() && row["unpriced_attempts"].as_u64() > Some(0);
+    dollars(nanos) + if some { " and unknown" } else { "" }
 }
 
-fn table(page: &Value) -> String {
-    let mut lines: Vec<Vec<String>> = Vec::new();
+fn dollars(nanos: Option<u64>) -> String {
+    let Some(nanos) = nanos else { return "unknown".to_owned() };
+    let hundredths = nanos.div_ceil(100_000);
+    format!("{}.{:04}", grouped(&(hundredths / 10_000).to_string()), hundredths % 10_000)
+}
+
+/// In which order columns of numbers come where there is no room for all; see [`NUMBERS`].
+const RANKS: [usize; 8] = [5, 7, 8, 9, 10, 6, 11, 12];
+
+fn table(page: &Value, names: &[UsageName], width: Option<usize>) -> String {
+    let with_lost = !names.contains(&UsageName::Kind);
+    let lost = LOST.iter().filter(|_| with_lost);
+    let mut columns: Vec<Column> =
+        names.iter().enumerate().map(|(rank, name)| Column::names(key(*name).1, rank, 8)).collect();
+    columns.extend(NUMBERS.iter().zip(RANKS).map(|((_, head), rank)| Column::numbers(head, rank)));
+    columns.push(Column::numbers("USD", 4));
+    columns.extend(lost.clone().map(|(_, _, head)| Column::numbers(head, 13)));
     let numbers = |row: &Value| {
         let counts = NUMBERS.map(|(key, _)| grouped(&number(row, key)));
         counts.into_iter().chain([money(row)]).collect::<Vec<_>>()
     };
+    let mut lines: Vec<Vec<String>> = Vec::new();
     for row in rows(page) {
-        lines.push(NAMES.iter().map(|(key, _)| cell(text(row, key))).chain(numbers(row)).collect());
+        let of_names = names.iter().map(|name| cell(text(row, key(*name).0)));
+        let of_lost = lost.clone().map(|(_, key, _)| dollars(row[*key].as_u64()));
+        lines.push(of_names.chain(numbers(row)).chain(of_lost).collect());
     }
-    let all = ["all", "", "", ""].map(str::to_owned);
-    lines.push(all.into_iter().chain(numbers(&page["total"])).collect());
-    let heads: Vec<(&str, Side)> = NAMES
-        .iter()
-        .map(|(_, head)| (*head, Side::Left))
-        .chain(NUMBERS.iter().map(|(_, head)| (*head, Side::Right)))
-        .chain([("USD", Side::Right)])
-        .collect();
-    let mut out = format!("{} to {} (UTC)\n", text(page, "from"), text(page, "to"));
-    out.push_str(&grid(&heads, &lines, None));
+    let (from, to) = (text(page, "from"), text(page, "to"));
+    let mut out = String::new();
+    // Writing into a string cannot fail.
+    if lines.is_empty() {
+        let _ = writeln!(out, "nothing was used from {from} to {to} (UTC), or nothing of what was asked for");
+    } else {
+        let mut all: Vec<String> = names.iter().map(|_| String::new()).collect();
+        if let Some(first) = all.first_mut() {
+            "all".clone_into(first);
+        }
+        let sums = summed(page, &[]);
+        let of_lost = lost.map(|(_, key, _)| dollars(sums.first().and_then(|sum| sum[*key].as_u64())));
+        lines.push(all.into_iter().chain(numbers(&page["total"])).chain(of_lost).collect());
+        let (grid, left_out) = grid(&columns, &lines, width);
+        let _ = writeln!(out, "{from} to {to} (UTC), in tokens and US dollars");
+        out.push_str(&grid);
+        if !left_out.is_empty() {
+            let _ = writeln!(out, "no room for {}: a wider terminal, --by or --csv has them", left_out.join(", "));
+        }
+    }
     for budget in page["budgets"].as_array().map(Vec::as_slice).unwrap_or_default() {
         // Writing into a string cannot fail.
         let _ = writeln!(
@@ -126,16 +177,20 @@ fn field(text: &str) -> String {
     if text.contains(['"', ',', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
 }
 
-fn csv(page: &Value) -> String {
-    let heads = NAMES.iter().chain(&NUMBERS).map(|(key, _)| *key).chain(["cost_nano_usd", "usd"]);
+fn csv(page: &Value, names: &[UsageName]) -> String {
+    let lost = LOST.iter().filter(|_| !names.contains(&UsageName::Kind)).map(|(_, key, _)| *key);
+    let heads =
+        names.iter().map(|name| key(*name).0).chain(NUMBERS.map(|(key, _)| key)).chain(["cost_nano_usd", "usd"]);
+    let heads = heads.chain(lost.clone());
     let mut out = heads.collect::<Vec<_>>().join(",");
     out.push('\n');
     for row in rows(page) {
-        let names = NAMES.iter().map(|(key, _)| field(text(row, key)));
+        let names = names.iter().map(|name| field(text(row, key(*name).0)));
         let numbers = NUMBERS.iter().map(|(key, _)| number(row, key));
         // Empty where it is not known.
-        let nanos = row["cost_nano_usd"].as_u64().map_or_else(String::new, |nanos| nanos.to_string());
-        let line: Vec<_> = names.chain(numbers).chain([nanos, text(row, "usd").to_owned()]).collect();
+        let nanos = |key: &str| row[key].as_u64().map_or_else(String::new, |nanos| nanos.to_string());
+        let money = [nanos("cost_nano_usd"), text(row, "usd").to_owned()];
+        let line: Vec<_> = names.chain(numbers).chain(money).chain(lost.clone().map(nanos)).collect();
         out.push_str(&line.join(","));
         out.push('\n');
     }
@@ -164,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_table_says_what_is_not_known_and_orders_no_terminal() {
-        let text = table(&page());
+        let text = table(&page(), &NAMES, None);
         for want in [
             "1,234,567",
             "1,234.0001",
@@ -181,8 +236,29 @@ mod tests {
     }
 
     #[test]
+    fn a_narrow_terminal_has_names_and_money_and_is_told_what_it_lacks() {
+        let text = table(&page(), &NAMES, Some(80));
+        assert!(text.lines().take(4).all(|line| line.chars().count() <= 80), "{text}");
+        assert!(text.contains("answered") && text.contains("1,234.0001") && text.contains("no room for"), "{text}");
+        assert!(!table(&page(), &NAMES, None).contains("no room"));
+    }
+
+    #[test]
+    fn sums_over_all_kinds_tell_what_was_lost_and_nothing_is_told_in_words() {
+        let mut page = page();
+        page["rows"] = summed(&page, &["tenant"]).into();
+        let text = table(&page, &[UsageName::Tenant], None);
+        assert!(text.contains("RETRIED USD") && text.contains("0.0000"), "{text}");
+        assert_eq!(csv(&page, &[UsageName::Tenant]).lines().nth(1).unwrap().split(',').count(), 13);
+        page["rows"] = json!([]);
+        let text = table(&page, &NAMES, None);
+        assert!(text.starts_with("nothing was used from 2026-11-01 to 2026-11-23 (UTC)"), "{text}");
+        assert!(!text.contains("TENANT") && text.contains("only since"), "{text}");
+    }
+
+    #[test]
     fn csv_has_every_field_and_no_formula() {
-        let text = csv(&page());
+        let text = csv(&page(), &NAMES);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 3);
         assert_eq!(lines[0].split(',').count(), 14);
