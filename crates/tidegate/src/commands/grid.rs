@@ -35,7 +35,6 @@ fn cut(text: &str, width: usize) -> String {
         return text.to_owned();
     }
     let room = width.saturating_sub(1);
-    let begin = within(text, room.div_ceil(2));
     let (mut end, mut left) = (text.len(), room / 2);
     for (at, c) in text.char_indices().rev() {
         match left.checked_sub(c.width().unwrap_or(0)) {
@@ -45,6 +44,7 @@ fn cut(text: &str, width: usize) -> String {
     }
     // What joins the character before it stays with that.
     let behind = text[end..].trim_start_matches(|c: char| c.width() == Some(0));
+    let begin = within(text, room - behind.width().min(room));
     if width == 0 { String::new() } else { format!("{begin}\u{2026}{behind}") }
 }
 

@@ -1,7 +1,7 @@
 //! `tidegate check-upstream`: each step with its time, and what is wrong in one line.
 
 use crate::process::{Folder, Tidegate, finished};
-use crate::upstream::{Upstream, chunk, plain, stream_head};
+use crate::upstream::{BEGIN, END, FINISH, Upstream, chunk, plain, stream_head};
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
 
@@ -31,14 +31,25 @@ fn what_is_wrong_is_said_in_one_line_with_what_to_do() {
         "content-type: application/json\r\n",
         r#"{"type":"error","error":{"type":"authentication_error","message":"invalid x-api-key"}}"#,
     ));
+    // It says back what it was sent, with an order to the terminal.
+    let json = "content-type: application/json\r\n";
+    let echo = r#"{"error":{"message":"sk-ant-geheim\u001b[2J is unknown","code":"invalid_api_key"}}"#;
+    let echo = Upstream::saying(plain(200, json, echo));
+    let other = Upstream::saying(plain(200, json, "{\"hello\":1}"));
+    let moved = Upstream::saying(plain(301, "location: https://b.example/\r\n", ""));
+    let zipped = Upstream::saying(stream_head("content-encoding: gzip\r\n") + &chunk("x"));
     let cut = Upstream::saying(stream_head("") + &chunk("event: ping\ndata: {\"type\":\"ping\"}\n\n") + "0\r\n\r\n");
     let at = |upstream: &Upstream| format!("http://{}", upstream.at);
     for (url, parts) in [
         (format!("http://{nobody}"), ["connecting to the upstream failed", "HTTPS_PROXY"]),
         ("http://no-such-host.invalid".to_owned(), ["no-such-host.invalid", "name servers"]),
-        (format!("https://{}", html.at), ["TLS", "ca_file"]),
+        (format!("https://{}", html.at), ["the TLS handshake", "whether TLS is spoken at this port"]),
         (at(&html), ["a page for people: <h1>Bad gateway</h1>", "not the API"]),
         (at(&unauthorized), ["401: invalid x-api-key", "the key is not taken"]),
+        (at(&echo), ["200: \u{2026}\\u{1b}[2J is unknown", "the key is not taken"]),
+        (at(&other), ["no stream of the API: {\"hello\":1}", "not the Messages API"]),
+        (at(&moved), ["301, it sends its clients to https://b.example/", "redirects are not followed"]),
+        (at(&zipped), ["compressed (gzip)", "as it comes"]),
         (at(&cut), ["ended before its message did", "text/event-stream"]),
     ] {
         let (code, said) = checked(&url, &[]);
@@ -75,6 +86,24 @@ fn every_key_of_the_configuration_is_tried() {
     let (code, out, err) = finished(&["check-upstream", "--config", &file]);
     assert_eq!((code, out.matches("  good").count(), out.matches("BAD: ").count()), (2, 2, 2), "{out}{err}");
     assert!(err.contains("2 of 4 upstream keys cannot be used"), "{err}");
+    let file = folder.write("good.toml", &table("one", format!("http://{}", tidegate.simulator())));
+    let (code, out, err) = finished(&["check-upstream", "--config", &file]);
+    assert!(code == 0 && out.ends_with("all 2 upstream keys can be used\n"), "{out}{err}");
+}
+
+#[test]
+fn an_endpoints_own_header_lines_stand_in_place_of_ours() {
+    let upstream = Upstream::saying(stream_head("") + &chunk(BEGIN) + &chunk(FINISH) + END);
+    let folder = Folder::new();
+    let config = format!(
+        "[[organisation]]\nname = \"one\"\nurl = \"http://{}/base\"\nkeys = [{{ value = \"sk-ant-a\" }}]\nheaders = {{ \"anthropic-version\" = \"2099-01-01\", \"x-title\" = \"t\" }}\n",
+        upstream.at
+    );
+    let (code, out, err) = finished(&["check-upstream", "--config", &folder.write("tidegate.toml", &config)]);
+    assert!(code == 0 && out.contains("none in the headers"), "{out}{err}");
+    let seen = &upstream.seen()[0];
+    assert!(seen.head.starts_with("POST /base/v1/messages "), "{}", seen.head);
+    assert_eq!((seen.all("anthropic-version"), seen.all("x-title")), (vec!["2099-01-01"], vec!["t"]));
 }
 
 /// The README's line that makes a certificate, run in a folder of its own: what to start a server

@@ -251,9 +251,15 @@ impl TcpDial {
             done(stage, took);
         };
         let tcp = self.within(DialStage::Connect, self.clocks.connect, self.connect(host, port, &telling)).await;
-        let tcp = tcp.map_err(|e| match e.timed_out && !resolved.load(Ordering::Relaxed) {
-            true => DialError { stage: DialStage::Resolve, message: format!("{host}: {}", e.message), ..e },
-            false => e,
+        let tcp = tcp.map_err(|e| {
+            let looking_up = e.timed_out && !resolved.load(Ordering::Relaxed);
+            let stage = if looking_up { DialStage::Resolve } else { e.stage };
+            let message = match &target.proxy {
+                Some(proxy) => format!("the proxy {proxy}: {}", e.message),
+                None if looking_up => format!("{host}: {}", e.message),
+                None => e.message,
+            };
+            DialError { stage, message, ..e }
         })?;
         tcp.set_nodelay(true).and_then(|()| keep_alive(&tcp)).map_err(failed(DialStage::Connect))?;
         passed(DialStage::Connect, &mut began);

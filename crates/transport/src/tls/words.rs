@@ -87,7 +87,10 @@ fn inside(error: &io::Error) -> Option<&Error> {
 fn certificate(why: &CertificateError, roots: &TlsRoots) -> Told {
     const RENEW: &str = "have it renewed by whoever runs the upstream; check the clock of this machine";
     match why {
-        CertificateError::UnknownIssuer => match roots {
+        // A CA that is known may have the same name as the one that signed, and another key.
+        CertificateError::UnknownIssuer
+        | CertificateError::BadSignature
+        | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => match roots {
             TlsRoots::Machine => told(
                 "the certificate is signed by a CA that is not known",
                 "set `ca_file` of [tls] to that CA's certificate (of a certificate that signed itself: to itself)",
@@ -122,10 +125,6 @@ fn certificate(why: &CertificateError, roots: &TlsRoots) -> Told {
             "make one that says CA:FALSE (openssl req -x509 … -extensions v3_req), or one that the CA signs",
         ),
         CertificateError::BadEncoding => told("the certificate is malformed", "have it made anew"),
-        CertificateError::BadSignature => told(
-            "the certificate is not signed by the CA it names",
-            "see whether `ca_file` holds an older certificate of the same name",
-        ),
         why => Told { what: format!("the certificate cannot be used: {why}"), todo: None },
     }
 }
