@@ -249,7 +249,7 @@ fn eventful() -> String {
     // Past the tenant's limit, what cannot wait for its turn is sent away.
     let statuses: Vec<u16> = (0..7).map(|_| ask(&[QUICK, ("tidegate-deadline-ms", "300")])).collect();
     assert_eq!(statuses.last(), Some(&429), "{statuses:?}");
-    tidegate.rewrite("no configuration");
+    tidegate.reconfigure("no configuration");
     assert_eq!(Wire::to(tidegate.admin).ask(bare("POST", "/reload", &[])).status, 409);
     tidegate.comes_to_rest();
     tidegate.admin("/metrics").text()

@@ -82,7 +82,9 @@ fn ids(row: &Value) -> String {
 
 /// What it waits for, how long still, and why it is not the first attempt.
 fn waits(row: &Value) -> String {
-    let mut out = text(row, "waits_for");
+    // Said shortly: whose it is stands in the phase.
+    let waits = text(row, "waits_for");
+    let mut out = waits.strip_prefix("the upstream's ").or(waits.strip_prefix("the ")).unwrap_or(&waits).to_owned();
     // Writing into a string cannot fail.
     if row["expected_ms"].is_u64() {
         let _ = write!(out, ", {} still", time(row, "expected_ms"));

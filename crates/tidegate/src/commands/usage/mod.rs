@@ -127,14 +127,18 @@ fn table(page: &Value, names: &[UsageName], width: Option<usize>) -> String {
     let mut out = String::new();
     // Writing into a string cannot fail.
     if lines.is_empty() {
-        let _ = writeln!(out, "nothing was used from {from} to {to} (UTC), or nothing of what was asked for");
+        let _ = writeln!(
+            out,
+            "nothing was used from {from} to {to} (UTC); --tenant, --model, --from and --to say what is looked at"
+        );
     } else {
         let mut all: Vec<String> = names.iter().map(|_| String::new()).collect();
         if let Some(first) = all.first_mut() {
             "all".clone_into(first);
         }
-        let sums = summed(page, &[]);
-        let of_lost = lost.map(|(_, key, _)| dollars(sums.first().and_then(|sum| sum[*key].as_u64())));
+        let of_lost = lost.map(|(_, key, _)| {
+            dollars(rows(page).iter().filter_map(|row| row[*key].as_u64()).reduce(u64::saturating_add))
+        });
         lines.push(all.into_iter().chain(numbers(&page["total"])).chain(of_lost).collect());
         let (grid, left_out) = grid(&columns, &lines, width);
         let _ = writeln!(out, "{from} to {to} (UTC), in tokens and US dollars");
@@ -249,6 +253,9 @@ mod tests {
         page["rows"] = summed(&page, &["tenant"]).into();
         let text = table(&page, &[UsageName::Tenant], None);
         assert!(text.contains("RETRIED USD") && text.contains("0.0000"), "{text}");
+        page["rows"][0]["retried_nano_usd"] = json!(2_000_000_000);
+        let text = table(&page, &[UsageName::Tenant], None);
+        assert_eq!(text.matches("2.0000").count(), 2, "in its row and in the sum of all:\n{text}");
         assert_eq!(csv(&page, &[UsageName::Tenant]).lines().nth(1).unwrap().split(',').count(), 13);
         page["rows"] = json!([]);
         let text = table(&page, &NAMES, None);

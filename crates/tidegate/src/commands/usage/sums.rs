@@ -16,7 +16,9 @@ pub(super) const LOST: [(&str, &str, &str); 2] =
 pub(super) fn summed(page: &Value, names: &[&str]) -> Vec<Value> {
     let mut sums: BTreeMap<Vec<&str>, Map<String, Value>> = BTreeMap::new();
     for row in rows(page) {
-        let sum = sums.entry(names.iter().map(|name| text(row, name)).collect()).or_default();
+        let key: Vec<&str> = names.iter().map(|name| text(row, name)).collect();
+        let named = || names.iter().map(|name| (*name).to_owned()).zip(key.iter().map(|value| json!(value))).collect();
+        let sum = sums.entry(key.clone()).or_insert_with(named);
         for (key, _) in NUMBERS {
             add(sum, key, row[key].as_u64());
         }
@@ -28,12 +30,12 @@ pub(super) fn summed(page: &Value, names: &[&str]) -> Vec<Value> {
             }
         }
     }
-    let named = |(key, mut sum): (Vec<&str>, Map<String, Value>)| {
-        sum.insert("usd".to_owned(), sum["cost_nano_usd"].as_u64().map(|nanos| Usd::from_nanos(nanos).digits()).into());
-        sum.extend(names.iter().zip(key).map(|(name, value)| ((*name).to_owned(), json!(value))));
+    let told = |mut sum: Map<String, Value>| {
+        let nanos = sum["cost_nano_usd"].as_u64();
+        sum.insert("usd".to_owned(), nanos.map(|nanos| Usd::from_nanos(nanos).digits()).into());
         Value::Object(sum)
     };
-    sums.into_iter().map(named).collect()
+    sums.into_values().map(told).collect()
 }
 
 /// Adds what is known; a sum of nothing known is not known.
