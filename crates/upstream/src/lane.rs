@@ -179,7 +179,7 @@ impl Lane {
     }
 
     /// What covers its secrets in answers.
-    pub(crate) fn veil(&self) -> &Veil {
+    pub fn veil(&self) -> &Veil {
         &self.veil
     }
 

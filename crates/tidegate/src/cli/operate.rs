@@ -1,6 +1,6 @@
 //! What operators ask a running gateway: its streams, its costs.
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
@@ -39,7 +39,7 @@ impl FromStr for AdminAddress {
 }
 
 /// Where the gateway's admin port is.
-#[derive(Args, Debug, Default)]
+#[derive(Args, Clone, Debug, Default)]
 pub struct AdminPlace {
     /// The gateway's admin address: host and port, with http:// or without. [default: that of --config, else
     /// 127.0.0.1:4601]
@@ -51,7 +51,7 @@ pub struct AdminPlace {
 }
 
 /// `tidegate streams`
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct Streams {
     #[command(subcommand)]
     /// Another thing to do than showing them.
@@ -98,7 +98,10 @@ pub struct Usage {
     /// To this day, itself included. [default: today]
     #[arg(long, value_name = "YYYY-MM-DD")]
     pub to: Option<String>,
-    /// Print what the admin port says, as JSON.
+    /// Add up what only differs in the rest: `--by tenant`, `--by day,model`.
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    pub by: Vec<UsageName>,
+    /// Print what the admin port says, as JSON; with --by its rows added up.
     #[arg(long, conflicts_with = "csv")]
     pub json: bool,
     /// Print the rows as CSV.
@@ -106,8 +109,21 @@ pub struct Usage {
     pub csv: bool,
 }
 
+/// What the rows of `tidegate usage` are told apart by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum UsageName {
+    /// The day, UTC.
+    Day,
+    /// The tenant.
+    Tenant,
+    /// The model, as it was asked for.
+    Model,
+    /// What became of the attempt: answered, retried, abandoned, or a summary.
+    Kind,
+}
+
 /// What can be done to streams.
-#[derive(Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub enum StreamsCommand {
     /// Cancel streams; their clients are told.
     Cancel {

@@ -19,7 +19,7 @@ const ASK_MAX: Duration = Duration::from_secs(30);
 const PAGE_BYTES_MAX: u64 = 16 << 20;
 
 /// An admin port.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Admin(AdminAddress);
 
 impl Admin {

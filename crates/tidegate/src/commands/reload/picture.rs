@@ -213,7 +213,8 @@ mod tests {
         let files: Vec<_> = picture(text).files().iter().map(|path| path.display().to_string()).collect();
         assert_eq!(files, ["/c.pem", "/k.pem", "/north.key", "/proxy", "/scope.key", "/vault.key"]);
         let mut beside = Picture { config: PathBuf::from("/etc/t/t.toml"), ..Picture::default() };
-        beside.add("organisation.a.keys", &toml::from_str::<Table>("keys = [{ file = \"a.key\" }]").unwrap()["keys"]);
+        let keys = &toml::from_str::<Table>("keys = [{ file = \"a.key\" }]").unwrap()["keys"];
+        beside.add("organisation.a.keys", keys, &crate::commands::reload::Once::default());
         assert_eq!(beside.files(), [PathBuf::from("/etc/t/a.key")]);
     }
 
