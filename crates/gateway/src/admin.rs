@@ -145,11 +145,11 @@ async fn page(gateway: &Gateway, head: &RequestHead) -> Page {
         ("GET" | "HEAD", "/healthz") => text(200, "alive\n"),
         ("GET" | "HEAD", "/readyz") if house.is_draining() => text(503, "draining\n"),
         ("GET" | "HEAD", "/readyz") => text(200, "ready\n"),
-        ("GET" | "HEAD", "/streams") => told(listing::page(house, head.query())),
+        ("GET" | "HEAD", "/streams") => told(listing::page(house, head.query(), listing::ROWS_MAX).await),
         ("GET" | "HEAD", "/usage") => told(costs::page(house, head.query()).await),
         ("GET" | "HEAD", "/domains") => json_page(200, &domains::page(house)),
         ("GET" | "HEAD", "/snapshot") => json_page(200, &snapshot(house)),
-        ("DELETE", path) if path.starts_with("/streams/") => cancel(house, &path["/streams/".len()..]),
+        ("DELETE", path) if path.starts_with("/streams/") => cancel(house, &path["/streams/".len()..]).await,
         (_, "/metrics" | "/healthz" | "/readyz" | "/streams" | "/usage" | "/domains" | "/snapshot") => {
             trouble(&Trouble::Method { allowed: "GET" })
         }
@@ -168,8 +168,12 @@ async fn page(gateway: &Gateway, head: &RequestHead) -> Page {
     }
 }
 
-fn cancel(house: &House, id: &str) -> Page {
-    if StreamId::parse(id).is_some_and(|id| house.live.cancel(id)) {
+async fn cancel(house: &House, id: &str) -> Page {
+    let cancelled = match StreamId::parse(id) {
+        Some(id) => house.live.cancel(id) || house.memory.succession.cancels(house.clock, id).await,
+        None => false,
+    };
+    if cancelled {
         json_page(202, &json!({"cancelled": id}))
     } else {
         let message = "no live stream has this id; it may have ended";

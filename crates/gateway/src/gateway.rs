@@ -14,7 +14,7 @@ use crate::operators::Wishes;
 use crate::plane::{CONNECTION, POOL_GRACE, Plane, REPORT, SWEEP, Thread};
 use crate::renewal::Current;
 use crate::settings::Settings;
-use crate::succession::{self, Claim, Claimed};
+use crate::succession::{self, Claim, Claimed, Word};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
@@ -331,7 +331,7 @@ impl Gateway {
     }
 
     /// This process' word on what the one after it claims; it may come as late as a turn ends.
-    pub async fn answer(&self, claimed: Claimed) -> bool {
+    pub async fn answer(&self, claimed: Claimed) -> Word {
         succession::answer(&self.house(), claimed).await
     }
 

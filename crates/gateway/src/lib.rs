@@ -80,4 +80,4 @@ pub use settings::{
     ClientKey, Clocks, Concurrent, Conversations, Costs, Divergent, Keep, Limits, Organisation, PassThrough,
     QuotaByClass, Settings, Sockets, TenantSettings, Workspace,
 };
-pub use succession::{Claim, Claimed};
+pub use succession::{Claim, Claimed, Word};

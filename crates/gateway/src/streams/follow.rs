@@ -34,7 +34,14 @@ pub(crate) async fn serve(
     let id = id.ok_or(Trouble::from(StreamTrouble::Unknown))?;
     let owner = Owner { tenant: caller.tenant.name.clone(), own: caller.own };
     if head.method() == "DELETE" {
-        let ran = reply.attend(find(house, id, &owner)).await??.call_off();
+        let ran = match reply.attend(find(house, id, &owner)).await? {
+            Ok(hosted) => hosted.call_off(),
+            // Where it runs it can be called off, if not read.
+            Err(Trouble::Stream(StreamTrouble::Elsewhere)) => {
+                reply.attend(house.memory.succession.calls_off(house.clock, id, &owner)).await?
+            }
+            Err(trouble) => return Err(trouble.into()),
+        };
         let what = if ran { "stream_cancelled" } else { "stream_ended" };
         let told = format!("{{\"id\":\"{id}\",\"type\":\"{what}\"}}");
         reply.whole_of_ours(told.as_bytes());

@@ -173,7 +173,7 @@ fn operators_connections_end_with_the_hand_over() {
     assert_eq!(kept.answer().json()["streams"].as_array().unwrap().len(), 1);
     let heir = successor(&elder, api.simulator(), "").unwrap();
     kept.ends("it would be asked of the process that goes");
-    assert!(heir.streams().is_empty());
+    assert_eq!(heir.streams()[0]["process"], elder.pid());
 }
 
 /// Whoever a process takes over from: `ready` was said, `go` was not.

@@ -1,7 +1,7 @@
 //! One process takes over from another: under a thousand streams, under requests that come all the while,
 //! and under conversations; and all that can go wrong with it.
 
-use crate::process::{Folder, Tidegate, command, eventually};
+use crate::process::{Folder, Tidegate, command, eventually, finished};
 use crate::socket::{Heard, code_in, text_of};
 use crate::succession::meeting_place;
 use crate::teller::Teller;
@@ -95,7 +95,8 @@ fn a_thousand_streams_end_whole_and_no_request_is_refused() {
     assert_eq!(refused, Vec::<String>::new());
     let served = served.map(|n| n.load(Ordering::Relaxed));
     assert!(served.iter().all(|n| *n > 100), "{served:?}");
-    assert!(heir.streams().is_empty(), "the streams are the elder's");
+    let elders = heir.streams();
+    assert!(elders.len() >= 1_000 && elders.iter().all(|row| row["process"].is_u64()), "the streams are the elder's");
     for (n, wire) in streams.iter_mut().enumerate() {
         let text = String::from_utf8(wire.until("0\r\n\r\n").unwrap_or_else(|| panic!("stream {n} was cut"))).unwrap();
         assert!(is_whole(&text), "stream {n}: {text}");
@@ -208,6 +209,49 @@ fn a_durable_stream_of_the_elder_is_told_of_and_can_be_read_when_it_has_ended() 
     assert_eq!(elder.exit(SECOND * 10), Some(0), "{}", elder.output());
     assert_eq!(again().events().len(), whole.events().len(), "and when its process has gone");
     assert_eq!(heir.ask(get("/v1/streams/str_00000000000000000000000000", &[])).status, 404);
+}
+
+#[test]
+fn what_the_process_before_still_serves_is_shown_and_cancelled_by_the_one_after_it() {
+    let api = Tidegate::simulated_with("", &["--log-level", "warn"]);
+    let mut elder = Tidegate::before(api.simulator(), KEY, "");
+    let slow = pace(2_000, 50);
+    let begin = |lines: &[(&str, &str)]| {
+        let mut wire = elder.client();
+        wire.send(post(&[&[("simulate", slow.as_str())], lines].concat(), message(true, 8_000, "x")));
+        wire.until("content_block_delta").unwrap();
+        wire
+    };
+    let (mut plain, mut kept) = (begin(&[]), begin(&[("tidegate-resume", "memory")]));
+    let ids: Vec<_> = elder.streams().iter().map(|row| row["stream"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(ids.len(), 2);
+    let heir = successor(&elder, api.simulator(), "").unwrap();
+    let mut own = heir.client();
+    own.send(post(&[("simulate", &slow)], message(true, 8_000, "x")));
+    own.until("content_block_delta").unwrap();
+
+    let page = heir.admin("/streams?phase=relay").json();
+    let rows = page["streams"].as_array().unwrap();
+    let shown: Vec<_> = rows.iter().map(|row| (row["stream"].as_str().unwrap(), row["process"].as_u64())).collect();
+    let of_elder = Some(u64::from(elder.pid()));
+    assert_eq!(shown[..2], [(ids[0].as_str(), of_elder), (ids[1].as_str(), of_elder)], "{page}");
+    assert_eq!((shown.len(), shown[2].1, &page["count"]), (3, None, &Value::from(3)), "{page}");
+
+    // An operator cancels one, and its client the other.
+    let admin = heir.admin.to_string();
+    let (code, out, err) = finished(&["streams", "cancel", &ids[0], "--admin", &admin]);
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    plain.until("cancelled_by_operator").unwrap();
+    let told = heir.ask(bare("DELETE", &format!("/v1/streams/{}", ids[1]), &[]));
+    assert_eq!((told.status, &told.json()["type"]), (200, &Value::from("stream_cancelled")), "{}", told.text());
+    kept.until("stream_cancelled").unwrap();
+    drop((plain, kept));
+    let over = heir.admin("/streams").json();
+    let over: Vec<_> = over["finished"].as_array().unwrap().iter().map(|row| row["process"].as_u64()).collect();
+    assert!(over.len() <= 2 && over.iter().all(|process| *process == of_elder), "{over:?}");
+    assert_eq!(elder.exit(SECOND * 10), Some(0), "{}", elder.output());
+    heir.says("the process before this one has ended");
+    assert_eq!(heir.admin("/streams").json()["count"], 1);
 }
 
 #[test]

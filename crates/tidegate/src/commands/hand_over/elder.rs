@@ -17,7 +17,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener as StdListener;
 use std::sync::Arc;
 use tidegate_base::StreamId;
-use tidegate_gateway::{Claimed, Gateway};
+use tidegate_gateway::{Claimed, Gateway, Word};
 use tidegate_transport::{Clock, TaskKind, Tasks};
 use tokio::io::{AsyncWriteExt, BufReader, Interest};
 use tokio::net::unix::OwnedWriteHalf;
@@ -216,21 +216,30 @@ async fn attend(gateway: Gateway, stream: BufReader<UnixStream>, serves: oneshot
             Asks::Stream { claim, id, tenant, own } => {
                 (claim, StreamId::parse(&id).map(|id| Claimed::Stream { id, tenant, own }))
             }
+            Asks::CallOff { claim, id, tenant, own } => {
+                (claim, StreamId::parse(&id).map(|id| Claimed::CallOff { id, tenant, own }))
+            }
+            Asks::Cancel { claim, id } => (claim, StreamId::parse(&id).map(Claimed::Cancel)),
+            Asks::Listing { claim, query } => (claim, Some(Claimed::Listing(query))),
             Asks::Serving => {
                 // Who does not wait for it any more took it for said.
                 let _ = serves.take().map(|serves| serves.send(()));
                 continue;
             }
-            Asks::TakeOver { .. } | Asks::Ready => continue,
+            Asks::TakeOver { .. } | Asks::Ready | Asks::Unknown => continue,
         };
         let (gateway, write) = (gateway.clone(), Arc::clone(&write));
         tasks.spawn(&CLAIM, async move {
-            let yes = match what {
+            let word = match what {
                 Some(what) => gateway.answer(what).await,
-                None => false,
+                None => Word::Is(false),
+            };
+            let (yes, page) = match word {
+                Word::Is(yes) => (yes, None),
+                Word::Page(page) => (true, Some(page)),
             };
             // An heir that is gone asks no more.
-            let _ = say(&write, &Says::Word { claim, yes }).await;
+            let _ = say(&write, &Says::Word { claim, yes, page }).await;
         });
     }
 }

@@ -11,7 +11,7 @@ use std::os::unix::net::{UnixListener, UnixStream as StdStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
-use tidegate_gateway::{Claim, Claimed};
+use tidegate_gateway::{Claim, Claimed, Word};
 use tidegate_transport::{Clock, TaskKind, Tasks};
 use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -139,7 +139,7 @@ pub(in super::super) struct Inherited {
     pub(in super::super) hand_over: UnixListener,
 }
 
-type Waiting = Arc<Mutex<BTreeMap<u64, oneshot::Sender<bool>>>>;
+type Waiting = Arc<Mutex<BTreeMap<u64, oneshot::Sender<Word>>>>;
 
 /// Carries claims there and words back, until the elder ends. Whoever waits then hears that it did.
 async fn carry(read: BufReader<OwnedReadHalf>, write: OwnedWriteHalf, wanted: mpsc::Receiver<Claim>) {
@@ -153,10 +153,11 @@ async fn carry(read: BufReader<OwnedReadHalf>, write: OwnedWriteHalf, wanted: mp
 
 async fn hear(mut read: BufReader<OwnedReadHalf>, waiting: &Waiting) {
     while let Ok(Some(says)) = link::next::<Says>(&mut read).await {
-        if let Says::Word { claim, yes } = says {
+        if let Says::Word { claim, yes, page } = says {
+            let word = page.map_or(Word::Is(yes), Word::Page);
             let who = waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&claim);
             // Who does not wait any more does not want to know.
-            let _ = who.map(|who| who.send(yes));
+            let _ = who.map(|who| who.send(word));
         }
     }
 }
@@ -172,7 +173,10 @@ async fn ask(mut write: OwnedWriteHalf, mut wanted: mpsc::Receiver<Claim>, waiti
         }
         let asks = match what {
             Claimed::Conversation { tenant, name } => Asks::Conversation { claim, tenant, name },
-            Claimed::Stream { id, tenant, own } => Asks::Stream { claim, id: id.as_str().to_owned(), tenant, own },
+            Claimed::Stream { id, tenant, own } => Asks::Stream { claim, id: id.to_string(), tenant, own },
+            Claimed::CallOff { id, tenant, own } => Asks::CallOff { claim, id: id.to_string(), tenant, own },
+            Claimed::Cancel(id) => Asks::Cancel { claim, id: id.to_string() },
+            Claimed::Listing(query) => Asks::Listing { claim, query },
         };
         write.write_all(&link::line(&asks)?).await?;
     }

@@ -17,6 +17,8 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt};
 
 /// One line at most: a conversation's name and its tenant's, escaped.
 pub(super) const LINE_MAX: usize = 64 * 1024;
+/// The same of a page that an elder shows: 2,000 rows of some kilobytes at most.
+const PAGE_MAX: u64 = 32 << 20;
 /// Descriptors that are passed: two doors, this socket, the log's lock.
 const FDS_MAX: usize = 4;
 /// How long the other side may take for a line that needs no work.
@@ -46,6 +48,23 @@ pub(super) enum Asks {
         tenant: String,
         own: Option<u64>,
     },
+    CallOff {
+        claim: u64,
+        id: String,
+        tenant: String,
+        own: Option<u64>,
+    },
+    Cancel {
+        claim: u64,
+        id: String,
+    },
+    Listing {
+        claim: u64,
+        query: String,
+    },
+    /// What a newer one asks; it has patience for that, and no answer is one.
+    #[serde(other)]
+    Unknown,
 }
 
 /// What an elder says.
@@ -66,7 +85,13 @@ pub(super) enum Says {
     Word {
         claim: u64,
         yes: bool,
+        /// What is shown to operators.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        page: Option<serde_json::Value>,
     },
+    /// What a newer one says.
+    #[serde(other)]
+    Unknown,
 }
 
 /// The name of the socket for whoever listens on `gateway`.
@@ -130,6 +155,6 @@ pub(super) fn receive(socket: impl AsFd) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> 
 /// The next line; `None` at the end. Not cancel-safe.
 pub(super) async fn next<T: DeserializeOwned>(from: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Option<T>> {
     let mut line = Vec::new();
-    let read = from.take(LINE_MAX as u64).read_until(b'\n', &mut line).await?;
+    let read = from.take(PAGE_MAX).read_until(b'\n', &mut line).await?;
     if read == 0 { Ok(None) } else { said(&line).map(Some) }
 }
