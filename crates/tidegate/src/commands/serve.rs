@@ -314,7 +314,9 @@ struct Doors {
 /// The sockets of the process before, or of a service manager, or new ones.
 fn doors(config: &Config, inherited: Option<Inherited>) -> Result<Doors, Failed> {
     let on = |socket| TcpListen::on(socket).map_err(Failed::because);
-    let is_other = |told: SocketAddr, is: SocketAddr| told.port() != 0 && told != is;
+    // What is as it is without a word in the file or a flag is nobody's wish.
+    let usual = [Config::default().listen, Config::default().admin];
+    let is_other = |told: SocketAddr, is: SocketAddr| told.port() != 0 && !usual.contains(&told) && told != is;
     let (passed, hand_over) = match inherited {
         // The one before this may have no doors any more: one that had taken over from it has ended.
         Some(Inherited { doors: Some([gateway, admin]), hand_over }) => {

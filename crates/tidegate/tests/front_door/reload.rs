@@ -341,7 +341,7 @@ fn a_secret_that_comes_through_a_pipe_is_read_once() {
     writes.join().unwrap();
     assert_eq!(tidegate.ask(post(&[], message(true, 100, "x"))).status, 200);
     tidegate.reconfigure(&format!("{config}[limits]\nbody_bytes = \"1 KiB\"\n"));
-    let large = || tidegate.ask(post(&[], message(false, 100, &"x".repeat(2_000)))).status;
+    let large = || tidegate.ask(post(&[], message(true, 100, &"x".repeat(2_000)))).status;
     eventually("the rest is read anew", SOON, || (large() == 413).then_some(()));
     assert_eq!(reload(&tidegate).0, 200);
     assert_eq!(tidegate.ask(post(&[], message(true, 100, "x"))).status, 200);
