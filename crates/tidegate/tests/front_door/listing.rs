@@ -66,19 +66,6 @@ fn one_conversation_is_found_while_it_lives_and_when_it_is_over() {
     let (code, out, err) = finished(&["streams", "cancel", id, "str_no\x1b[31m", "--admin", &admin]);
     assert_eq!((code, out.as_str()), (2, ""), "it is over");
     assert_eq!(err.matches("no live stream has this id").count(), 2, "{err}");
-    let unknown = Wire::to(tidegate.admin).ask(bare("DELETE", "/streams/str_00000000000000000000000000", &[]));
-    assert_eq!((unknown.status, unknown.code().as_str()), (404, "unknown_stream"));
-    // The port as people write it.
-    let port = tidegate.admin.port();
-    for at in [format!("http://{}/", tidegate.admin), format!("localhost:{port}"), format!("http://localhost:{port}/")]
-    {
-        let (code, _, err) = finished(&["streams", "--once", "--admin", &at]);
-        assert_eq!(code, 0, "{at}: {err}");
-        let (code, out, err) = finished(&["health", "--admin", &at]);
-        assert_eq!((code, out.as_str()), (0, "alive\n"), "{at}: {err}");
-    }
-    let (code, _, err) = finished(&["streams", "--admin", &format!("https://localhost:{port}")]);
-    assert!(code == 2 && err.contains("speaks no TLS"), "{err}");
     assert!(!err.contains('\x1b'), "{err}");
     assert_eq!(of(""), 1, "the other one goes on");
 }
@@ -230,4 +217,22 @@ fn on_a_terminal_the_table_is_drawn_anew_each_second() {
         assert!(frame.contains("watched") && frame.contains("relay"), "{frame:?}");
         assert!(frame.lines().count() <= 20, "{frame:?}");
     }
+}
+
+#[test]
+fn the_admin_port_is_said_as_people_write_it_and_knows_no_stream_that_is_not_there() {
+    let tidegate = Tidegate::simulated();
+    let unknown = Wire::to(tidegate.admin).ask(bare("DELETE", "/streams/str_00000000000000000000000000", &[]));
+    let code = &unknown.json()["error"]["details"]["error_code"];
+    assert_eq!((unknown.status, code.as_str()), (404, Some("unknown_stream")));
+    let port = tidegate.admin.port();
+    for at in [format!("http://{}/", tidegate.admin), format!("localhost:{port}"), format!("http://localhost:{port}/")]
+    {
+        let (code, _, err) = finished(&["streams", "--once", "--admin", &at]);
+        assert_eq!(code, 0, "{at}: {err}");
+        let (code, out, err) = finished(&["health", "--admin", &at]);
+        assert_eq!((code, out.as_str()), (0, "alive\n"), "{at}: {err}");
+    }
+    let (code, _, err) = finished(&["streams", "--admin", &format!("https://localhost:{port}")]);
+    assert!(code == 2 && err.contains("speaks no TLS"), "{err}");
 }
