@@ -465,7 +465,7 @@ mod tests {
         let (waited, waits) = tokio::join!(waiting, looking);
         assert!(waited.is_err());
         let wait = &waits[&s.stream];
-        assert!((6.0..7.0).contains(&wait.expected.as_secs_f64()), "{wait:?}");
+        assert!((6.0..7.0).contains(&wait.expected.unwrap().as_secs_f64()), "{wait:?}");
         assert_eq!(s.admission.counts(), (0, 0));
         assert!(s.admission.waits().is_empty());
         assert_eq!(s.admission.0.metrics.leases_leaked(), 0);

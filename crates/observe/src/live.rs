@@ -278,7 +278,7 @@ pub struct LiveView {
     pub phase: &'static str,
     /// What it waits for there; of one that waits for a lease, which limit or turn.
     pub waits_for: &'static str,
-    /// How long it is expected to wait for a lease still, milliseconds.
+    /// How long it is expected to wait for a lease still, milliseconds; left out where nothing can be told.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expected_ms: Option<u64>,
     /// Label of the upstream key in use, or of the last one.
@@ -348,7 +348,7 @@ impl Live {
         now: Moment,
         max: usize,
         filter: &Filter,
-        waits_for: impl Fn(StreamId) -> Option<(&'static str, Duration)>,
+        waits_for: impl Fn(StreamId) -> Option<(&'static str, Option<Duration>)>,
     ) -> Vec<LiveView> {
         let entries: Vec<_> = self.table().values().cloned().collect();
         // Looked into when the table is free again: its requests come and go meanwhile.
@@ -360,7 +360,7 @@ impl Live {
 }
 
 impl LiveRequest {
-    pub(crate) fn view(&self, now: Moment, waits: Option<(&'static str, Duration)>) -> LiveView {
+    pub(crate) fn view(&self, now: Moment, waits: Option<(&'static str, Option<Duration>)>) -> LiveView {
         let ms = |from: Moment| now.since(from).as_millis() as u64;
         let later = self.later().clone();
         let last_byte = self.last_byte.load(Ordering::Relaxed);
@@ -374,7 +374,7 @@ impl LiveRequest {
             conversation: later.conversation,
             phase: phase.name(),
             waits_for: waits.map_or(phase.waits_for(), |(reason, _)| reason),
-            expected_ms: waits.map(|(_, span)| u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
+            expected_ms: waits.and_then(|(_, span)| u64::try_from(span?.as_millis()).ok()),
             upstream_key: later.lane,
             attempts: self.attempts.load(Ordering::Relaxed),
             last_failure: later.last_failure,
@@ -399,18 +399,25 @@ mod tests {
         let (live, mut ids) = (Live::default(), IdSource::new(Prng::new(1), 0));
         let b = live.enter(entry(&mut ids, 20));
         let a = live.enter(entry(&mut ids, 10));
+        let c = live.enter(entry(&mut ids, 30));
         a.is_for("acme", "claude-opus-5-5");
         a.attempt("main/1");
         a.enter(Phase::FirstByte);
-        let waits = |stream| (stream == b.stream).then_some(("output_tokens", Duration::from_millis(1_500)));
+        let waits = |stream| match stream {
+            _ if stream == b.stream => Some(("output_tokens", Some(Duration::from_millis(1_500)))),
+            _ if stream == c.stream => Some(("in_flight", None)),
+            _ => None,
+        };
         let view = live.view(Moment::from_nanos(1_010_000_000), 10, &Filter::default(), waits);
-        assert_eq!(view.len(), 2);
+        assert_eq!(view.len(), 3);
+        assert_eq!((view[2].waits_for, view[2].expected_ms), ("in_flight", None));
         assert_eq!((view[1].waits_for, view[1].expected_ms), ("output_tokens", Some(1_500)));
         assert_eq!(view[0].expected_ms, None);
         assert_eq!((view[0].stream.as_str(), view[0].age_ms, view[0].attempts), (a.stream.as_str(), 1000, 1));
         assert_eq!((view[0].waits_for, view[0].upstream_key.as_str()), ("the upstream's first byte", "main/1"));
         live.leave(a.stream);
         live.leave(b.stream);
+        live.leave(c.stream);
         assert!(live.is_empty());
     }
 

@@ -102,8 +102,8 @@ pub struct DomainView {
 pub struct WaitView {
     /// What it waits for.
     pub reason: WaitsFor,
-    /// How long still, as far as can be told.
-    pub expected: Duration,
+    /// How long still; `None` where nothing can be told, as of an answer that somebody else waits for.
+    pub expected: Option<Duration>,
     /// How many came before it and wait too, in its band or a more urgent one.
     pub ahead: usize,
 }
@@ -146,6 +146,8 @@ impl Scheduler {
             // All that waits takes `whole`; this one has its part of that before it.
             let all = self.classes[class].waiting().max(1);
             let expected = whole.mul_f64((ahead + 1) as f64 / all as f64).min(now.until(w.place.until));
+            // No wait at all is forecast where no quota is short: then it is somebody's answer that is waited for.
+            let expected = Some(expected).filter(|span| !span.is_zero());
             views.insert(*ticket, WaitView { reason: w.reason, expected, ahead });
             ahead += 1;
         }

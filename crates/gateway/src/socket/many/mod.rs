@@ -66,7 +66,7 @@ struct Entry {
     seq: u64,
     waker: Waker,
     /// What it was told of its wait, and when it is told again.
-    told: Option<(u64, u64)>,
+    told: Option<(u64, Option<u64>)>,
     tell_at: Moment,
 }
 

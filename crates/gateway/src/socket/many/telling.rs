@@ -152,7 +152,7 @@ impl Many {
             if now >= entry.tell_at {
                 entry.tell_at = now + WAIT_EVERY;
                 let wait = house.admission.wait_of(entry.reader.hosted().stream, now);
-                let place = wait.map(|wait| (wait.ahead as u64, wait.expected.as_millis() as u64));
+                let place = wait.map(|wait| (wait.ahead as u64, wait.expected.map(|span| span.as_millis() as u64)));
                 if place.is_some() && place != entry.told {
                     entry.told = place;
                     told.push((entry.id.clone(), place));
@@ -162,7 +162,7 @@ impl Many {
         }
         self.tell_at = due;
         for (id, place) in told {
-            let (position, expected_ms) = (place.map(|p| p.0), place.map(|p| p.1));
+            let (position, expected_ms) = (place.map(|p| p.0), place.and_then(|p| p.1));
             self.say(&ServerFrame::Wait { id: Cow::Borrowed(&id), position, expected_ms });
         }
         due
