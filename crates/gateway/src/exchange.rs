@@ -10,6 +10,7 @@ use crate::ask::levels;
 use crate::decode::Body;
 use crate::failure::Failure;
 use crate::house::House;
+use crate::identify::credential_line;
 use crate::plane::Plane;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -64,18 +65,25 @@ impl Request<'_> {
     /// The header lines; another Tidegate is told the band that was asked for.
     fn lines(&self, out: &mut HeadWriter<'_>, to_tidegate: bool, sets: impl Fn(&[u8]) -> bool) {
         let headers = &self.head.headers;
-        let dropped = ["host", "content-length", "content-encoding", "cookie", "accept-encoding", "expect"];
+        let dropped = [
+            "host",
+            "content-length",
+            "content-encoding",
+            "cookie",
+            "accept-encoding",
+            "expect",
+            "authorization",
+            "x-api-key",
+        ];
         // Of a client's own credentials the one that was chosen goes on, and no other.
-        let credentials: &[&str] = match (self.own_credential, headers.has("x-api-key")) {
-            (false, _) => &["authorization", "x-api-key"],
-            (true, true) => &["authorization"],
-            (true, false) => &[],
-        };
+        if let Some((name, value)) = credential_line(headers).filter(|_| self.own_credential) {
+            out.header(name, value);
+        }
         let coded = self.raw && headers.has("content-encoding");
         for (name, value) in headers.iter() {
             let ours = name.len() > 9 && name[..9].eq_ignore_ascii_case(b"tidegate-");
             let ours = ours && !(to_tidegate && name.eq_ignore_ascii_case(b"tidegate-priority"));
-            let drops = dropped.iter().chain(credentials).any(|d| d.as_bytes().eq_ignore_ascii_case(name));
+            let drops = dropped.iter().any(|d| d.as_bytes().eq_ignore_ascii_case(name));
             let drops = drops && !(coded && name.eq_ignore_ascii_case(b"content-encoding"));
             let kept = !ours && !drops && !is_hop_by_hop(name) && !sets(name);
             if kept && !headers.lists("connection", name) {

@@ -100,14 +100,25 @@ pub(crate) struct Caller {
     pub(crate) sdk_timeout: Option<Duration>,
 }
 
-/// The client's credential: `x-api-key` before `authorization: Bearer`.
+/// The client's credential: `x-api-key` before `authorization: Bearer`. One that is empty is none.
 fn credential(headers: &Headers) -> Option<&[u8]> {
-    if let Some(key) = headers.get("x-api-key") {
-        return Some(key);
-    }
-    let value = headers.get("authorization")?;
+    let (name, value) = credential_line(headers)?;
+    Some(if name == "authorization" { bearer(value)? } else { value })
+}
+
+fn bearer(value: &[u8]) -> Option<&[u8]> {
     let (scheme, token) = value.split_at_checked(7)?;
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
+}
+
+/// The header line that the client's credential stands in, and no other: what goes up of a client's
+/// own is what was looked at.
+pub(crate) fn credential_line(headers: &Headers) -> Option<(&'static str, &[u8])> {
+    if let Some(key) = headers.get("x-api-key").filter(|key| !key.is_empty()) {
+        return Some(("x-api-key", key));
+    }
+    let value = headers.get("authorization").filter(|value| bearer(value).is_some_and(|token| !token.is_empty()))?;
+    Some(("authorization", value))
 }
 
 /// The phase.
@@ -119,7 +130,7 @@ pub(crate) fn identify(
     wall_ms: u64,
 ) -> Result<Caller, Trouble> {
     let headers = &head.headers;
-    let key = credential(headers).filter(|k| !k.is_empty());
+    let key = credential(headers);
     let errand = if let Peer::Errand(tenant) = peer { Some(tenant) } else { None };
     let own = key.and_then(|k| keys.own(k));
     let own_hash = own.as_ref().map(|(_, hash)| *hash);
@@ -272,6 +283,9 @@ mod tests {
         let keys = one_key();
         assert_eq!(&*check(&keys, &[("X-Api-Key", "tg_secret")], false).unwrap().tenant.name, "acme");
         assert_eq!(&*check(&keys, &[("authorization", "bearer tg_secret")], false).unwrap().tenant.name, "acme");
+        let empty = [("x-api-key", ""), ("authorization", "Bearer tg_secret")];
+        assert_eq!(&*check(&keys, &empty, false).unwrap().tenant.name, "acme", "what is empty is none");
+        assert!(matches!(check(&keys, &[("authorization", "Bearer ")], true), Err(Trouble::KeyMissing)));
         let both = [("authorization", "Bearer other"), ("x-api-key", "tg_secret")];
         assert_eq!(&*check(&keys, &both, false).unwrap().tenant.name, "acme");
         assert!(matches!(check(&keys, &[("x-api-key", "tg_secre")], false), Err(Trouble::KeyUnknown)));

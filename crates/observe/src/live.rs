@@ -390,9 +390,7 @@ impl LiveRequest {
             conversation: later.conversation,
             phase: phase.name(),
             waits_for: waits.map_or(phase.waits_for(), |(reason, _)| reason),
-            expected_ms: waits
-                .and_then(|(_, span)| span)
-                .map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
+            expected_ms: waits.and_then(|(_, span)| u64::try_from(span?.as_millis()).ok()),
             upstream_key: later.lane,
             attempts: self.attempts.load(Ordering::Relaxed),
             last_failure: later.last_failure,
@@ -418,18 +416,25 @@ mod tests {
         let (live, mut ids) = (Live::default(), IdSource::new(Prng::new(1), 0));
         let b = live.enter(entry(&mut ids, 20));
         let a = live.enter(entry(&mut ids, 10));
+        let c = live.enter(entry(&mut ids, 30));
         a.is_for("acme", "claude-opus-5-5");
         a.attempt("main/1");
         a.enter(Phase::FirstByte);
-        let waits = |stream| (stream == b.stream).then_some(("output_tokens", Some(Duration::from_millis(1_500))));
+        let waits = |stream| match stream {
+            _ if stream == b.stream => Some(("output_tokens", Some(Duration::from_millis(1_500)))),
+            _ if stream == c.stream => Some(("in_flight", None)),
+            _ => None,
+        };
         let view = live.view(Moment::from_nanos(1_010_000_000), 10, &Filter::default(), waits);
-        assert_eq!(view.len(), 2);
+        assert_eq!(view.len(), 3);
+        assert_eq!((view[2].waits_for, view[2].expected_ms), ("in_flight", None));
         assert_eq!((view[1].waits_for, view[1].expected_ms), ("output_tokens", Some(1_500)));
         assert_eq!(view[0].expected_ms, None);
         assert_eq!((view[0].stream.as_str(), view[0].age_ms, view[0].attempts), (a.stream.as_str(), 1000, 1));
         assert_eq!((view[0].waits_for, view[0].upstream_key.as_str()), ("the upstream's first byte", "main/1"));
         live.leave(a.stream);
         live.leave(b.stream);
+        live.leave(c.stream);
         assert!(live.is_empty());
     }
 

@@ -61,6 +61,12 @@ impl fmt::Display for LaneError {
 
 impl std::error::Error for LaneError {}
 
+/// As much of a URL as holds no secret: before an `@` and behind a `?` may be a password or a key.
+fn shown(url: &str) -> String {
+    let url = url.split(['?', '#']).next().unwrap_or_default();
+    url.rsplit_once('@').map_or_else(|| url.to_owned(), |(_, rest)| format!("...@{rest}"))
+}
+
 impl Lane {
     /// A lane to `url` (`http://` or `https://`, optional port, optional path prefix).
     pub fn new(label: impl Into<String>, url: &str, scheme: Scheme, key: Secret) -> Result<Self, LaneError> {
@@ -80,23 +86,25 @@ impl Lane {
             Transport::Http => ["https://", "http://"],
             Transport::Tidegate | Transport::Prompt => ["wss://", "ws://"],
         };
+        let shown = shown(url);
         let wrong = |why: &str| {
             let example = match transport {
                 Transport::Http => "https://api.anthropic.com",
                 Transport::Tidegate => "wss://tidegate.example.com",
                 Transport::Prompt => "wss://models.example.com/chat",
             };
-            LaneError(format!("`{url}` is not an upstream URL: {why}; write for example \"{example}\""))
+            LaneError(format!("`{shown}` is not an upstream URL: {why}; write for example \"{example}\""))
         };
+        let place = url.split_once("://").map_or(url, |(_, place)| place);
+        if place.split(['/', '?', '#']).next().is_some_and(|authority| authority.contains('@')) {
+            return Err(LaneError("an upstream URL carries no user or password; put the key in `keys`".to_owned()));
+        }
         let (tls, rest) = match (url.strip_prefix(secure), url.strip_prefix(plain)) {
             (Some(rest), _) => (true, rest),
             (None, Some(rest)) => (false, rest),
             (None, None) => return Err(wrong(&format!("it begins with neither {plain} nor {secure}"))),
         };
         let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
-        if authority.contains('@') {
-            return Err(LaneError("an upstream URL carries no user or password; put the key in `keys`".to_owned()));
-        }
         if path.contains(['?', '#', ' ']) || !path.is_ascii() || path.bytes().any(|b| b.is_ascii_control()) {
             return Err(wrong("its path has a query, a fragment or an illegal character"));
         }
@@ -296,6 +304,7 @@ mod tests {
             Ok((s("api.anthropic.com"), 443, true, s("api.anthropic.com"), s("")))
         );
         assert_eq!(check("http://[::1]:80/a/b/"), Ok((s("::1"), 80, false, s("[::1]"), s("/a/b"))));
+        assert_eq!(check("http://h/@a/b").unwrap().4, "/@a/b");
         assert_eq!(check("http://h:8080"), Ok((s("h"), 8080, false, s("h:8080"), s(""))));
     }
 
@@ -311,6 +320,12 @@ mod tests {
             "http://h h",
         ] {
             assert!(check(bad).is_err(), "{bad}");
+        }
+        for secret in
+            ["https://h/a?key=geheim", "htps://u:geheim@h", "u:geheim@h", "https://h#geheim", "https://u:gehe/im@h"]
+        {
+            let error = check(secret).unwrap_err();
+            assert!(!error.contains("gehe"), "{error}");
         }
         let e = Lane::new("l", "http://h", Scheme::Bearer, Secret::new("sk-ant\n")).unwrap_err();
         assert!(e.0.contains("line break") && !e.0.contains("sk-ant"));

@@ -33,6 +33,15 @@ const OTHER: Door = passed("other");
 /// Collections that Tidegate serves itself.
 const OURS: &[&str] = &["models", "conversations", "stream", "streams"];
 
+/// Words that decide what becomes of a path, beside those.
+const DECIDING: &[&str] = &["messages", "count_tokens", "batches", "files", "skills", "organizations", "oauth"];
+
+/// Whether a segment is a deciding word in other letters: to a server that does not tell small ones
+/// from capitals it is that word, and what is looked through or kept back here would go there as it is.
+fn is_disguised(segment: &str) -> bool {
+    OURS.iter().chain(DECIDING).any(|word| *word != segment && word.eq_ignore_ascii_case(segment))
+}
+
 /// What stands behind `/v1/`, segment by segment.
 fn segments(path: &str) -> Option<Vec<&str>> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b':' | b'@' | b'+' | b'=');
@@ -44,6 +53,8 @@ fn segments(path: &str) -> Option<Vec<&str>> {
 /// The door of a path that is no door of ours; `None` if there is none.
 pub(crate) fn door(path: &str) -> Option<&'static Door> {
     match segments(path)?.as_slice() {
+        [first, ..] if is_disguised(first) => None,
+        ["messages", second, ..] if is_disguised(second) => None,
         [first, ..] if OURS.contains(first) => None,
         ["messages"] | ["messages", "count_tokens"] => None,
         ["messages", "batches", ..] => Some(&BATCHES),
@@ -120,6 +131,13 @@ mod tests {
             ("/v1/files/..%2Forganizations", None),
             ("/v1/files\\x", None),
             ("//v1/files", None),
+            ("/V1/files", None),
+            ("/v1/Messages", None),
+            ("/v1/MESSAGES/batches", None),
+            ("/v1/messages/Count_Tokens", None),
+            ("/v1/Organizations/me", None),
+            ("/v1/Streams", None),
+            ("/v1/files/Files", Some("files")),
         ] {
             assert_eq!(check(path), want, "{path}");
         }

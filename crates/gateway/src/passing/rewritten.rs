@@ -27,7 +27,9 @@ pub(super) fn base(house: &House, head: &RequestHead) -> Option<String> {
     let host = head.headers.text("host")?;
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']');
     let is_good = !host.is_empty() && host.bytes().all(plain);
-    let forwarded = head.headers.text("x-forwarded-proto").is_some_and(|p| p.trim().eq_ignore_ascii_case("https"));
+    // One that several have forwarded: the first is the client's.
+    let proto = head.headers.text("x-forwarded-proto").and_then(|list| list.split(',').next());
+    let forwarded = proto.is_some_and(|proto| proto.trim().eq_ignore_ascii_case("https"));
     let scheme = if settings.speaks_tls || forwarded { "https" } else { "http" };
     is_good.then(|| format!("{scheme}://{host}"))
 }
@@ -38,12 +40,14 @@ pub(super) fn rewritten(body: &[u8], base: &str) -> Vec<u8> {
     let mut from = 0;
     for at in memmem::find_iter(body, KEY) {
         let Some((start, end)) = value(body, at) else { continue };
-        let url = &body[start..end];
+        // Some escape their slashes.
+        let Ok(url) = serde_json::from_slice::<String>(&body[start - 1..=end]) else { continue };
         // From its path on it stays as it is.
-        if let Some(path) = memmem::find(url, PATH.as_bytes()) {
+        let path = url.find(PATH).filter(|path| !url[*path..].contains(['"', '\\']));
+        if let Some(path) = path {
             out.extend_from_slice(&body[from..start]);
             out.extend_from_slice(base.as_bytes());
-            out.extend_from_slice(&url[path..]);
+            out.extend_from_slice(&url.as_bytes()[path..]);
             from = end;
         }
     }
@@ -66,8 +70,11 @@ fn value(body: &[u8], at: usize) -> Option<(usize, usize)> {
     if body.get(colon) != Some(&b':') || body.get(quote) != Some(&b'"') {
         return None;
     }
-    let length = body[quote + 1..].iter().position(|b| matches!(b, b'"' | b'\\'))?;
-    (body[quote + 1 + length] == b'"').then_some((quote + 1, quote + 1 + length))
+    let mut end = quote + 1;
+    while *body.get(end)? != b'"' {
+        end += 1 + usize::from(body[end] == b'\\');
+    }
+    Some((quote + 1, end))
 }
 
 /// The ids of what an answer is about: one thing, or a page of them.
@@ -105,8 +112,15 @@ mod tests {
             r#"{"data":[{"results_url" : "https://h/p/v1/messages/batches/a/results?beta=true"},{"results_url":null}]}"#,
             r#"{"data":[{"results_url" : "http://gw:1/x/v1/messages/batches/a/results?beta=true"},{"results_url":null}]}"#,
         );
+        check(
+            r#"{"results_url":"https:\/\/h\/v1\/messages\/batches\/a\/results","x":"\/"}"#,
+            r#"{"results_url":"http://gw:1/x/v1/messages/batches/a/results","x":"\/"}"#,
+        );
         for same in [
             r#"{"results_url":null}"#,
+            r#"{"results_url":"https://h/v1/messages/batches/a\"b"}"#,
+            r#"{"results_url":"https://h/v1/messages/batches/a\u0"}"#,
+            r#"{"results_url":"https://h/v1/messages/batches/a\"#,
             r#"{"results_url":"https://elsewhere/file"}"#,
             r#"{"text":"say \"results_url\":\"https://h/v1/messages/batches/a/results\""}"#,
             r#"["results_url","https://h/v1/messages/batches/a/results"]"#,

@@ -84,13 +84,16 @@ pub(super) fn copy_lines(out: &mut HeadWriter<'_>, head: &ResponseHead) {
 }
 
 /// Passes an upstream's header lines on: all but the connection's own, those named in `without`,
-/// and cookies, which belong to the upstream's edge and not to our clients. `without_limits`: nor
+/// and what belongs to the upstream's address and not to ours: cookies, other ways to reach it, and how
+/// it wants to be reached. `without_limits`: nor
 /// what is left of the upstream's quota.
 pub(super) fn pass_lines(head: &mut HeadWriter<'_>, upstream: &ResponseHead, without: &[&str], without_limits: bool) {
     let listed = |name: &[u8]| upstream.headers.lists("connection", name);
     let ours = [
+        "alt-svc",
         "content-length",
         "set-cookie",
+        "strict-transport-security",
         "tidegate-budget-spent",
         "tidegate-conversation",
         "tidegate-replayed",

@@ -104,7 +104,11 @@ impl Proxy {
             "http" => (ProxyKind::Connect, 80),
             "https" => (ProxyKind::ConnectTls, 443),
             "socks5" | "socks5h" => (ProxyKind::Socks5, 1080),
-            other => return Err(wrong(&format!("a proxy of the kind `{other}` is not spoken to"))),
+            other if other.bytes().all(|b| b.is_ascii_alphanumeric()) => {
+                return Err(wrong(&format!("a proxy of the kind `{other}` is not spoken to")));
+            }
+            // It may be the beginning of a password.
+            _ => return Err(wrong("what stands before `://` is no kind of proxy")),
         };
         let rest = rest.split_once('/').map_or(Ok(rest), |(before, path)| {
             if path.is_empty() { Ok(before) } else { Err(wrong("a proxy's URL has no path")) }
@@ -152,6 +156,9 @@ fn decoded(text: &str) -> Option<String> {
         out.push(match byte {
             b'%' => {
                 let digits = [bytes.next()?, bytes.next()?];
+                if !digits.iter().all(u8::is_ascii_hexdigit) {
+                    return None;
+                }
                 u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?
             }
             byte => byte,
@@ -187,6 +194,8 @@ mod tests {
             "http://u:geheim@h:x",
             "http://:geheim@h",
             "http://u%zz:geheim@h",
+            "http://u%+f:geheim@h",
+            "u:geheim://x@h:1",
             "http://u:geheim@h/path",
             "http://u:geheim@h h:1",
         ] {
