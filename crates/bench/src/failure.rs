@@ -36,6 +36,7 @@ impl Failure {
             | ClientError::Unsent => Failure::Reset,
             ClientError::Body(BodyError::Cut) => Failure::Truncated,
             ClientError::Head(_)
+            | ClientError::SpeaksTls
             | ClientError::Unwritable
             | ClientError::Body(BodyError::Chunk | BodyError::TooLarge) => Failure::Malformed,
         }

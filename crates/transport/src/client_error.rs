@@ -14,6 +14,8 @@ pub enum ClientError {
         /// Whether part of an answer was read.
         any: bool,
     },
+    /// It answered plain HTTP in TLS.
+    SpeaksTls,
     /// Its head is not HTTP/1.1.
     Head(HeadError),
     /// Its body is not what its framing says, or was cut.
@@ -84,6 +86,9 @@ impl fmt::Display for ClientError {
             ClientError::Io(e) => write!(f, "{e}"),
             ClientError::ClosedEarly { any: false } => f.write_str("the connection closed before any answer"),
             ClientError::ClosedEarly { any: true } => f.write_str("the connection closed inside the answer's head"),
+            ClientError::SpeaksTls => {
+                f.write_str("it speaks TLS: write https:// instead of http://, or wss:// instead of ws://")
+            }
             ClientError::Head(_) => f.write_str("the answer's head is not valid HTTP"),
             ClientError::Body(e) => write!(f, "{e}"),
             ClientError::Unsent => f.write_str("the request was not taken up"),

@@ -76,7 +76,7 @@ impl Dial for MemoryNetwork {
     fn dial<'a>(&'a self, target: &'a Target) -> Dialing<'a> {
         Box::pin(async move {
             let name = format!("{}:{}", target.host, target.port);
-            let failed = |stage, message| DialError { stage, timed_out: false, message };
+            let failed = |stage, message| DialError { stage, timed_out: false, message, todo: None };
             let io = self.connect(&name).map_err(|cause| failed(DialStage::Connect, cause.to_string()))?;
             let chooses = self.choosing_http2.lock().unwrap_or_else(PoisonError::into_inner).contains(&name);
             let http2 = match (target.http, target.tls) {

@@ -3,13 +3,15 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot set up its scene should stop")]
 
 use bytes::{Bytes, BytesMut};
-use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_transport::http1::ClientConn;
 use tidegate_transport::http2::Connection;
-use tidegate_transport::{Clock, Dial, DialClocks, DialStage, HttpOffer, Target, TaskKind, Tasks, TcpDial, TlsRoots};
+use tidegate_transport::{
+    ClientError, Clock, Dial, DialClocks, DialStage, HttpOffer, Target, TaskKind, Tasks, TcpDial, TlsRoots,
+};
 use tidegate_wire::http::HeadWriter;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -39,7 +41,18 @@ impl Drop for Roots {
 
 /// A certificate of its own for `localhost`; what to believe.
 fn config(name: &str) -> (rustls::ServerConfig, Roots) {
-    let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    config_of(name, &called(name))
+}
+
+fn called(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params
+}
+
+fn config_of(name: &str, params: &CertificateParams) -> (rustls::ServerConfig, Roots) {
+    let signing_key = KeyPair::generate().unwrap();
+    let cert = params.self_signed(&signing_key).unwrap();
     let roots = Roots::new(name, &cert.pem());
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(signing_key.serialize_der()));
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -55,6 +68,10 @@ fn config(name: &str) -> (rustls::ServerConfig, Roots) {
 /// A server that answers one request over HTTP/1.1; its port, and what to believe.
 async fn server(name: &str) -> (u16, Roots) {
     let (config, roots) = config(name);
+    (serve(config).await, roots)
+}
+
+async fn serve(config: rustls::ServerConfig) -> u16 {
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -68,7 +85,7 @@ async fn server(name: &str) -> (u16, Roots) {
             tls.shutdown().await.unwrap();
         }
     });
-    (port, roots)
+    port
 }
 
 fn dialler(roots: &TlsRoots) -> TcpDial {
@@ -93,14 +110,73 @@ async fn a_certificate_from_the_file_is_believed_and_the_request_goes_through() 
     assert_eq!(&body[..], b"secret");
 }
 
+/// What is said of a handshake that comes to nothing, in one line.
+async fn refused(roots: &TlsRoots, host: &str, port: u16) -> String {
+    let e = dialler(roots).dial(&target(host, port)).await.err().unwrap();
+    assert_eq!((e.stage, e.timed_out), (DialStage::Tls, false), "{host}: {e}");
+    e.to_string()
+}
+
 #[tokio::test]
 async fn a_stranger_or_a_wrong_name_is_refused_in_the_tls_stage() {
     let (port, roots) = server("bad").await;
-    for (roots, host) in [(&TlsRoots::Machine, "localhost"), (&roots.0, "127.0.0.1")] {
-        let e = dialler(roots).dial(&target(host, port)).await.err().unwrap();
-        assert_eq!((e.stage, e.timed_out), (DialStage::Tls, false), "{host}: {e}");
-        assert!(e.message.contains("certificate"), "{e}");
+    let said = refused(&TlsRoots::Machine, "localhost", port).await;
+    assert!(said.contains("signed by a CA that is not known; set `ca_file`"), "{said}");
+    // Whether its name is another's or the same.
+    let (_, others) = config("others");
+    let (_, namesake) = config_of("namesake", &called("bad"));
+    for roots in [&others.0, &namesake.0] {
+        let said = refused(roots, "localhost", port).await;
+        assert!(said.contains("signed by a CA that is not in the ca_file"), "{said}");
     }
+    let said = refused(&roots.0, "127.0.0.1", port).await;
+    assert!(said.contains("the certificate is not for 127.0.0.1, but for localhost; write one of"), "{said}");
+}
+
+#[tokio::test]
+async fn a_certificate_out_of_its_time_or_of_a_ca_is_told_as_that() {
+    let soon = rcgen::date_time_ymd(2100, 1, 2);
+    let params = || CertificateParams::new(["localhost".to_owned()]).unwrap();
+    let (mut over, mut early, mut ca) = (params(), params(), params());
+    over.not_after = rcgen::date_time_ymd(2020, 1, 2);
+    early.not_before = soon;
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    for (name, params, want) in [
+        ("over", over, "the certificate expired at 2020-01-02T00:00:00Z; have it renewed"),
+        ("early", early, "the certificate is not valid before 2100-01-02T00:00:00Z; check the clock"),
+        ("ca", ca, "the certificate is a CA's own, used as a server's; make one that says CA:FALSE"),
+    ] {
+        let (config, roots) = config_of(name, &params);
+        let port = serve(config).await;
+        let said = refused(&roots.0, "localhost", port).await;
+        assert!(said.contains(want), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn tls_and_plain_http_at_each_others_ports_are_told_apart_from_broken_ones() {
+    let plain = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = plain.local_addr().unwrap().port();
+    Tasks::new().spawn(&SERVER, async move {
+        for said in [&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], b""] {
+            let (mut tcp, _) = plain.accept().await.unwrap();
+            tcp.read_buf(&mut BytesMut::with_capacity(4096)).await.unwrap();
+            tcp.write_all(said).await.unwrap();
+        }
+    });
+    let said = refused(&TlsRoots::Machine, "localhost", port).await;
+    assert!(said.contains("does not speak TLS; write http://"), "{said}");
+    let said = refused(&TlsRoots::Machine, "localhost", port).await;
+    assert!(said.contains("closed the connection instead of speaking TLS; check"), "{said}");
+
+    let (port, _roots) = server("plain").await;
+    let target = Target { tls: false, ..target("localhost", port) };
+    let mut conn = ClientConn::new(dialler(&TlsRoots::Machine).dial(&target).await.unwrap().io);
+    let mut head = BytesMut::new();
+    HeadWriter::request(&mut head, "GET", "/").header("host", b"localhost").end();
+    conn.send(head, Bytes::new(), || {}).await.unwrap();
+    let e = conn.read_head(false, true).await.err().unwrap();
+    assert!(matches!(e, ClientError::SpeaksTls) && e.to_string().contains("write https://"), "{e}");
 }
 
 /// A TLS server that offers `alpn`; tells for each connection what was chosen and whether it was
@@ -136,7 +212,7 @@ async fn the_server_chooses_among_what_is_offered() {
         (HttpOffer::Http1, BOTH, Ok(false)),
         (HttpOffer::Http2, BOTH, Ok(true)),
         (HttpOffer::Http2, &[], Err("does not offer HTTP/2")),
-        (HttpOffer::Http2, &[b"http/1.1"], Err("NoApplicationProtocol")),
+        (HttpOffer::Http2, &[b"http/1.1"], Err("no_application_protocol")),
     ]
     .into_iter()
     .enumerate()

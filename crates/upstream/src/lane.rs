@@ -221,6 +221,15 @@ impl Lane {
         Ok(request)
     }
 
+    /// `text` without what is secret to this lane: its key, and values of its header lines that are
+    /// long enough to be one. For what an upstream says, which may repeat what it was sent.
+    pub fn without_secrets(&self, text: &str) -> String {
+        const SECRET_BYTES_MIN: usize = 8;
+        let values = self.headers.iter().map(|(_, value)| value.expose()).filter(|v| v.len() >= SECRET_BYTES_MIN);
+        let secrets = std::iter::once(self.key.expose()).chain(values).filter(|secret| !secret.is_empty());
+        secrets.fold(text.to_owned(), |text, secret| text.replace(secret, "\u{2026}"))
+    }
+
     fn own_lines(&self, head: &mut HeadWriter<'_>, length: Option<usize>) {
         if !self.key.is_empty() {
             match self.scheme {
@@ -316,6 +325,15 @@ mod tests {
         assert!(std::str::from_utf8(&head).unwrap().contains("\r\nX-Title: t\r\n"));
         assert!(lane.sets(b"x-title") && !lane.sets(b"x-titles"));
         assert!(!format!("{lane:?}").contains("\"t\""), "what they say may be a secret");
+    }
+
+    #[test]
+    fn what_is_said_back_of_key_and_lines_is_taken_out() {
+        let lane = Lane::new("l", "http://h", Scheme::ApiKey, Secret::new("sk-1")).unwrap();
+        let lines = [("x-title", "to"), ("x-token", "geheim-geheim")];
+        let lane = lane.with_headers(lines.map(|(name, value)| (name.to_owned(), Secret::new(value))).into());
+        assert_eq!(lane.without_secrets("sk-1 is not known to geheim-geheim"), "\u{2026} is not known to \u{2026}");
+        assert_eq!(Lane::new("l", "http://h", Scheme::ApiKey, Secret::new("")).unwrap().without_secrets("a"), "a");
     }
 
     #[test]

@@ -22,7 +22,8 @@ def certificate(folder: pathlib.Path):
     """A certificate for `localhost`, as the README makes one."""
     cert, key = folder / "cert.pem", folder / "key.pem"
     make = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
-    rest = ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(cert)]
+    rest = ["-extensions", "v3_req", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    rest += ["-keyout", str(key), "-out", str(cert)]
     subprocess.run(make.split() + rest, check=True, capture_output=True, timeout=30)
     return cert, key
 

@@ -17,11 +17,12 @@ pub use proxy::{Proxy, ProxyKind, ProxyUrlError};
 
 use crate::clock::Clock;
 use crate::io::{BoxIo, Boxed};
-use crate::tls::{Connectors, TlsError, TlsRoots};
+use crate::tls::{Connectors, TlsError, TlsRoots, of_server};
 use rustls::pki_types::ServerName;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tidegate_base::Moment;
 use tokio::net::TcpStream;
@@ -92,12 +93,15 @@ pub struct DialError {
     pub stage: DialStage,
     /// Whether it was the stage's clock.
     pub timed_out: bool,
-    /// What the system said.
+    /// What is wrong: what the system said, of TLS in words.
     pub message: String,
+    /// What to do, where more is known of it than the stage.
+    pub todo: Option<&'static str>,
 }
 
-impl fmt::Display for DialError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl DialError {
+    /// What failed and why, without what to do.
+    pub fn what(&self) -> String {
         let stage = match self.stage {
             DialStage::Resolve => "resolving the upstream's name",
             DialStage::Connect => "connecting to the upstream",
@@ -106,7 +110,14 @@ impl fmt::Display for DialError {
             DialStage::Http2 => "beginning HTTP/2 with the upstream",
             DialStage::Socket => "opening a WebSocket with the upstream",
         };
-        write!(f, "{stage} failed: {}", self.message)
+        format!("{stage} failed: {}", self.message)
+    }
+}
+
+impl fmt::Display for DialError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what())?;
+        self.todo.map_or(Ok(()), |todo| write!(f, "; {todo}"))
     }
 }
 
@@ -153,7 +164,7 @@ impl TcpDial {
     }
 
     async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, DialError> {
-        let fail = |message: String| DialError { stage: DialStage::Resolve, timed_out: false, message };
+        let fail = |message: String| DialError { stage: DialStage::Resolve, timed_out: false, message, todo: None };
         let found = tokio::net::lookup_host((host, port)).await;
         let found: Vec<SocketAddr> = found.map_err(|e| fail(format!("{host}: {e}")))?.collect();
         if found.is_empty() {
@@ -174,7 +185,7 @@ impl TcpDial {
                 attempts.spawn(TcpStream::connect(address));
             } else if attempts.is_empty() {
                 let message = last.map_or_else(String::new, |e| e.to_string());
-                return Err(DialError { stage: DialStage::Connect, timed_out: false, message });
+                return Err(DialError { stage: DialStage::Connect, timed_out: false, message, todo: None });
             }
             let stagger = if addresses.len() > 0 { STAGGER } else { Duration::MAX };
             match tokio::time::timeout(stagger, attempts.join_next()).await {
@@ -222,7 +233,7 @@ impl Dial for TcpDial {
 pub type Done<'a> = &'a (dyn Fn(DialStage, Duration) + Sync);
 
 fn failed(stage: DialStage) -> impl Fn(io::Error) -> DialError {
-    move |e| DialError { stage, timed_out: false, message: e.to_string() }
+    move |e| DialError { stage, timed_out: false, message: e.to_string(), todo: None }
 }
 
 impl TcpDial {
@@ -234,7 +245,22 @@ impl TcpDial {
             let now = self.clock.now();
             done(stage, now.since(std::mem::replace(began, now)));
         };
-        let tcp = self.within(DialStage::Connect, self.clocks.connect, self.connect(host, port, done)).await?;
+        let resolved = AtomicBool::new(false);
+        let telling = |stage, took| {
+            resolved.store(true, Ordering::Relaxed);
+            done(stage, took);
+        };
+        let tcp = self.within(DialStage::Connect, self.clocks.connect, self.connect(host, port, &telling)).await;
+        let tcp = tcp.map_err(|e| {
+            let looking_up = e.timed_out && !resolved.load(Ordering::Relaxed);
+            let stage = if looking_up { DialStage::Resolve } else { e.stage };
+            let message = match &target.proxy {
+                Some(proxy) => format!("the proxy {proxy}: {}", e.message),
+                None if looking_up => format!("{host}: {}", e.message),
+                None => e.message,
+            };
+            DialError { stage, message, ..e }
+        })?;
         tcp.set_nodelay(true).and_then(|()| keep_alive(&tcp)).map_err(failed(DialStage::Connect))?;
         passed(DialStage::Connect, &mut began);
         let mut io: BoxIo = Box::new(tcp);
@@ -261,8 +287,8 @@ impl TcpDial {
         span: Duration,
         work: impl Future<Output = Result<T, DialError>>,
     ) -> Result<T, DialError> {
-        let late =
-            || DialError { stage, timed_out: true, message: format!("no answer within {} s", span.as_secs_f64()) };
+        let message = || format!("no answer within {} s", span.as_secs_f64());
+        let late = || DialError { stage, timed_out: true, message: message(), todo: None };
         self.clock.within(span, work).await.unwrap_or_else(|| Err(late()))
     }
 
@@ -275,7 +301,11 @@ impl TcpDial {
         stage: DialStage,
     ) -> Result<(BoxIo, bool), DialError> {
         let name = ServerName::try_from(host.to_owned()).map_err(|e| failed(stage)(io::Error::other(e)))?;
-        let shaken = self.tls.offering(http).connect(name, io).await.map_err(failed(stage))?;
+        let told = |e: io::Error| {
+            let told = of_server(&e, &self.tls.roots);
+            DialError { stage, timed_out: false, message: told.what, todo: told.todo }
+        };
+        let shaken = self.tls.offering(http).connect(name, io).await.map_err(told)?;
         let http2 = shaken.get_ref().1.alpn_protocol() == Some(b"h2");
         Ok((Box::new(shaken), http2))
     }

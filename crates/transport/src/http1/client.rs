@@ -20,6 +20,8 @@ use tokio::io::AsyncWrite;
 const JOIN_BYTES_MAX: usize = 16 * 1024;
 /// Interim (1xx) answers before the real one that are put up with.
 const INTERIM_MAX: usize = 8;
+/// How an alert of TLS begins: what a server that speaks TLS says to plain HTTP.
+const TLS_ALERT: &[u8] = &[0x15, 3];
 
 /// One connection to a server.
 pub struct ClientConn {
@@ -157,6 +159,9 @@ impl ClientConn {
     pub async fn read_head(&mut self, to_head: bool, sent_whole: bool) -> Result<ResponseHead, ClientError> {
         let mut interim = 0;
         loop {
+            if self.read.starts_with(TLS_ALERT) {
+                return Err(ClientError::SpeaksTls);
+            }
             while let Some(head) = parse_response(&mut self.read, to_head).map_err(ClientError::Head)? {
                 if (100..200).contains(&head.status) && head.status != 101 {
                     interim += 1;

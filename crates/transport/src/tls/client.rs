@@ -40,6 +40,8 @@ pub(crate) struct Connectors {
     auto: TlsConnector,
     http1: TlsConnector,
     http2: TlsConnector,
+    /// Whom they believe.
+    pub(crate) roots: TlsRoots,
 }
 
 impl Connectors {
@@ -52,7 +54,7 @@ impl Connectors {
             TlsConnector::from(Arc::new(config))
         };
         let (auto, http1, http2) = (offering(&[b"h2", b"http/1.1"]), offering(&[b"http/1.1"]), offering(&[b"h2"]));
-        Ok(Connectors { auto, http1, http2 })
+        Ok(Connectors { auto, http1, http2, roots: roots.clone() })
     }
 
     /// The connector for this offer.

@@ -2,7 +2,9 @@
 
 mod client;
 mod server;
+mod words;
 
 pub(crate) use client::Connectors;
 pub use client::{TlsError, TlsRoots};
 pub use server::{Alpn, ServerTls, TlsFiles};
+pub(crate) use words::of_server;

@@ -10,6 +10,7 @@
 //! does not matter which thread a client comes back to, and nothing is kept for those who do not.
 
 use super::client::TlsError;
+use super::words;
 use crate::io::{BoxIo, Io};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -111,9 +112,11 @@ impl ServerTls {
         Ok(ServerTls(TlsAcceptor::from(Arc::new(config))))
     }
 
-    /// Shakes hands over `io`: the connection inside, and what is going to be spoken there.
+    /// Shakes hands over `io`: the connection inside, and what is going to be spoken there. A
+    /// failure is told in words.
     pub async fn handshake(&self, io: BoxIo) -> io::Result<(BoxIo, Alpn)> {
-        let mut stream = in_turns(self.0.accept(io)).await?;
+        let told = |e: io::Error| io::Error::new(e.kind(), words::of_client(&e));
+        let mut stream = in_turns(self.0.accept(io)).await.map_err(told)?;
         let session = stream.get_mut().1;
         session.set_buffer_limit(Some(BUFFER_BYTES_MAX));
         let alpn = match session.alpn_protocol() {

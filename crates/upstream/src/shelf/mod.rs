@@ -33,7 +33,7 @@ const AHEAD_WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// A dial that failed at this stage, not by its clock.
 pub(crate) fn failed(stage: DialStage, message: String) -> DialError {
-    DialError { stage, timed_out: false, message }
+    DialError { stage, timed_out: false, message, todo: None }
 }
 
 /// What those are told who would wait on a closed lane.

@@ -4,6 +4,8 @@
 //! It goes the way that requests of the gateway go, over the same pool, so what works here works
 //! there. Each key is asked for one word.
 
+mod trouble;
+
 use super::serve::configure;
 use super::{Failed, say};
 use crate::cli::{CheckUpstream, Serve};
@@ -16,21 +18,18 @@ use tidegate_base::Prng;
 use tidegate_gateway::Organisation;
 use tidegate_observe::Metrics;
 use tidegate_transport::{Clock, Dial, DialStage, Dialing, Target, Tasks, TcpDial};
-use tidegate_upstream::{
-    Exchange, ExchangeClocks, ExchangeError, Lane, Outgoing, Pool, PoolParts, PoolRules, ProbeClocks,
-};
-use tidegate_wire::error::ErrorBody;
+use tidegate_upstream::{Exchange, ExchangeClocks, Lane, Outgoing, Pool, PoolParts, PoolRules, ProbeClocks};
 use tidegate_wire::event::Tap;
 use tidegate_wire::http::HeadWriter;
 use tidegate_wire::ratelimit::{Level, RateLimits};
 use tidegate_wire::sse::Splitter;
+use trouble::{Answer, Trouble, refused, shown, unreached};
 
 /// What everything of one key may take.
 const WHOLE_MAX: Duration = Duration::from_secs(60);
-/// The most of a refusal that is read.
+/// The most of a refusal that is read, and how long for: its status says most.
 const REFUSAL_BYTES_MAX: usize = 64 << 10;
-/// The most of a foreign page that is shown.
-const SHOWN_CHARS: usize = 200;
+const REFUSAL_MAX: Duration = Duration::from_secs(5);
 
 /// The dialler, and what it was told of its stages.
 struct Watched {
@@ -47,84 +46,10 @@ impl Dial for Watched {
     }
 }
 
-/// What is wrong, and what to do.
-struct Trouble {
-    what: String,
-    todo: &'static str,
-}
-
-impl Trouble {
-    fn new(what: impl Into<String>, todo: &'static str) -> Self {
-        Trouble { what: what.into(), todo }
-    }
-}
-
 /// A line of the table.
 fn row(step: &str, took: Option<Duration>, more: &str) {
     let took = took.map_or_else(String::new, |took| format!("{:.1} ms", took.as_secs_f64() * 1000.0));
     say(format_args!("  {step:<11}{took:>11}  {more}").to_string().trim_end());
-}
-
-/// Why no connection came about, or none that answered.
-fn unreached(error: &ExchangeError, target: &Target) -> Trouble {
-    let todo = match error {
-        ExchangeError::Dial(e) => match e.stage {
-            DialStage::Resolve if target.proxy.is_some() => {
-                "check the proxy's name, in the configuration or HTTPS_PROXY"
-            }
-            DialStage::Resolve => {
-                "check the name in `url` and this machine's name servers; where only a proxy knows names, set `proxy` or HTTPS_PROXY"
-            }
-            DialStage::Connect if target.proxy.is_some() => "check the proxy's address and port, and whether it runs",
-            DialStage::Connect => {
-                "check the port in `url` and the firewall; where there is no way out but a proxy, set `proxy` or HTTPS_PROXY"
-            }
-            DialStage::Proxy => {
-                "check the proxy's user, password and rules; NO_PROXY or proxy = \"none\" goes around it"
-            }
-            DialStage::Tls => {
-                "if a proxy or the upstream has a certificate of its own making, name its authority as ca_file of [tls]; check the clock of this machine"
-            }
-            DialStage::Http2 => "set http = \"1.1\" for this upstream",
-            DialStage::Socket => "check the path in `url`, and that a WebSocket is spoken there",
-        },
-        ExchangeError::UploadStall | ExchangeError::FirstByte | ExchangeError::Dead => {
-            "it took the connection and does not answer: look at the upstream's own state, or at what stands between"
-        }
-        ExchangeError::Broken(_) => "check that `url` is the endpoint's base URL, and https where it wants TLS",
-    };
-    Trouble::new(error.to_string(), todo)
-}
-
-/// Why an answer is a refusal.
-fn refused(status: u16, kind: &str, body: &[u8], model: &str) -> Trouble {
-    let error = ErrorBody::read(body);
-    let said = match &error {
-        Some(error) => error.message.to_string(),
-        None => String::from_utf8_lossy(body).split_whitespace().collect::<Vec<_>>().join(" "),
-    };
-    let said: String = said.chars().take(SHOWN_CHARS).collect();
-    let said = if said.is_empty() { String::new() } else { format!(": {said}") };
-    if error.is_none() && kind.contains("html") {
-        let what = format!("{status}, a page for people{said}");
-        return Trouble::new(what, "what answers is not the API: check `url` with its path, and what stands between");
-    }
-    let todo = match status {
-        401 => "the key is not taken: check it, and `auth` (x-api-key or bearer)",
-        403 => {
-            "the key may not do this: check its workspace and permissions, and whether the upstream serves this country"
-        }
-        404 if said.contains(model) => "the upstream does not know the model: name one that it has with --model",
-        404 => "check the path in `url`: /v1/messages is put behind it",
-        400 if said.contains("credit") || said.contains("spend") => {
-            "pay, or raise the spend limit, in the upstream's console"
-        }
-        429 => "the limit is used up now: wait, and let all that uses this organisation go through Tidegate",
-        529 | 503 => "the upstream is overloaded: try again; Tidegate tries again by itself",
-        500..=599 => "the upstream has trouble of its own: try again later, see its status page",
-        _ => "see what the upstream says",
-    };
-    Trouble::new(format!("{status}{said}"), todo)
 }
 
 fn limits(limits: RateLimits) -> String {
@@ -143,7 +68,7 @@ fn limits(limits: RateLimits) -> String {
 }
 
 /// Reads the stream to its end.
-async fn stream(exchange: &mut Exchange, row: &mut dyn FnMut(&str, &str)) -> Result<(), Trouble> {
+async fn stream(exchange: &mut Exchange, lane: &Lane, row: &mut dyn FnMut(&str, &str)) -> Result<(), Trouble> {
     let (mut splitter, mut tap, mut wrong, mut first) = (Splitter::new(), Tap::new(), None, false);
     loop {
         let mut sink = |piece: &[u8]| {
@@ -177,7 +102,10 @@ async fn stream(exchange: &mut Exchange, row: &mut dyn FnMut(&str, &str)) -> Res
         }
     }
     if let Some(error) = &tap.error {
-        return Err(Trouble::new(format!("the stream ended in an error: {}", error.message), "try again later"));
+        return Err(Trouble::new(
+            format!("the stream ended in an error: {}", shown(&error.message, lane)),
+            "try again later",
+        ));
     }
     if !tap.stopped {
         return Err(Trouble::new(
@@ -205,11 +133,18 @@ async fn check(lane: &Arc<Lane>, dial: TcpDial, clock: Clock, rules: PoolRules, 
     let pool = Pool::new(parts);
     let body = json!({"model": model, "max_tokens": 1, "stream": true,
         "messages": [{"role": "user", "content": "Say: ok"}]});
+    // As on any request, lines of the upstream's table stand in place of these.
     let lines = |head: &mut HeadWriter<'_>| {
-        head.header("anthropic-version", b"2023-06-01")
-            .header("content-type", b"application/json")
-            .header("accept-encoding", b"identity")
-            .header("user-agent", concat!("tidegate/", env!("CARGO_PKG_VERSION")).as_bytes());
+        for (name, value) in [
+            ("anthropic-version", "2023-06-01"),
+            ("content-type", "application/json"),
+            ("accept-encoding", "identity"),
+            ("user-agent", concat!("tidegate/", env!("CARGO_PKG_VERSION"))),
+        ] {
+            if !lane.sets(name.as_bytes()) {
+                head.header(name, value.as_bytes());
+            }
+        }
     };
     let clocks = ExchangeClocks {
         upload_stall: Duration::from_secs(10),
@@ -243,14 +178,22 @@ async fn check(lane: &Arc<Lane>, dial: TcpDial, clock: Clock, rules: PoolRules, 
     let mut exchange = asked.map_err(|e| unreached(&e, &lane.target))?;
     let took = clock.now().since(began).saturating_sub(dialled);
     let head = exchange.take_head();
-    let id = head.headers.text("request-id").map_or_else(String::new, |id| format!(", request-id {id}"));
+    let id = head.headers.text("request-id").map_or_else(String::new, |id| format!(", request-id {}", shown(id, lane)));
     row("answer", Some(took), &format!("{}{id}", head.status));
     let kind = head.headers.text("content-type").unwrap_or_default().to_ascii_lowercase();
     if head.status != 200 || !kind.starts_with("text/event-stream") {
-        let body = exchange.read_body(REFUSAL_BYTES_MAX).await.unwrap_or_default();
-        return Err(refused(head.status, &kind, &body, model));
+        let body = clock.within(REFUSAL_MAX, exchange.read_body(REFUSAL_BYTES_MAX)).await;
+        let body = body.and_then(Result::ok).unwrap_or_default();
+        let location = head.headers.text("location");
+        return Err(refused(&Answer { status: head.status, kind: &kind, location, body: &body }, lane, model));
     }
-    stream(&mut exchange, &mut |step, more| row(step, Some(clock.now().since(began)), more)).await?;
+    if let Some(coding) = head.headers.text("content-encoding").filter(|c| !c.eq_ignore_ascii_case("identity")) {
+        return Err(Trouble::new(
+            format!("the stream is compressed ({}) although it was asked for plain", shown(coding, lane)),
+            "what stands between compresses answers: have it pass text/event-stream as it comes",
+        ));
+    }
+    stream(&mut exchange, lane, &mut |step, more| row(step, Some(clock.now().since(began)), more)).await?;
     row("limits", None, &limits(RateLimits::read(&head.headers, false)));
     pool.close();
     Ok(())
@@ -281,8 +224,8 @@ pub(super) fn run(flags: &CheckUpstream) -> Result<(), Failed> {
             let checking = check(lane, dial, clock, config.settings.pool, model);
             clock.within(WHOLE_MAX, checking).await.unwrap_or_else(|| {
                 Err(Trouble::new(
-                    format!("not done within {} s", WHOLE_MAX.as_secs()),
-                    "look at the upstream's own state, or at what stands between",
+                    format!("what comes behind the last line above was not done within {} s", WHOLE_MAX.as_secs()),
+                    "look at the upstream's own state, or at what stands between: it may hold streams back",
                 ))
             })
         });
@@ -295,28 +238,10 @@ pub(super) fn run(flags: &CheckUpstream) -> Result<(), Failed> {
         }
     }
     if bad > 0 {
-        Err(Failed(format!("{bad} of {} upstream keys cannot be used; see above", lanes.len())))
-    } else {
-        Ok(())
+        return Err(Failed(format!("{bad} of {} upstream keys cannot be used; see above", lanes.len())));
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_refusal_says_what_to_do() {
-        let todo = |status, kind: &str, body: &str| refused(status, kind, body.as_bytes(), "claude-x").todo;
-        let error =
-            |message: &str| format!("{{\"type\":\"error\",\"error\":{{\"type\":\"t\",\"message\":\"{message}\"}}}}");
-        assert!(todo(401, "application/json", &error("invalid x-api-key")).contains("key is not taken"));
-        assert!(todo(404, "application/json", &error("model: claude-x")).contains("--model"));
-        assert!(todo(404, "application/json", &error("Not found")).contains("path"));
-        assert!(todo(404, "text/html", "<h1>nginx</h1>").contains("not the API"));
-        assert!(todo(200, "text/html", "<p>Please log in</p>").contains("not the API"));
-        assert!(todo(400, "application/json", &error("Your credit balance is too low")).contains("pay"));
-        let long = refused(500, "text/plain", "x ".repeat(10_000).as_bytes(), "m");
-        assert!(long.what.chars().count() < SHOWN_CHARS + 10);
+    if lanes.len() > 1 {
+        say(format_args!("all {} upstream keys can be used", lanes.len()));
     }
+    Ok(())
 }
