@@ -4,7 +4,7 @@
 mod operate;
 mod redact;
 
-pub use operate::{AdminPlace, Streams, StreamsCommand, Usage};
+pub use operate::{AdminPlace, Streams, StreamsCommand, Usage, UsageName};
 pub use redact::{Redact, RedactPolicy, RedactStyle, RedactUnscannable, Reseal};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};

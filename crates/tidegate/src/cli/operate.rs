@@ -1,11 +1,11 @@
 //! What operators ask a running gateway: its streams, its costs.
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// Where the gateway's admin port is.
-#[derive(Args, Debug, Default)]
+#[derive(Args, Clone, Debug, Default)]
 pub struct AdminPlace {
     /// The gateway's admin address. [default: that of --config, else 127.0.0.1:4601]
     #[arg(long, value_name = "ADDRESS", global = true)]
@@ -16,7 +16,7 @@ pub struct AdminPlace {
 }
 
 /// `tidegate streams`
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct Streams {
     #[command(subcommand)]
     /// Another thing to do than showing them.
@@ -63,7 +63,10 @@ pub struct Usage {
     /// To this day, itself included. [default: today]
     #[arg(long, value_name = "YYYY-MM-DD")]
     pub to: Option<String>,
-    /// Print what the admin port says, as JSON.
+    /// Add up what only differs in the rest: `--by tenant`, `--by day,model`.
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    pub by: Vec<UsageName>,
+    /// Print what the admin port says, as JSON; with --by its rows added up.
     #[arg(long, conflicts_with = "csv")]
     pub json: bool,
     /// Print the rows as CSV.
@@ -71,8 +74,21 @@ pub struct Usage {
     pub csv: bool,
 }
 
+/// What the rows of `tidegate usage` are told apart by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum UsageName {
+    /// The day, UTC.
+    Day,
+    /// The tenant.
+    Tenant,
+    /// The model, as it was asked for.
+    Model,
+    /// What became of the attempt: answered, retried, abandoned, or a summary.
+    Kind,
+}
+
 /// What can be done to streams.
-#[derive(Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub enum StreamsCommand {
     /// Cancel streams; their clients are told.
     Cancel {

@@ -18,7 +18,7 @@ const ASK_MAX: Duration = Duration::from_secs(30);
 const PAGE_BYTES_MAX: u64 = 16 << 20;
 
 /// An admin port.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Admin(SocketAddr);
 
 impl Admin {

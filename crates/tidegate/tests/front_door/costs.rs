@@ -239,6 +239,13 @@ fn the_command_tells_a_table_json_and_csv() {
     assert_eq!((lines.len(), lines[0].starts_with("day,tenant,model,kind,attempts,")), (3, true), "{csv}");
     assert!(lines[1].contains("\"'=m\x1b[31m,x\"") && lines[1].ends_with(",1,,"), "no formula, no money: {csv:?}");
     assert!(lines[2].ends_with(",0,0,14000000,0.014"), "{csv}");
+    let csv = told(&["--by", "tenant", "--csv"]);
+    assert_eq!(csv.lines().count(), 2, "{csv}");
+    assert!(csv.contains("\ndefault,2,") && csv.ends_with(",14000000,0.014,0,0\n"), "{csv}");
+    let page: Value = serde_json::from_str(&told(&["--by", "kind,day", "--json"])).unwrap();
+    assert_eq!((&page["rows"][0]["kind"], &page["rows"][0]["attempts"]), (&json!("answered"), &json!(2)), "{page}");
+    let nothing = told(&["--tenant", "nobody"]);
+    assert!(nothing.starts_with("nothing was used from ") && !nothing.contains("TENANT"), "{nothing}");
     for (args, says) in [(&["--from", "yesterday"][..], "2026-11-30"), (&["--from", "2999-01-01"], "is after")] {
         let (code, out, err) = finished(&[&["usage", "--admin", &admin], args].concat());
         assert!(code == 2 && out.is_empty() && err.contains(says), "{args:?}: {err}");

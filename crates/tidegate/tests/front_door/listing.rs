@@ -162,9 +162,15 @@ fn on_a_terminal_the_table_is_drawn_anew_each_second() {
         return;
     }
     let program = command(&[]).get_program().to_str().unwrap().to_owned();
-    let line = format!("stty rows 20 cols 100; timeout 4 {program} streams --admin {}", tidegate.admin);
+    let line = format!(
+        "stty rows 20 cols 80; timeout --preserve-status -s INT 4 {program} streams --admin {}; echo ended $?",
+        tidegate.admin
+    );
     let output = Command::new("script").args(["-qc", &line, "/dev/null"]).stdin(Stdio::null()).output().unwrap();
     let drawn = String::from_utf8(output.stdout).unwrap();
+    // On the other screen, and back from it at the end.
+    let (drawn, after) = drawn.split_once("\x1b[?1049l").unwrap_or_else(|| panic!("{drawn:?}"));
+    assert!(drawn.contains("\x1b[?1049h") && after.contains("ended 0"), "{drawn:?} {after:?}");
     let frames: Vec<&str> = drawn.split("\x1b[H").skip(1).collect();
     assert!((2..=6).contains(&frames.len()), "{} in {drawn:?}", frames.len());
     for frame in &frames {
