@@ -2,7 +2,7 @@
 //! metrics. No image is built and no service is started here; what can be checked without is.
 
 use crate::process::{Folder, Tidegate, finished};
-use crate::wire::{QUICK, get, message, post};
+use crate::wire::{QUICK, Wire, bare, get, message, post};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -185,67 +185,112 @@ fn systemd_finds_nothing_wrong_with_the_unit() {
     assert!(good, "{said}");
 }
 
-/// Metrics a text names, and the labels it asks of each, in the order of the text.
-fn asked_for(expression: &str) -> (Vec<&str>, BTreeSet<String>) {
-    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let names = expression.match_indices("tidegate_").filter(|(at, _)| !expression[..*at].ends_with(is_name));
-    let names = names.map(|(at, _)| expression[at..].split(|c| !is_name(c)).next().unwrap()).collect();
-    let mut labels = BTreeSet::new();
-    for by in expression.split("by (").skip(1) {
-        labels.extend(by.split(')').next().unwrap().split(", ").map(str::to_owned));
-    }
-    for matched in expression.split('{').skip(1) {
-        let inside = matched.split('}').next().unwrap();
-        labels.extend(inside.split(',').map(|one| one.split('=').next().unwrap().to_owned()));
-    }
-    (names, labels)
+/// What an expression asks of the page of metrics.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Asked<'a> {
+    metrics: Vec<&'a str>,
+    labels: BTreeSet<&'a str>,
+    /// Labels with the one value that is meant.
+    values: BTreeSet<(&'a str, &'a str)>,
 }
 
-/// A gateway to which everything has happened that makes a family of metrics appear.
-fn eventful() -> Tidegate {
-    let tidegate = Tidegate::simulated_with("[[tenant]]\nname = \"default\"\nrequests_per_minute = 3\n", &[]);
+fn asked_for(expression: &str) -> Asked<'_> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let names = expression.match_indices("tidegate_").filter(|(at, _)| !expression[..*at].ends_with(is_name));
+    let metrics = names.map(|(at, _)| expression[at..].split(|c| !is_name(c)).next().unwrap()).collect();
+    let mut asked = Asked { metrics, ..Asked::default() };
+    for by in expression.split("by (").skip(1) {
+        asked.labels.extend(by.split(')').next().unwrap().split(", "));
+    }
+    for matched in expression.split('{').skip(1) {
+        for one in matched.split('}').next().unwrap().split(',') {
+            let (label, rest) = one.split_at(one.find(|c| !is_name(c)).unwrap());
+            asked.labels.insert(label);
+            if let Some(value) = rest.strip_prefix("=\"") {
+                asked.values.insert((label, value.trim_end_matches('"')));
+            }
+        }
+    }
+    asked
+}
+
+/// Whether all that `expression` asks for is in a page of metrics.
+fn is_told(expression: &str, page: &str) {
+    let asked = asked_for(expression);
+    assert!(!asked.metrics.is_empty(), "{expression}");
+    for name in asked.metrics {
+        let told: Vec<&str> =
+            page.lines().filter(|l| l.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))).collect();
+        let first = told.first().unwrap_or_else(|| panic!("{name} is not told, in `{expression}`"));
+        for label in &asked.labels {
+            assert!(first.contains(&format!("{label}=\"")), "{name} has no `{label}`, in `{expression}`");
+        }
+        for (label, value) in &asked.values {
+            let pair = format!("{label}=\"{value}\"");
+            assert!(told.iter().any(|line| line.contains(&pair)), "{name} never has {pair}, in `{expression}`");
+        }
+    }
+}
+
+/// What a gateway tells to which everything has happened that makes a family of metrics appear.
+fn eventful() -> String {
+    let config = "[[tenant]]\nname = \"default\"\nrequests_per_minute = 5\n[tenant.budget]\nmonthly = \"5 USD\"\n";
+    let tidegate = Tidegate::simulated_with(config, &[]);
     let ask = |lines: &[(&str, &str)]| tidegate.ask(post(lines, message(true, 50, "hello"))).status;
     assert_eq!(ask(&[QUICK]), 200);
     assert_eq!(tidegate.ask(get("/nowhere", &[])).status, 404);
+    // One that breaks off inside, and a model that has no price.
+    assert_eq!(ask(&[("simulate", "fault=reset-at:event-4, head_ms=0, first_ms=0, event_ms=0")]), 200);
+    let unpriced = message(true, 50, "hello").replace("claude-haiku-5-5", "echo");
+    assert_eq!(tidegate.ask(post(&[QUICK], unpriced)).status, 200);
     // An upstream that refuses is asked again until the deadline.
     let status = ask(&[("simulate", "fault=status:529"), ("tidegate-deadline-ms", "1500")]);
     assert!(matches!(status, 504 | 529), "{status}");
     // Past the tenant's limit, what cannot wait for its turn is sent away.
-    let statuses: Vec<u16> = (0..5).map(|_| ask(&[QUICK, ("tidegate-deadline-ms", "300")])).collect();
+    let statuses: Vec<u16> = (0..7).map(|_| ask(&[QUICK, ("tidegate-deadline-ms", "300")])).collect();
     assert_eq!(statuses.last(), Some(&429), "{statuses:?}");
+    tidegate.reconfigure("no configuration");
+    assert_eq!(Wire::to(tidegate.admin).ask(bare("POST", "/reload", &[])).status, 409);
     tidegate.comes_to_rest();
-    tidegate
+    tidegate.admin("/metrics").text()
 }
 
 #[test]
-fn every_metric_of_the_dashboard_is_told_with_its_labels() {
+fn every_metric_of_the_dashboard_and_of_the_alerts_is_told_with_its_labels() {
     let dashboard: Value = serde_json::from_str(&packaged("grafana.json")).unwrap();
-    let page = eventful().admin("/metrics").text();
+    let page = eventful();
     let panels = dashboard["panels"].as_array().unwrap();
     assert!(panels.len() > 15);
     let mut ids = BTreeSet::new();
     for panel in panels {
         assert!(ids.insert(panel["id"].as_u64().unwrap()), "two panels have one id: {panel}");
+        let unit = panel["fieldConfig"]["defaults"]["unit"].as_str();
+        assert!(unit.is_some_and(|unit| !unit.is_empty()), "a panel without a unit: {}", panel["title"]);
         for target in panel["targets"].as_array().unwrap() {
-            let expression = target["expr"].as_str().unwrap();
-            let (names, labels) = asked_for(expression);
-            assert!(!names.is_empty(), "{expression}");
-            for name in names {
-                let mut lines = page
-                    .lines()
-                    .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
-                let first = lines.next().unwrap_or_else(|| panic!("{name} is not told, in `{expression}`"));
-                for label in &labels {
-                    assert!(first.contains(&format!("{label}=\"")), "{name} has no `{label}`, in `{expression}`");
-                }
-            }
+            is_told(target["expr"].as_str().unwrap(), &page);
         }
     }
+    let alerts = packaged("prometheus-alerts.yaml");
+    let mut seen = 0;
+    for alert in alerts.split("- alert: ").skip(1) {
+        let line = |key: &str| alert.lines().find_map(|line| line.trim().strip_prefix(key));
+        let expression = line("expr: ").unwrap_or_else(|| panic!("no expression: {alert}"));
+        is_told(expression, &page);
+        let labels = asked_for(expression).labels;
+        for used in alert.split("$labels.").skip(1) {
+            let used = used.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap();
+            assert!(labels.contains(used), "`{used}` is no label of {expression}");
+        }
+        assert!(line("summary: ").is_some() && line("description: ").is_some(), "{alert}");
+        seen += 1;
+    }
+    assert!(seen > 10, "{seen}");
 }
 
 #[test]
 fn what_an_expression_asks_for_is_read() {
-    let (names, labels) = asked_for("sum by (le, band) (rate(tidegate_a_bucket{kind=\"x\"}[5m])) / my_tidegate_b");
-    assert_eq!(names, ["tidegate_a_bucket"]);
-    assert_eq!(labels, ["le", "band", "kind"].map(str::to_owned).into());
+    let asked = asked_for("sum by (le, band) (rate(tidegate_a_bucket{kind=\"x\",is!~\"a|b\"}[5m])) / my_tidegate_b");
+    assert_eq!(asked.metrics, ["tidegate_a_bucket"]);
+    assert_eq!(asked.labels, ["le", "band", "kind", "is"].into());
+    assert_eq!(asked.values, [("kind", "x")].into());
 }
