@@ -25,6 +25,8 @@ use tidegate_wire::ratelimit::{Level, RateLimits};
 use tidegate_wire::sse::Splitter;
 use trouble::{Answer, Trouble, refused, shown, unreached};
 
+/// How long a first byte is waited for: the gateway waits longer where a model may think.
+const FIRST_BYTE_MAX: Duration = Duration::from_secs(30);
 /// What everything of one key may take.
 const WHOLE_MAX: Duration = Duration::from_secs(60);
 /// The most of a refusal that is read, and how long for: its status says most.
@@ -148,7 +150,7 @@ async fn check(lane: &Arc<Lane>, dial: TcpDial, clock: Clock, rules: PoolRules, 
     };
     let clocks = ExchangeClocks {
         upload_stall: Duration::from_secs(10),
-        first_byte: Some(Duration::from_secs(30)),
+        first_byte: Some(FIRST_BYTE_MAX),
         probe: ProbeClocks::default(),
     };
     let request = Outgoing {

@@ -4,6 +4,7 @@
 //! nothing in it is an order to a terminal.
 
 use super::super::chat::harmless;
+use super::FIRST_BYTE_MAX;
 use tidegate_transport::{ClientError, DialStage, Target};
 use tidegate_upstream::{ExchangeError, Lane};
 use tidegate_wire::error::{ErrorBody, ErrorType};
@@ -42,7 +43,10 @@ pub(super) fn unreached(error: &ExchangeError, target: &Target) -> Trouble {
     let (what, todo) = match error {
         ExchangeError::Dial(e) => (e.what(), e.todo.unwrap_or_else(|| stage(e.stage, target))),
         ExchangeError::UploadStall | ExchangeError::FirstByte | ExchangeError::Dead => (
-            error.to_string(),
+            match error {
+                ExchangeError::FirstByte => format!("no answer within {} s", FIRST_BYTE_MAX.as_secs()),
+                _ => error.to_string(),
+            },
             "it took the connection and does not answer: look at the upstream's own state, or at what stands between",
         ),
         ExchangeError::Broken(ClientError::SpeaksTls) => {

@@ -1,7 +1,8 @@
 //! The table on a terminal, drawn anew each second.
 //!
 //! It is drawn on the terminal's other screen, as a pager does, so that what stood there before is
-//! there again afterwards, however this ends: by Ctrl-C, a signal, an error or a panic. The gateway
+//! there again afterwards, however this ends: by Ctrl-C, a signal, an error or a panic;
+//! and while it is stopped by Ctrl-Z. The gateway
 //! is asked on a thread of its own, so that one that hangs holds up no Ctrl-C; what it said last is
 //! not shown for longer than [`FRESH_MAX`].
 
@@ -10,6 +11,7 @@ use super::super::admin::Admin;
 use super::super::grid::{terminal, within};
 use super::{Size, page, table};
 use crate::cli::Streams;
+use rustix::process::{Signal, getpid, kill_process};
 use serde_json::Value;
 use std::io::Write;
 use std::panic;
@@ -30,9 +32,7 @@ const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
 pub(super) fn run(admin: &Admin, flags: &Streams) -> Result<(), Failed> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failed::because)?;
     let first = page(admin, flags)?;
-    let screen = Screen::enter().map_err(Failed::because)?;
     let done = runtime.block_on(draw(admin, flags, first));
-    drop(screen);
     // A question that is under way is not waited for.
     runtime.shutdown_background();
     done
@@ -42,6 +42,9 @@ async fn draw(admin: &Admin, flags: &Streams, first: Value) -> Result<(), Failed
     let on = |kind| signal(kind).map_err(Failed::because);
     let (mut interrupt, mut terminate, mut hang_up) =
         (on(SignalKind::interrupt())?, on(SignalKind::terminate())?, on(SignalKind::hangup())?);
+    let mut suspend = on(SignalKind::from_raw(Signal::TSTP.as_raw()))?;
+    // From here on each of them is noticed, so that none leaves the terminal as it is.
+    let _screen = Screen::enter().map_err(Failed::because)?;
     let clock = Clock::real();
     let mut shown = Some(first);
     loop {
@@ -65,6 +68,11 @@ async fn draw(admin: &Admin, flags: &Streams, first: Value) -> Result<(), Failed
             _ = interrupt.recv() => return Ok(()),
             _ = terminate.recv() => return Ok(()),
             _ = hang_up.recv() => return Ok(()),
+            _ = suspend.recv() => {
+                leave();
+                kill_process(getpid(), Signal::STOP).map_err(Failed::because)?;
+                enter().map_err(Failed::because)?;
+            }
             said = asking => shown = said?,
         }
     }
@@ -97,11 +105,8 @@ impl Screen {
             leave();
             before(info);
         }));
-        ENTERED.store(true, Ordering::Relaxed);
         let screen = Screen;
-        let mut out = std::io::stdout().lock();
-        out.write_all(ENTER.as_bytes())?;
-        out.flush()?;
+        enter()?;
         Ok(screen)
     }
 }
@@ -110,6 +115,13 @@ impl Drop for Screen {
     fn drop(&mut self) {
         leave();
     }
+}
+
+fn enter() -> std::io::Result<()> {
+    ENTERED.store(true, Ordering::Relaxed);
+    let mut out = std::io::stdout().lock();
+    out.write_all(ENTER.as_bytes())?;
+    out.flush()
 }
 
 fn leave() {
