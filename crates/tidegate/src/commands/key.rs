@@ -98,6 +98,11 @@ pub(super) fn new(flags: &NewKey) -> Result<(), Failed> {
     if tenant.is_empty() || !is_name(tenant) || !is_name(label) {
         return Err(Failed("a tenant's name has 1 to 64 characters, a label at most 64, without quotes".to_owned()));
     }
+    if tenant == "own" {
+        return Err(Failed(
+            "`own` is what clients are called that bring an upstream credential of their own; give this tenant another name".to_owned(),
+        ));
+    }
     if [tenant, label].into_iter().any(|name| looks_like_a_key(name)) {
         return Err(Failed("a tenant's name and a label stand in logs and metrics, and must not be a key".to_owned()));
     }

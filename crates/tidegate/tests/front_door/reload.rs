@@ -107,6 +107,7 @@ fn key_commands_say_what_is_wrong() {
     let far = finished(&["key", "new", "--file", &keys, "--expires", "9000000 d"]);
     assert!(far.0 != 0 && !far.1.contains("tg_") && far.2.contains("after the year 9999"), "{far:?}");
     check(&["key", "new", "--file", &keys, "--expires", "0 s"], "is under a second");
+    check(&["key", "new", "--tenant", "own"], "give this tenant another name");
     check(&["key", "new", "--expires", "1 h"], "--expires needs a file of keys");
     check(&["key", "new", "--file", &folder.path("none/keys.toml")], "its folder");
     check(&["key", "revoke", "--file", &folder.path("other.toml"), "ci"], "is not there; `tidegate key new` makes it");
