@@ -96,7 +96,7 @@ fn spec(plan: &crate::upstream::OrgPlan) -> OrgSpec {
 
 fn retry_after(refusal: &Refusal) -> Option<std::time::Duration> {
     match refusal {
-        Refusal::NoKey | Refusal::TooLarge { .. } => None,
+        Refusal::NoKey { .. } | Refusal::TooLarge { .. } => None,
         Refusal::SpendCap { retry_after }
         | Refusal::TooLong { retry_after }
         | Refusal::QueueFull { retry_after }

@@ -296,7 +296,7 @@ fn a_budget_that_is_reached_lets_no_new_batch_go_and_one_that_needs_prices_never
         assert_eq!(tidegate.ask(post(&[], body)).status, 200);
         settled(tidegate, 1);
     };
-    let send = |tidegate: &Tidegate, path: &str| tidegate.ask(post_to(path, &[], "{\"requests\":[]}".to_owned()));
+    let send = |tidegate: &Tidegate, path: &str| tidegate.ask(post_to(path, &[], "{\"requests\":[]}"));
     let costly = ["/v1/messages/batches", "/v1/sessions"];
     let free = "/v1/messages/batches/msgbatch_1/cancel";
 
