@@ -59,7 +59,7 @@ fn who_waits_for_an_organisation_that_goes_hears_of_it_and_others_go_elsewhere()
     let mut answers = s.advance(at(2));
     answers.sort_by_key(|(ticket, _)| *ticket);
     assert!(
-        matches!(&answers[..], [(first, Verdict::Refuse(Refusal::NoKey)), (second, Verdict::Go(lease))]
+        matches!(&answers[..], [(first, Verdict::Refuse(Refusal::NoKey { again: None })), (second, Verdict::Go(lease))]
             if *first == pinned && *second == free && lease.lane().org == OrgId(2)),
         "{answers:?}"
     );
