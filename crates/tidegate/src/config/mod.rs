@@ -173,7 +173,6 @@ impl Config {
     }
 
     /// The same, with everything from `sources`.
-
     ///
     /// `for_simulator`: for a gateway whose upstreams will be others. What the file's organisations would
     /// take from variables that are not set is not missed.
