@@ -1,7 +1,7 @@
 //! What can go wrong while one process takes over from another, and processes that follow each other
 //! faster than streams end.
 
-use crate::process::{Folder, Tidegate, command, finished};
+use crate::process::{Folder, Tidegate, command, eventually, finished};
 use crate::reload::new_key;
 use crate::socket::{DOOR, code_in};
 use crate::upgrade::{KEY, SECOND, before, is_whole, pace, successor, turn, turns};
@@ -48,6 +48,9 @@ fn an_heir_that_ends_before_it_serves_leaves_the_elder_serving() {
     assert!(heir.read(&mut said).unwrap() > 0);
     let mut waits = elder.client();
     waits.send(post(&[QUICK, ("tidegate-conversation", "one")], message(true, 100, "x")));
+    eventually("nobody is served by both", SECOND * 5, || {
+        (elder.metric("tidegate_client_connections") == 0.0).then_some(())
+    });
     drop(heir);
     let answer = waits.answer();
     assert_eq!((answer.status, answer.header("tidegate-turn")), (200, Some("2")), "{}", answer.text());
