@@ -33,18 +33,23 @@ impl Endpoint {
     pub(crate) fn start<'e>(&self, event: &'e [u8]) -> Cow<'e, [u8]> {
         let Some(data) = sse::parts(event).data else { return Cow::Borrowed(event) };
         let Ok(mut outer) = Fields::read(&data) else { return Cow::Borrowed(event) };
-        let Some(message) = outer.get("message").and_then(|m| self.told(m.get().as_bytes(), 0)) else {
+        let Some(message) = outer.get("message").and_then(|message| {
+            // Here a count of nothing may still become one.
+            let usage: Option<&RawValue> = RawObject::read(message.get().as_bytes()).ok()?.get("usage");
+            self.told(message.get().as_bytes(), lacks(usage, None, false), 0)
+        }) else {
             return Cow::Borrowed(event);
         };
         outer.put("message", &message);
         written("message_start", &outer)
     }
 
-    /// A `message_delta` without a count of output, with one of `output` tokens.
+    /// A `message_delta` that counts no output, with a count of `output` tokens.
     pub(crate) fn counted<'e>(&self, event: &'e [u8], output: u64) -> Cow<'e, [u8]> {
         let Some(data) = sse::parts(event).data else { return Cow::Borrowed(event) };
         let Ok(mut outer) = Fields::read(&data) else { return Cow::Borrowed(event) };
-        outer.put("usage", &usage(outer.get("usage"), None, output));
+        let lacks = [false, true];
+        outer.put("usage", &usage(outer.get("usage"), lacks, self.input, output));
         written("message_delta", &outer)
     }
 
@@ -55,37 +60,50 @@ impl Endpoint {
 
     /// A whole message as the client is to see it, and whether its input and its output are estimates.
     pub(crate) fn whole(&self, body: &[u8], message: &RawObject<'_>) -> (Option<Vec<u8>>, [bool; 2]) {
-        let counts = Usage::counts(message.get("usage").map_or("", |usage| usage.get()));
         let content = message.get("content").map(|content| content.get().len() as u64);
-        let lacks = counts != [true; 2] && content.is_some();
-        let told = (lacks || self.maps()).then(|| self.told(body, content.unwrap_or_default() / TOKEN_BYTES)).flatten();
-        (told.and_then(|message| serde_json::to_vec(&message).ok()), counts.map(|counted| !counted))
+        let lacks = lacks(message.get("usage"), content, true);
+        let told = (lacks != [false; 2] && content.is_some() || self.maps())
+            .then(|| self.told(body, lacks, content.unwrap_or_default() / TOKEN_BYTES))
+            .flatten();
+        (told.and_then(|message| serde_json::to_vec(&message).ok()), lacks)
     }
 
     /// A message with the client's name of its model, and with usage.
-    fn told(&self, message: &[u8], output: u64) -> Option<Fields> {
+    fn told(&self, message: &[u8], lacks: [bool; 2], output: u64) -> Option<Fields> {
         let mut fields = Fields::read(message).ok()?;
         if let Some(model) = &self.model {
             fields.put("model", model);
         }
         // What has no content either is no message that anybody could count.
-        let counts = Usage::counts(fields.get("usage").map_or("", |usage| usage.get()));
-        if counts != [true; 2] && fields.get("content").is_some() {
-            fields.put("usage", &usage(fields.get("usage"), Some(self.input), output));
+        if lacks != [false; 2] && fields.get("content").is_some() {
+            fields.put("usage", &usage(fields.get("usage"), lacks, self.input, output));
         }
         Some(fields)
     }
 }
 
+/// Whether `usage` counts no input, and no output. In the end of an answer with `content`, of so many
+/// bytes, nothing at all is no count of something.
+fn lacks(usage: Option<&RawValue>, content: Option<u64>, is_end: bool) -> [bool; 2] {
+    const NO_BLOCKS: u64 = "[]".len() as u64;
+    let text = usage.map_or("", |usage| usage.get());
+    let mut counted = Usage::default();
+    counted.update(text);
+    let [input, output] = Usage::counts(text);
+    let zero_input = is_end && !counted.has_input();
+    let zero_output = is_end && counted.output == 0 && content.is_some_and(|bytes| bytes > NO_BLOCKS);
+    [!input || zero_input, !output || zero_output]
+}
+
 /// `usage` with what it lacks.
-fn usage(told: Option<&RawValue>, input: Option<u64>, output: u64) -> Fields {
+fn usage(told: Option<&RawValue>, lacks: [bool; 2], input: u64, output: u64) -> Fields {
     let text = told.map_or("{}", |told| told.get());
     let mut fields = Fields::read(text.as_bytes()).unwrap_or_default();
-    let [has_input, has_output] = Usage::counts(text);
-    if let Some(input) = input.filter(|_| !has_input) {
+    let [no_input, no_output] = lacks;
+    if no_input {
         fields.put("input_tokens", &input);
     }
-    if !has_output {
+    if no_output {
         fields.put("output_tokens", &output);
     }
     fields
@@ -136,6 +154,14 @@ mod tests {
             start(&endpoint, r#"{"content":[],"usage":{"input_tokens":4}}"#)
                 .contains(r#""usage":{"input_tokens":4,"output_tokens":0}"#)
         );
+        for zero in [r#"{"input_tokens":0,"output_tokens":0}"#, r#"{"input_tokens":0}"#] {
+            let (told, estimated) =
+                whole(&endpoint, &format!(r#"{{"content":[{{"text":"0123456789"}}],"usage":{zero}}}"#));
+            assert!(told.unwrap().ends_with(r#""usage":{"input_tokens":9,"output_tokens":5}}"#), "{zero}");
+            assert_eq!(estimated, [true, true], "{zero}");
+        }
+        let cached = r#"{"content":[],"usage":{"input_tokens":0,"cache_read_input_tokens":7,"output_tokens":0}}"#;
+        assert_eq!(whole(&endpoint, cached), (None, [false, false]), "all of it was in the cache, and it said nothing");
         assert_eq!(whole(&endpoint, "{}"), (None, [true, true]), "that is no message");
         let (told, estimated) = whole(&endpoint, r#"{"content":[{"text":"0123456789"}],"usage":null}"#);
         let told = told.unwrap();

@@ -249,7 +249,12 @@ pub(crate) fn judged(
     let is_raw = envelope.is_some() && head.status >= 400;
     let envelope = envelope.or(foreign.map(|foreign| foreign.said)).map(|said| covered(veil, said));
     let Some(blamed) = blame(status, envelope.as_ref()) else {
-        return Err(Box::new(Failure::new(Cause::BadStream, format!("unexpected status {}", head.status))));
+        let failure = Failure::new(Cause::BadStream, format!("unexpected status {}", head.status));
+        return Err(Box::new(match status {
+            // A key goes where the configuration says, and nowhere that an answer says.
+            300..=399 => failure.telling("the upstream answered with a redirect, which is not followed"),
+            _ => failure.telling("the upstream answered with a status that is none of the API's"),
+        }));
     };
     // A key and money that are the client's own are its own business; but a 429 is nobody's.
     let told = request.own_credential && matches!(blamed, Blame::Key | Blame::SpendCap) && status != 429;

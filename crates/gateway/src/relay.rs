@@ -285,7 +285,8 @@ impl<'a> Relay<'a> {
             self.produced.add(twelfths);
             self.meter.iter().for_each(|meter| meter.add(twelfths));
         } else {
-            if kind == Kind::MessageDelta && self.tap.counts > counts {
+            // Nothing at all is no count of something.
+            if kind == Kind::MessageDelta && self.tap.counts > counts && self.tap.usage.output > 0 {
                 self.produced.counted();
             }
             if let Some(home) = self.home {
@@ -297,7 +298,9 @@ impl<'a> Relay<'a> {
         }
         let whole = match kind {
             Kind::MessageStart if self.endpoint.maps() || !self.tap.begins_counted => self.endpoint.start(event),
-            Kind::MessageDelta if self.tap.counts == counts => {
+            Kind::MessageDelta
+                if self.tap.counts == counts || self.tap.usage.output == 0 && self.produced.since > 0 =>
+            {
                 self.endpoint.counted(event, self.produced.output(self.tap.usage.output))
             }
             _ => Cow::Borrowed(event),

@@ -292,8 +292,9 @@ impl Tap {
             }
             Kind::MessageDelta => {
                 if let Some(usage) = object.get("usage") {
-                    self.counts += u64::from(Usage::counts(usage.get())[1]);
+                    let counts = Usage::counts(usage.get())[1];
                     self.usage.update(usage.get());
+                    self.counts += u64::from(counts);
                 }
                 let delta: Option<RawObject<'_>> = object.parse("delta");
                 if let Some(reason) = delta.and_then(|d| d.parse::<String>("stop_reason")) {

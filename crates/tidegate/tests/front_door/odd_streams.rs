@@ -102,8 +102,11 @@ fn output_that_nobody_counts_is_counted_whatever_its_events_look_like() {
     let uncounted = format!("{BEGIN}{FINISH}")
         .replace(",\"usage\":{\"output_tokens\":2}", "")
         .replace("\"Hi\"", "\"Hi there, this is as long as ten tokens.\"");
+    let zero =
+        uncounted.replace("\"stop_sequence\":null}}", "\"stop_sequence\":null},\"usage\":{\"output_tokens\":0}}");
+    assert!(zero.contains("\"output_tokens\":0"));
     let spaced = renamed(&uncounted, |_| String::new()).replace("\":", "\": ").replace(",\"", ", \"");
-    for written in [uncounted, spaced] {
+    for written in [uncounted, zero, spaced] {
         let (_upstream, tidegate) = before(streamed(&written));
         let (_, end) = said(&ask(&tidegate, true));
         assert_eq!(end["usage"]["output_tokens"], 10, "{written}");
@@ -134,4 +137,21 @@ fn an_error_inside_a_stream_is_told_in_the_apis_shape_whatever_its_own() {
         }
         tidegate.comes_to_rest();
     }
+}
+
+#[test]
+fn a_redirect_is_told_and_not_followed() {
+    let elsewhere = Upstream::saying(plain(200, "content-type: application/json\r\n", "{}"));
+    let location = format!("location: http://{}/v1/messages\r\n", elsewhere.at);
+    for status in [301, 302, 307, 308] {
+        let (upstream, tidegate) = before(plain(status, &location, "<html>moved</html>"));
+        for path in ["/v1/messages", "/v1/agents"] {
+            let answer = tidegate.ask(crate::wire::post_to(path, &[], message(false, 50, "x")));
+            assert_eq!((answer.status, answer.code().as_str()), (502, "upstream_broken"), "{status}");
+            assert!(answer.text().contains("redirect") && answer.header("location").is_none(), "{}", answer.text());
+        }
+        assert_eq!(upstream.seen().len(), 2);
+        tidegate.comes_to_rest();
+    }
+    assert!(elsewhere.seen().is_empty(), "no key goes where an answer says");
 }
