@@ -27,19 +27,23 @@ const IDLE_MAX: Duration = Duration::from_secs(60);
 const CONNECTION: TaskKind =
     TaskKind { name: "admin connection", on_cancel: "closes", on_error: "its client sees a closed connection" };
 
-/// Serves the admin door on this runtime until it is dropped.
+/// Serves the admin door on this runtime until it is dropped, or another process does.
 pub async fn serve(gateway: Gateway, mut listen: Box<dyn Listen>) {
-    let tasks = Tasks::new();
+    let (tasks, house) = (Tasks::new(), gateway.house());
     loop {
-        match listen.accept().await {
+        let accepted = tokio::select! {
+            biased;
+            () = house.handed_over() => return,
+            accepted = listen.accept() => accepted,
+        };
+        match accepted {
             Ok(accepted) if tasks.living().values().sum::<usize>() < CONNECTIONS_MAX => {
                 tasks.spawn(&CONNECTION, connection(gateway.clone(), accepted));
             }
             // Dropping it closes it: an operator's tool tries again.
             Ok(_) => {}
             Err(_) => {
-                let clock = gateway.house().clock;
-                clock.sleep_until(clock.now() + Duration::from_millis(50)).await;
+                house.clock.sleep_until(house.clock.now() + Duration::from_millis(50)).await;
             }
         }
     }
@@ -47,7 +51,8 @@ pub async fn serve(gateway: Gateway, mut listen: Box<dyn Listen>) {
 
 async fn connection(gateway: Gateway, accepted: Accepted) {
     let Ok(io) = accepted.open() else { return };
-    let clock = gateway.house().clock;
+    let house = gateway.house();
+    let clock = house.clock;
     let mut conn = ServerConn::new(io);
     loop {
         let head = async {
@@ -56,7 +61,13 @@ async fn connection(gateway: Gateway, accepted: Accepted) {
             }
             conn.read_head().await.ok()
         };
-        let Some(Some(head)) = clock.within(IDLE_MAX, head).await else { return };
+        let head = tokio::select! {
+            biased;
+            head = clock.within(IDLE_MAX, head) => head,
+            // What is asked next is meant for the process that is there now.
+            () = house.handed_over() => return conn.close(clock).await,
+        };
+        let Some(Some(head)) = head else { return };
         let page = match wanted(&head) {
             Some(wanted) => {
                 let (status, body) = gateway.wish(wanted).await;
@@ -64,7 +75,7 @@ async fn connection(gateway: Gateway, accepted: Accepted) {
             }
             None => page(&gateway, &head).await,
         };
-        let close = !head.keeps_alive() || !conn.body_read();
+        let close = !head.keeps_alive() || !conn.body_read() || house.has_handed_over();
         conn.respond(page.status, Some(page.body.len() as u64), close, |h| {
             h.header("content-type", page.kind.as_bytes()).header("cache-control", b"no-store");
             if let Some(methods) = page.allow {
@@ -144,7 +155,11 @@ async fn page(gateway: &Gateway, head: &RequestHead) -> Page {
         (_, "/metrics" | "/healthz" | "/readyz" | "/streams" | "/usage" | "/domains" | "/snapshot") => {
             trouble(&Trouble::Method { allowed: "GET" })
         }
-        ("POST", "/reload" | "/upgrade") => trouble(&Trouble::Origin),
+        ("POST", "/reload" | "/upgrade") => {
+            let message = "this request has an `origin` header, so a web page sent it, and what operators ask for is not taken from pages: send it without that header, with curl for example";
+            let body = ErrorBody::new(ErrorType::Permission, "origin_not_allowed", message).envelope(None);
+            Page { status: 403, kind: "application/json", body, allow: None }
+        }
         (_, "/reload" | "/upgrade") => trouble(&Trouble::Method { allowed: "POST" }),
         (_, path) if path.starts_with("/streams/") => trouble(&Trouble::Method { allowed: "DELETE" }),
         _ => {

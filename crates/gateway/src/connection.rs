@@ -73,7 +73,7 @@ async fn shake_hands(plane: &Plane, accepted: Accepted) -> Option<(BoxIo, Alpn)>
 async fn http1(plane: &Arc<Plane>, io: BoxIo, peer: &Peer) -> Option<(BoxIo, BytesMut)> {
     let mut stream = ServerStream::Http1(ServerConn::new(io));
     loop {
-        match one(plane, &mut stream, peer).await {
+        match one(&plane.now(), &mut stream, peer).await {
             After::KeepAlive => {}
             After::Close => {
                 Box::pin(stream.close(plane.house.clock)).await;
@@ -87,7 +87,7 @@ async fn http1(plane: &Arc<Plane>, io: BoxIo, peer: &Peer) -> Option<(BoxIo, Byt
             After::Socket(opened) => {
                 if let ServerStream::Http1(conn) = stream {
                     let (io, early) = conn.into_parts();
-                    Box::pin(socket::run(Arc::clone(plane), io, early, *opened)).await;
+                    Box::pin(socket::run(plane.now(), io, early, *opened)).await;
                 }
                 return None;
             }

@@ -5,6 +5,7 @@
 //! would leave a core idle. In a World test everything runs on the caller's runtime. Either way a
 //! connection permit is taken before a connection is accepted.
 
+use crate::accepting::Accepting;
 use crate::connection::connection;
 use crate::costs::{self, UsageFile};
 use crate::house::{House, Leaving};
@@ -70,6 +71,7 @@ pub struct Gateway {
     background: Tasks,
     /// Every thread that was made and still lives.
     threads: Arc<Mutex<Vec<Weak<Thread>>>>,
+    accepting: Arc<Accepting>,
     /// What operators wish of whoever runs it.
     pub(crate) wishes: Arc<Wishes>,
 }
@@ -118,6 +120,7 @@ impl Gateway {
             connections: Tasks::new(),
             background: Tasks::new(),
             threads: Arc::default(),
+            accepting: Arc::default(),
             wishes: Arc::default(),
         }
     }
@@ -192,7 +195,7 @@ impl Gateway {
         self.keep_up();
         let deal = move |accepted, permit| {
             let counted = plane.count();
-            plane.thread.tasks.spawn(&CONNECTION, connection(Arc::clone(&plane), accepted, permit, counted));
+            plane.thread.tasks.spawn(&CONNECTION, connection(plane.now(), accepted, permit, counted));
             std::future::ready(())
         };
         self.background.spawn(&ACCEPTOR, self.clone().accept(listen, deal));
@@ -242,7 +245,7 @@ impl Gateway {
         }
     }
 
-    /// Accepts until a drain begins.
+    /// Accepts until the process begins to leave, but for when it is to rest.
     async fn accept<D, F>(self, mut listen: Box<dyn Listen>, deal: D)
     where
         D: Fn(Accepted, OwnedSemaphorePermit) -> F + Send,
@@ -250,6 +253,7 @@ impl Gateway {
     {
         // What is used of it here is the same in every generation.
         let house = self.house();
+        let accepts = self.accepting.begins();
         loop {
             let next = async {
                 // The semaphore is never closed.
@@ -259,6 +263,13 @@ impl Gateway {
             let next = tokio::select! {
                 biased;
                 () = house.leave_begun() => return,
+                () = accepts.to_rest() => {
+                    tokio::select! {
+                        biased;
+                        () = house.leave_begun() => return,
+                        () = accepts.rest() => continue,
+                    }
+                }
                 next = next => next,
             };
             match next {
@@ -279,19 +290,34 @@ impl Gateway {
     }
 
     /// Stops accepting, since another process does; serves what comes on connections that are there,
-    /// each for one more request, and lets all end, for `within` at most. Then as [`Gateway::drain`].
+    /// each for one more request, and lets all end, for `within` at most. As long as the process before
+    /// this one has not ended, this one stays too: what the next claims may be that one's. Then as
+    /// [`Gateway::drain`].
     pub async fn hand_over(&self, within: Duration) -> Drained {
         self.end(Leaving::HandedOver, within).await
     }
 
-    /// Accepts no more from now on: another process is about to, from the same sockets.
-    pub fn accepts_no_more(&self) {
+    /// Accepts nothing for the time being: another process is about to, from the same sockets. When this
+    /// returns, the last connection that was accepted is on its thread.
+    pub async fn accepts_no_more(&self) {
+        self.accepting.rest().await;
+    }
+
+    /// Accepts again: the process that was about to has ended before it did. What it was given is this
+    /// process' again.
+    pub fn accepts_again(&self) {
+        self.house().memory.succession.take_back();
+        self.accepting.go_on();
+    }
+
+    /// Another process accepts in the place of this one: from now on this one goes.
+    pub fn handed_over(&self) {
         self.house().leave(Leaving::HandedOver);
     }
 
-    /// Whether it goes, or has handed over.
-    pub fn is_leaving(&self) -> bool {
-        self.house().is_leaving()
+    /// Waits for a drain to begin.
+    pub async fn drain_begun(&self) {
+        self.house().drain_begun().await;
     }
 
     /// How long [`Gateway::hand_over`] is to wait, by the settings of now.
@@ -313,6 +339,12 @@ impl Gateway {
     /// if there is none.
     pub fn share_log(&self) -> Option<Result<(PathBuf, OwnedFd), StoreError>> {
         self.house().memory.store().ok().map(Store::share)
+    }
+
+    /// Says beside the log of conversations that this process holds it: one that it was passed on to has
+    /// ended, and had said so of itself.
+    pub fn holds_log(&self) -> Result<(), StoreError> {
+        self.house().memory.store().map_or(Ok(()), Store::holds)
     }
 
     async fn end(&self, how: Leaving, within: Duration) -> Drained {
@@ -337,7 +369,14 @@ impl Gateway {
         let house = self.house();
         let clock = house.clock;
         house.leave(how);
-        if clock.within(within, self.connections.all_ended()).await.is_some() {
+        let all_ended = async {
+            self.connections.all_ended().await;
+            let succession = &house.memory.succession;
+            if house.has_handed_over() && succession.has_elder() {
+                succession.elder_ended().await;
+            }
+        };
+        if clock.within(within, all_ended).await.is_some() {
             return Drained { cut: 0 };
         }
         house.metrics.clock_expired("drain");
@@ -359,7 +398,7 @@ async fn run_plane(
     let report = local.spawn(&REPORT, Arc::clone(&plane).report());
     let errands = local.spawn(&ERRANDS, run_errands(Arc::clone(&plane)));
     while let Some((accepted, permit, counted)) = dealt.recv().await {
-        plane.thread.tasks.spawn(&CONNECTION, connection(Arc::clone(&plane), accepted, permit, counted));
+        plane.thread.tasks.spawn(&CONNECTION, connection(plane.now(), accepted, permit, counted));
     }
     plane.thread.tasks.all_ended().await;
     plane.close_pool().await;

@@ -20,14 +20,20 @@ use tidegate_upstream::{Lane, Transport};
 use tidegate_wire::cached::HashKey;
 use tokio::sync::{Semaphore, watch};
 
-/// Whether the process goes.
+/// How a process goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Leaving {
-    No,
     /// Another process accepts in its place; what comes on connections that it has is served.
     HandedOver,
     /// What is not under way yet is refused.
     Draining,
+}
+
+/// Whether the process goes. It may drain after it has handed over.
+#[derive(Clone, Copy, Debug, Default)]
+struct Left {
+    handed_over: bool,
+    drains: bool,
 }
 
 /// Shared by every data-plane thread and the admin door. What settings change is of one generation: a
@@ -57,7 +63,7 @@ pub(crate) struct House {
     pub(crate) stream_permits: Arc<Semaphore>,
     pub(crate) bodies: ByteBudget,
     pub(crate) backlogs: ByteBudget,
-    leaving: Arc<watch::Sender<Leaving>>,
+    left: Arc<watch::Sender<Left>>,
     classes: Arc<Classes>,
     /// The way of those who bring their own credential; there too after they no longer may, for those
     /// of their requests that are under way.
@@ -94,7 +100,7 @@ impl House {
             backlogs: ByteBudget::new(settings.limits.backlogs_bytes),
             live: Live::default(),
             finished: Finished::default(),
-            leaving: Arc::new(watch::Sender::new(Leaving::No)),
+            left: Arc::new(watch::Sender::new(Left::default())),
             classes: Arc::new(Classes::new(&settings.organisations)),
             own_lane: settings.own_credentials.clone(),
             clock,
@@ -221,31 +227,43 @@ impl House {
 
     /// Whether a drain has begun: what is not under way yet is refused.
     pub(crate) fn is_draining(&self) -> bool {
-        *self.leaving.borrow() == Leaving::Draining
+        self.left.borrow().drains
     }
 
     /// Whether the process goes, now or when its clients have: each connection is told after its request.
     pub(crate) fn is_leaving(&self) -> bool {
-        *self.leaving.borrow() != Leaving::No
+        let Left { handed_over, drains } = *self.left.borrow();
+        handed_over || drains
+    }
+
+    /// Whether another process accepts in the place of this one.
+    pub(crate) fn has_handed_over(&self) -> bool {
+        self.left.borrow().handed_over
     }
 
     /// Begins to leave.
     pub(crate) fn leave(&self, how: Leaving) {
         self.metrics.draining(true);
-        self.leaving.send_replace(how);
+        self.left.send_modify(|left| match how {
+            Leaving::HandedOver => left.handed_over = true,
+            Leaving::Draining => left.drains = true,
+        });
     }
 
     /// Waits for a drain to begin.
     pub(crate) async fn drain_begun(&self) {
-        let mut leaving = self.leaving.subscribe();
         // The sender lives as long as the house, so this only ends when a drain begins.
-        let _ = leaving.wait_for(|how| *how == Leaving::Draining).await;
+        let _ = self.left.subscribe().wait_for(|left| left.drains).await;
+    }
+
+    /// Waits until another process accepts in the place of this one.
+    pub(crate) async fn handed_over(&self) {
+        let _ = self.left.subscribe().wait_for(|left| left.handed_over).await;
     }
 
     /// Waits for the process to begin to leave, however.
     pub(crate) async fn leave_begun(&self) {
-        let mut leaving = self.leaving.subscribe();
-        let _ = leaving.wait_for(|how| *how != Leaving::No).await;
+        let _ = self.left.subscribe().wait_for(|left| left.handed_over || left.drains).await;
     }
 
     /// Brings the gauges that are read, not counted, up to date.

@@ -26,6 +26,7 @@
 //! | `admin`, `listing`, `domains`, `alarms` | the operator's door; its pages of streams and of quota domains; what is said at once |
 //! | `settings` | every number, with its reason |
 
+mod accepting;
 mod admin;
 mod admit;
 mod alarms;

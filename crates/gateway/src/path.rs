@@ -397,7 +397,7 @@ fn late(stop: Stop, reply: &Reply<'_>, under_load: Option<Box<Failure>>) -> Stop
 /// Phase 7: a lease, and how long it took. Where it was only guessed that what the request refers to
 /// lives there, another place is asked for one.
 async fn admit(
-    plane: &Plane,
+    plane: &Arc<Plane>,
     reply: &mut Reply<'_>,
     plan: &mut Plan<'_>,
     account: &mut Account,
@@ -429,7 +429,8 @@ async fn admit(
     if let Some(reason) = lease.waited_for() {
         house.metrics.queue_waited(tenant, band, reason.name());
     }
-    reply.live().attempt(house.lane_label(lease.lane()));
+    // The lane may have come after this request did.
+    reply.live().attempt(plane.now().house.lane_label(lease.lane()));
     Ok(lease)
 }
 

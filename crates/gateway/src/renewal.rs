@@ -87,7 +87,11 @@ pub(crate) fn arrange(before: &[Organisation], new: Vec<Organisation>) -> Result
     let mut new: Vec<Option<Organisation>> = new.into_iter().map(Some).collect();
     let mut arranged = Vec::with_capacity(before.len());
     for old in before {
-        let same = new.iter_mut().find(|o| o.as_ref().is_some_and(|o| o.name == old.name));
+        let called_so = |o: &Organisation| o.name == old.name;
+        // Under another name it is the same one, if one of its keys is there.
+        let renamed = |o: &Organisation| before.iter().all(|known| known.name != o.name) && shares_key(old, o);
+        let at = |is_it: &dyn Fn(&Organisation) -> bool| new.iter().position(|o| o.as_ref().is_some_and(is_it));
+        let same = at(&called_so).or_else(|| at(&renamed)).and_then(|n| new.get_mut(n));
         arranged.push(match same.and_then(Option::take) {
             Some(new) => changed(old, new)?,
             None => gone(old),
@@ -98,6 +102,12 @@ pub(crate) fn arrange(before: &[Organisation], new: Vec<Organisation>) -> Result
         return Err(worn_out("organisations", ORGANISATIONS_MAX));
     }
     Ok(arranged)
+}
+
+/// Whether one of the keys of `old` that are in use is one of those of `new`.
+fn shares_key(old: &Organisation, new: &Organisation) -> bool {
+    let of_old: Vec<_> = old.open_keys().map(|key| &old.lanes[usize::from(key)]).collect();
+    new.lanes.iter().any(|lane| of_old.iter().any(|known| known.is_same_key(lane)))
 }
 
 /// One that is no longer configured: its names and keys stay for what is under way.
@@ -114,6 +124,7 @@ fn gone(old: &Organisation) -> Organisation {
 /// One that is still configured: its keys at the places where they were, new ones behind them.
 fn changed(old: &Organisation, new: Organisation) -> Result<Organisation, String> {
     let mut arranged = gone(old);
+    arranged.name = new.name;
     (arranged.limits, arranged.reserves_output, arranged.models) = (new.limits, new.reserves_output, new.models);
     let mut places = Vec::with_capacity(new.workspaces.len());
     for workspace in new.workspaces {
@@ -132,9 +143,16 @@ fn changed(old: &Organisation, new: Organisation) -> Result<Organisation, String
         let workspace = workspace.and_then(|w| places.get(usize::from(w.0)).copied());
         let is_free = |n: &usize| !old.closed.contains(&(*n as u16)) && arranged.closed.contains(&(*n as u16));
         let known = (0..old.lanes.len()).filter(is_free);
-        let known = known.into_iter().find(|n| *old.lanes[*n] == *lane && arranged.lane_workspaces[*n] == workspace);
+        let known =
+            known.into_iter().find(|n| old.lanes[*n].is_same_key(&lane) && arranged.lane_workspaces[*n] == workspace);
         match known {
-            Some(n) => drop(arranged.closed.remove(&(n as u16))),
+            Some(n) => {
+                arranged.closed.remove(&(n as u16));
+                // It may stand in another line now, and be called by that.
+                if old.lanes[n].label != lane.label {
+                    arranged.lanes[n] = lane;
+                }
+            }
             None => {
                 arranged.lanes.push(lane);
                 arranged.lane_workspaces.push(workspace);
@@ -185,6 +203,19 @@ mod tests {
         };
         let after = arrange(&[calling("old")], vec![calling("new")]).unwrap();
         assert_eq!((after[0].their_model("claude-opus-5-5"), after[0].closed.len()), (Some("new"), 0));
+    }
+
+    #[test]
+    fn a_key_that_moves_and_an_organisation_that_is_renamed_stay_what_they_are() {
+        let before = vec![org("north", &["a", "b"]), org("south", &["c"])];
+        let after = arrange(&before, vec![org("north", &["b", "a"]), org("south", &["c"])]).unwrap();
+        assert_eq!(open(&after[0]), [(0, "north/2".to_owned()), (1, "north/1".to_owned())]);
+        let after = arrange(&after, vec![org("east", &["d"]), org("north-1", &["new", "a"]), org("south", &["c"])]);
+        let after = after.unwrap();
+        assert_eq!(after.iter().map(|o| o.name.as_str()).collect::<Vec<_>>(), ["north-1", "south", "east"]);
+        assert_eq!(open(&after[0]), [(0, "north-1/2".to_owned()), (2, "north-1/1".to_owned())]);
+        let swapped = arrange(&before, vec![org("north", &["c"]), org("south", &["a"])]).unwrap();
+        assert_eq!((open(&swapped[0])[0].0, open(&swapped[1])[0].0), (2, 1), "a name goes before a key");
     }
 
     #[test]

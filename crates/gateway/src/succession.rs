@@ -13,9 +13,13 @@
 //! ```
 //! An elder that is gone has given everything. What lies between the two processes is not known here: an
 //! heir asks by a channel.
+//!
+//! An heir may have an heir itself while its elder still ends what it began. Each asks only the one before
+//! it, so the one in the middle asks on for what it does not have, and lives until its own elder has ended.
 
 use crate::house::House;
 use crate::memory::{Memory, TurnTrouble};
+use crate::streams::Owner;
 use std::collections::BTreeSet;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use tidegate_base::StreamId;
@@ -36,7 +40,14 @@ pub enum Claimed {
         name: String,
     },
     /// Whether a stream still runs there.
-    Stream(StreamId),
+    Stream {
+        /// Which one.
+        id: StreamId,
+        /// Whose it is: nobody learns of another's.
+        tenant: String,
+        /// The hash of the upstream credential it was asked for with, if there was one.
+        own: Option<u64>,
+    },
 }
 
 /// A claim, and whom to tell. Nobody answering means that the elder is gone.
@@ -94,9 +105,10 @@ impl Succession {
         self.claim(Claimed::Conversation { tenant, name }).await;
     }
 
-    /// Whether a stream that is not known here runs in the process before.
-    pub(crate) async fn runs_elsewhere(&self, stream: StreamId) -> bool {
-        self.claim(Claimed::Stream(stream)).await == Some(true)
+    /// Whether `owner`'s stream that is not known here runs in a process before.
+    pub(crate) async fn runs_elsewhere(&self, id: StreamId, owner: &Owner) -> bool {
+        let tenant = owner.tenant.as_ref().to_owned();
+        self.claim(Claimed::Stream { id, tenant, own: owner.own }).await == Some(true)
     }
 
     /// Whether a conversation is another process' by now. Asked with its turn in hand.
@@ -112,12 +124,20 @@ impl Succession {
             *given = Given { all: true, conversations: BTreeSet::new() };
         }
     }
+
+    /// Whoever was given something has ended before it took over: all is this process' again.
+    pub(crate) fn take_back(&self) {
+        *self.given.lock().unwrap_or_else(PoisonError::into_inner) = Given::default();
+    }
 }
 
 /// The elder's word on a claim; of a conversation, once its turn under way has ended.
 pub(crate) async fn answer(house: &House, claimed: Claimed) -> bool {
     match claimed {
-        Claimed::Stream(id) => house.streams.is_running(id),
+        Claimed::Stream { id, tenant, own } => {
+            let owner = Owner { tenant: tenant.into(), own };
+            house.streams.is_running(id, &owner) || house.memory.succession.runs_elsewhere(id, &owner).await
+        }
         Claimed::Conversation { tenant, name } => {
             if let Ok(address) = Address::new(&tenant, &name) {
                 house.memory.give(address).await;

@@ -47,7 +47,7 @@ impl FileLock {
         let mut beside = path.clone().into_os_string();
         beside.push(".lock");
         let of_lock = |error| StoreError::of_file(Path::new(&beside), &error);
-        let mut held = options.open(&beside).map_err(of_lock)?;
+        let held = options.open(&beside).map_err(of_lock)?;
         match if shared { held.try_lock_shared() } else { held.try_lock() } {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -58,8 +58,9 @@ impl FileLock {
             }
             Err(TryLockError::Error(error)) => return Err(of_lock(error)),
         }
-        held.set_len(0).and_then(|()| writeln!(held, "{}", std::process::id())).map_err(of_lock)?;
-        Ok(FileLock { path, held, shared: AtomicBool::new(false) })
+        let lock = FileLock { path, held, shared: AtomicBool::new(false) };
+        lock.say_who().map_err(of_lock)?;
+        Ok(lock)
     }
 
     /// The lock of the database at `path` as another process has passed it on, and still has it.
@@ -72,11 +73,18 @@ impl FileLock {
         if (named.dev(), named.ino()) != (passed.dev(), passed.ino()) {
             return Err(StoreError::Failed(format!("{}: the lock that was passed on is another's", path.display())));
         }
-        let mut held = held;
-        let said = held.set_len(0).and_then(|()| held.rewind()).and_then(|()| writeln!(held, "{}", std::process::id()));
-        said.map_err(of_lock)?;
         // To unlock it would be to unlock it for the other one too.
-        Ok(FileLock { path, held, shared: AtomicBool::new(true) })
+        let lock = FileLock { path, held, shared: AtomicBool::new(true) };
+        lock.say_who().map_err(of_lock)?;
+        Ok(lock)
+    }
+
+    /// Writes this process' id into the lock, for whoever is refused.
+    pub(crate) fn say_who(&self) -> std::io::Result<()> {
+        let mut held = &self.held;
+        held.set_len(0)?;
+        held.rewind()?;
+        writeln!(held, "{}", std::process::id())
     }
 
     /// The lock for another process, which has it from then on as long as it lives.

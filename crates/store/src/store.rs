@@ -108,6 +108,12 @@ impl Store {
         Ok((self.lock.path().to_path_buf(), self.lock.share()?))
     }
 
+    /// Says again that this process has the lock: one that it was passed on to has ended, and whoever is
+    /// refused meanwhile is to hear of one that lives.
+    pub fn holds(&self) -> Result<(), StoreError> {
+        self.lock.say_who().map_err(|error| StoreError::of_file(self.lock.path(), &error))
+    }
+
     fn with(lock: FileLock, settings: Settings, others: bool) -> Result<Self, StoreError> {
         let writing = files::open_writer(&lock, &settings, others)?;
         let readers = settings.readers.clamp(1, READERS_MAX);

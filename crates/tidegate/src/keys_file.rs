@@ -105,15 +105,20 @@ fn key(table: KeyTable) -> Result<KnownKey, String> {
 impl KeysFile {
     /// The keys of the file at `path`; `None` if there is no such file.
     pub(crate) fn read(path: &Path) -> Result<Option<Self>, String> {
-        let size = match std::fs::metadata(path) {
-            Ok(about) => about.len(),
+        KeysFile::of(path, std::fs::read(path))
+    }
+
+    /// The same, of what was read there.
+    pub(crate) fn of(path: &Path, read: std::io::Result<Vec<u8>>) -> Result<Option<Self>, String> {
+        let bytes = match read {
+            Ok(bytes) => bytes,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(format!("{}: cannot be read: {e}", path.display())),
         };
-        if size > BYTES_MAX {
+        if bytes.len() as u64 > BYTES_MAX {
             return Err(format!("{}: is over 64 MiB, and no file of client keys", path.display()));
         }
-        let text = std::fs::read_to_string(path).map_err(|e| format!("{}: cannot be read: {e}", path.display()))?;
+        let text = String::from_utf8(bytes).map_err(|_| format!("{}: is not valid UTF-8", path.display()))?;
         KeysFile::parse(&text).map(Some).map_err(|why| format!("{}{why}", path.display()))
     }
 

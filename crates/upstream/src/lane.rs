@@ -127,6 +127,11 @@ impl Lane {
         })
     }
 
+    /// Whether `other` is the same key on the same way, whatever each is called.
+    pub fn is_same_key(&self, other: &Lane) -> bool {
+        *self == Lane { label: self.label.clone(), ..other.clone() }
+    }
+
     /// What is spoken there.
     pub fn transport(&self) -> Transport {
         self.transport

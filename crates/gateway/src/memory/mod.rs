@@ -169,7 +169,12 @@ impl Memory {
                 self.shelf.weigh(&address, 0);
             }
             // It may be another's still; only then is it this one's to give.
-            _ => self.succession.own(&address).await,
+            Some(_) => self.succession.own(&address).await,
+            None => {
+                // Nobody's turn is in hand, so whoever comes for it meanwhile has to find it given.
+                self.succession.give(address.clone());
+                return self.succession.own(&address).await;
+            }
         }
         self.succession.give(address);
     }

@@ -177,9 +177,9 @@ impl Streams {
         *self.log_full.lock().unwrap_or_else(PoisonError::into_inner) = until;
     }
 
-    /// Whether a stream has not ended.
-    pub(crate) fn is_running(&self, id: StreamId) -> bool {
-        self.table().get(&id).is_some_and(|hosted| hosted.ended_at().is_none())
+    /// Whether `owner` has a stream `id` that has not ended.
+    pub(crate) fn is_running(&self, id: StreamId, owner: &Owner) -> bool {
+        self.find(id, owner).is_ok_and(|hosted| hosted.ended_at().is_none())
     }
 
     /// Durable streams that have not ended, or not in the log.

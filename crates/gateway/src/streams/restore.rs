@@ -62,7 +62,7 @@ pub(crate) async fn find(house: &House, id: StreamId, owner: &Owner) -> Result<A
         return Ok(hosted);
     }
     // What the log has of one that runs is not its end.
-    if house.memory.succession.runs_elsewhere(id).await {
+    if house.memory.succession.runs_elsewhere(id, owner).await {
         return Err(StreamTrouble::Elsewhere.into());
     }
     let Ok(store) = house.memory.store() else { return Err(StreamTrouble::Unknown.into()) };

@@ -173,11 +173,10 @@ impl Class {
             let Some(waiting) = shared.queue.get(ticket) else { continue };
             // One that may only go where others wait before it costs no look, or those who are bound
             // to one place would hide all the others.
-            let bound = waiting.ask.pin.is_some()
-                && (0..self.domains.len())
-                    .filter(|n| self.eligible(*n, &waiting.ask))
-                    .all(|n| heads.heads[n].is_some());
-            if bound {
+            // One whose place is gone is looked at, and told.
+            let mut places = (0..self.domains.len()).filter(|n| self.eligible(*n, &waiting.ask)).peekable();
+            let is_bound = waiting.ask.pin.is_some() && places.peek().is_some();
+            if is_bound && places.all(|n| heads.heads[n].is_some()) {
                 continue;
             }
             looks += 1;

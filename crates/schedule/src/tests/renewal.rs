@@ -48,6 +48,24 @@ fn nothing_new_goes_to_an_organisation_that_is_gone_and_what_is_out_comes_home()
 }
 
 #[test]
+fn who_waits_for_an_organisation_that_goes_hears_of_it_and_others_go_elsewhere() {
+    let mut s = scheduler(&[keys(1), keys(1)]);
+    let _held = full(&mut s);
+    s.know(at(0), OrgId(1), None, CLASS, limits(1, 1_000_000, 1_000_000));
+    let _other = go(&mut s, at(0), ask());
+    let pinned = wait(&mut s, at(1), Ask { pin: Some(Pin { org: OrgId(0), workspace: None }), ..ask() });
+    let free = wait(&mut s, at(1), ask());
+    s.set_organisations(at(2), &[closed(1, &[0]), keys(1), keys(1)]);
+    let mut answers = s.advance(at(2));
+    answers.sort_by_key(|(ticket, _)| *ticket);
+    assert!(
+        matches!(&answers[..], [(first, Verdict::Refuse(Refusal::NoKey)), (second, Verdict::Go(lease))]
+            if *first == pinned && *second == free && lease.lane().org == OrgId(2)),
+        "{answers:?}"
+    );
+}
+
+#[test]
 fn a_key_is_changed_for_another_and_what_was_learned_stays() {
     let mut s = scheduler(&[keys(1)]);
     let lease = go(&mut s, at(0), ask());

@@ -49,7 +49,7 @@ fn stop_on_interrupt() -> Result<Arc<AtomicBool>, Failed> {
         .name("interrupt".into())
         .spawn(move || {
             runtime.block_on(async {
-                if super::serve::asked_to_stop().await.is_ok() {
+                if super::signals::asked_to_stop().await.is_ok() {
                     told.store(true, Ordering::Relaxed);
                 }
                 std::future::pending::<()>().await;

@@ -4,6 +4,7 @@
 //! It goes the way that requests of the gateway go, over the same pool, so what works here works
 //! there. Each key is asked for one word.
 
+use super::reload::Once;
 use super::serve::configure;
 use super::{Failed, say};
 use crate::cli::{CheckUpstream, Serve};
@@ -263,7 +264,7 @@ pub(super) fn run(flags: &CheckUpstream) -> Result<(), Failed> {
         upstream_key: flags.upstream_key.clone(),
         ..Serve::default()
     };
-    let config = configure(&serve)?;
+    let config = configure(&serve, &Once::default())?;
     config.check().map_err(Failed::because)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failed::because)?;
     let clock = Clock::real();

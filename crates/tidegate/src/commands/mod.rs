@@ -26,6 +26,7 @@ mod resume;
 mod scenarios;
 mod scratch;
 mod serve;
+mod signals;
 mod simulate;
 mod soak;
 mod sockets;

@@ -7,27 +7,28 @@
 use super::activation::{Passed, passed};
 use super::greet::{Told, warn_of_admin};
 use super::hand_over::{Elder, Heir, Inherited, spawn, start};
-use super::reload::{Reloader, RenewTls};
+use super::reload::{Once, Reloader, RenewTls};
 use super::scratch::{conversation_log, usage_file};
+use super::signals::Signals;
 use super::simulate::Running;
 use super::{Failed, env, key, listen, notify};
 use crate::cli::{LogFormat, Serve};
-use crate::config::{API_URL, Config, KEY_BYTES as VAULT_KEY_BYTES};
+use crate::config::{API_URL, Config, KEY_BYTES as VAULT_KEY_BYTES, Sources};
 use crate::log::LogThread;
 use crate::process::Room;
 use crate::request_log::RequestLog;
-use std::net::SocketAddr;
+use std::convert::Infallible;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tidegate_base::Secret;
 use tidegate_gateway::{Gateway, Organisation, Said, UsageFile, Wanted, serve_admin};
 use tidegate_store::Store;
-use tidegate_transport::{Clock, Listen, TaskKind, Tasks, TcpDial, TcpListen, TlsFiles, TlsListen};
+use tidegate_transport::{Clock, Listen, ServerTls, TaskKind, Tasks, TcpDial, TcpListen, TlsFiles, TlsListen};
 use tidegate_upstream::{Lane, Scheme};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 use tracing_subscriber::filter::LevelFilter;
 
 const ADMIN: TaskKind =
@@ -40,11 +41,10 @@ const HEIRS: TaskKind = TaskKind {
 };
 
 /// Flags over file over environment over defaults.
-pub(super) fn configure(flags: &Serve) -> Result<Config, Failed> {
+pub(super) fn configure(flags: &Serve, sources: &dyn Sources) -> Result<Config, Failed> {
     let mut config = match &flags.config {
         // With the simulator behind it, the file's organisations and their keys are not used.
-        Some(path) if flags.simulate => Config::load_for_simulator(path, &env).map_err(Failed::because)?,
-        Some(path) => Config::load(path, &env).map_err(Failed::because)?,
+        Some(path) => Config::load_from(path, sources, flags.simulate).map_err(Failed::because)?,
         None => Config::default(),
     };
     config.listen = flags.listen.unwrap_or(config.listen);
@@ -100,31 +100,6 @@ fn start_log(config: &Config) -> Result<(LogThread, RequestLog), Failed> {
     Ok((thread, records))
 }
 
-/// Waits for SIGTERM or SIGINT; a second one from then on ends the process at once.
-pub(super) async fn asked_to_stop() -> Result<(), Failed> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(Failed::because)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failed::because)?;
-    let once = async |terminate: &mut tokio::signal::unix::Signal, interrupt: &mut tokio::signal::unix::Signal| {
-        tokio::select! {
-            biased;
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    };
-    once(&mut terminate, &mut interrupt).await;
-    let impatient = std::thread::Builder::new().name("impatience".into());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failed::because)?;
-    impatient
-        .spawn(move || {
-            runtime.block_on(async {
-                once(&mut terminate, &mut interrupt).await;
-                std::process::exit(130);
-            })
-        })
-        .map_err(Failed::because)?;
-    Ok(())
-}
-
 /// What a configuration is made of, now and when it is read anew.
 pub(super) struct Served<'s> {
     pub(super) flags: &'s Serve,
@@ -133,9 +108,16 @@ pub(super) struct Served<'s> {
     passing: PassingKeys,
 }
 
-/// Reads the configuration and everything it names, and checks the whole.
-pub(super) fn prepare(served: &Served<'_>) -> Result<Config, Failed> {
-    let mut config = configure(served.flags)?;
+/// A configuration that can be served under.
+pub(super) struct Prepared {
+    pub(super) config: Config,
+    /// TLS towards clients, if it is spoken.
+    pub(super) tls: Option<ServerTls>,
+}
+
+/// Reads the configuration and everything it names from `sources`, and checks the whole.
+pub(super) fn prepare(served: &Served<'_>, sources: &dyn Sources) -> Result<Prepared, Failed> {
+    let mut config = configure(served.flags, sources)?;
     // A permit without a file to go with it would only make the accept fail.
     config.settings.limits.connections = config.settings.limits.connections.min(served.room.connections());
     if let Some(running) = served.simulator {
@@ -144,22 +126,27 @@ pub(super) fn prepare(served: &Served<'_>) -> Result<Config, Failed> {
     config.check().map_err(Failed::because)?;
     let passing = config.redact.needs_passing_keys().then_some(served.passing);
     config.settings.redaction = config.redact.redaction(passing).map_err(Failed::because)?;
-    Ok(config)
+    let tls = config.server_tls_from(sources).map_err(Failed::because)?;
+    Ok(Prepared { config, tls })
 }
 
 pub(super) fn run(flags: &Serve, room: Room) -> Result<(), Failed> {
     let simulator = if flags.simulate { Some(start_simulator(flags)?) } else { None };
     let served = Served { flags, simulator: simulator.as_ref(), room, passing: passing_keys()? };
-    let config = prepare(&served)?;
+    let read = Once::default();
+    let prepared = prepare(&served, &read)?;
+    let config = &prepared.config;
     // Where this program is, before another one lies there.
     let program = std::env::current_exe().map_err(Failed::because)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failed::because)?;
+    // Not before the configuration is read: that may wait for a file, and is to be interrupted.
+    let signals = runtime.block_on(async { Signals::new() })?;
     let mut heir = flags.upgrade.as_deref().map(|from| Heir::meet(elders_address(from, config.listen)?)).transpose()?;
     // Before anything listens: a log that cannot be opened is found out at once.
-    let log = conversation_log(&config, flags.simulate, heir.as_mut().and_then(|heir| heir.log.take()))?;
-    let usage = usage_file(&config)?;
-    let (_log, records) = start_log(&config)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failed::because)?;
-    let ended = runtime.block_on(serve(config, served, records, (log, usage), heir, &program));
+    let log = conversation_log(config, flags.simulate, heir.as_mut().and_then(|heir| heir.log.take()))?;
+    let usage = usage_file(config)?;
+    let (_log, records) = start_log(config)?;
+    let ended = runtime.block_on(serve((prepared, read), served, records, (log, usage), heir, &program, signals));
     if let Some(mut simulator) = simulator {
         simulator.stop();
     }
@@ -210,17 +197,18 @@ pub(super) fn use_simulator(config: &mut Config, simulator: &Running) -> Result<
 }
 
 async fn serve(
-    config: Config,
+    (Prepared { config, tls }, read): (Prepared, Once),
     served: Served<'_>,
     records: RequestLog,
     (log, usage): (Option<Store>, UsageFile),
     heir: Option<Heir>,
     program: &Path,
+    signals: Signals,
 ) -> Result<(), Failed> {
+    let Signals { mut stop, hangup, upgrade } = signals;
     let (simulator, room) = (served.simulator, served.room);
     let clock = Clock::real();
     let dial = TcpDial::new(clock, config.dial, &config.roots).map_err(Failed::because)?;
-    let tls = config.server_tls().map_err(Failed::because)?;
     let elder = heir.as_ref().map(|heir| heir.elder);
     let (taking, inherited) = heir.map(Heir::into_parts).unzip();
     let Doors { door, admin, hand_over } = doors(&config, inherited)?;
@@ -246,16 +234,33 @@ async fn serve(
     };
     let tasks = Tasks::new();
     // All that can fail has been done: from here on this process serves.
-    if let Some(taking) = taking {
-        gateway.follows(start(taking, clock, &tasks).await?);
-    }
+    let started = async {
+        match taking {
+            Some(taking) => start(taking, clock).await.map(Some),
+            None => Ok(None),
+        }
+    };
+    let following = tokio::select! {
+        biased;
+        started = started => started?,
+        () = stop.asked() => {
+            tracing::info!(target: "tidegate", "stopped before it took over");
+            return Ok(());
+        }
+    };
+    let following = following.map(|(claims, following)| {
+        gateway.follows(claims);
+        following
+    });
     gateway.serve_on_threads(door, threads).map_err(Failed::because)?;
-    let admin_door = tasks.spawn(&ADMIN, serve_admin(gateway.clone(), Box::new(admin)));
+    if let Some(following) = following {
+        following.serves(&tasks).await;
+    }
+    tasks.spawn(&ADMIN, serve_admin(gateway.clone(), Box::new(admin)));
     let (told, mut heirs) = mpsc::channel(1);
-    let mut elder_waits = None;
     if let Some(to_share) = to_share {
         match Elder::new(gateway_at, hand_over, gateway.clone(), clock, to_share) {
-            Ok(elder) => elder_waits = Some(tasks.spawn(&HEIRS, elder.run(told))),
+            Ok(elder) => drop(tasks.spawn(&HEIRS, elder.run(told))),
             Err(error) => {
                 tracing::warn!(target: "tidegate", %error, "no process will be able to take over from this one (--upgrade)");
             }
@@ -266,15 +271,13 @@ async fn serve(
     warn_of_admin(admin_at);
     notify::ready();
 
-    let reloader = Reloader::new(served, gateway.clone(), renew_tls, clock);
+    let reloader = Reloader::new(served, gateway.clone(), renew_tls, clock, read);
     let end = tokio::select! {
-        stop = asked_to_stop() => stop.map(|()| End::Stop)?,
+        () = stop.asked() => End::Stop,
         Some(heir) = heirs.recv() => End::HandedOver(heir),
-        failed = attend(reloader, &gateway, program, gateway_at) => return Err(failed),
+        never = attend(reloader, &gateway, program, gateway_at, (hangup, upgrade)) => match never {},
     };
     if let End::HandedOver(heir) = end {
-        admin_door.abort();
-        notify::replaced_by(heir);
         let within = gateway.hand_over_time();
         tracing::info!(target: "tidegate", heir, streams = gateway.live().len(), within_s = within.as_secs(), "handed over; what is under way goes on to its end");
         tokio::select! {
@@ -282,13 +285,12 @@ async fn serve(
                 tracing::info!(target: "tidegate", cut = over.cut, "ended");
                 return Ok(());
             }
-            stop = asked_to_stop() => stop?,
+            () = stop.asked() => {}
         }
     } else {
         notify::stopping();
-        // Its sockets are the ones that clients come to.
-        elder_waits.iter().for_each(JoinHandle::abort);
     }
+    stop.next_ends_the_process()?;
     let drain = gateway.drain_time();
     tracing::info!(target: "tidegate", streams = gateway.live().len(), drain_s = drain.as_secs(), "draining; signal again to stop at once");
     let drained = gateway.drain().await;
@@ -312,32 +314,42 @@ struct Doors {
 /// The sockets of the process before, or of a service manager, or new ones.
 fn doors(config: &Config, inherited: Option<Inherited>) -> Result<Doors, Failed> {
     let on = |socket| TcpListen::on(socket).map_err(Failed::because);
-    if let Some(Inherited { gateway, admin, hand_over }) = inherited {
-        let (door, admin) = (on(gateway)?, on(admin)?);
-        let is_other = |told: SocketAddr, is: SocketAddr| told.port() != 0 && told != is;
-        if is_other(config.listen, door.local()) || is_other(config.admin, admin.local()) {
-            tracing::warn!(
-                target: "tidegate", gateway = %door.local(), admin = %admin.local(),
-                "a process that takes over listens where the one before did; other addresses need a stop and a start"
-            );
+    // What is as it is without a word in the file or a flag is nobody's wish.
+    let usual = [Config::default().listen, Config::default().admin];
+    let is_other = |told: SocketAddr, is: SocketAddr| told.port() != 0 && !usual.contains(&told) && told != is;
+    let (passed, hand_over) = match inherited {
+        // The one before this may have no doors any more: one that had taken over from it has ended.
+        Some(Inherited { doors: Some([gateway, admin]), hand_over }) => {
+            (Passed { gateway: Some(gateway), admin: Some(admin) }, Some(hand_over))
         }
-        return Ok(Doors { door, admin, hand_over: Some(hand_over) });
-    }
-    let Passed { gateway, admin } = passed()?;
-    let door = gateway.map_or_else(|| listen(config.listen, "--listen"), on)?;
-    let admin = admin.map_or_else(|| listen(config.admin, "--admin-listen"), on)?;
-    Ok(Doors { door, admin, hand_over: None })
+        Some(Inherited { doors: None, hand_over }) => (Passed::default(), Some(hand_over)),
+        None => (passed()?, None),
+    };
+    let by = if hand_over.is_some() { "the process before this one" } else { "the service manager" };
+    let door = |socket: Option<TcpListener>, told: SocketAddr, flag: &str| {
+        let Some(socket) = socket else { return listen(told, flag) };
+        let door = on(socket)?;
+        if is_other(told, door.local()) {
+            let (at, by) = (door.local(), by);
+            tracing::warn!(target: "tidegate", %at, %told, by, "{flag} or its setting says otherwise than the socket that was passed on: that is the one that is used; another address needs a stop and a start");
+        }
+        Ok(door)
+    };
+    let (gateway, admin) =
+        (door(passed.gateway, config.listen, "--listen")?, door(passed.admin, config.admin, "--admin-listen")?);
+    Ok(Doors { door: gateway, admin, hand_over })
 }
 
-/// Does what signals, files and operators ask for while it serves; ends only with an error.
-async fn attend(mut reloader: Reloader<'_>, gateway: &Gateway, program: &Path, at: SocketAddr) -> Failed {
+/// Does what signals, files and operators ask for while it serves; never ends by itself.
+async fn attend(
+    mut reloader: Reloader<'_>,
+    gateway: &Gateway,
+    program: &Path,
+    at: SocketAddr,
+    (mut hangup, mut upgrade): (Signal, Signal),
+) -> Infallible {
     let simulates = reloader.simulates();
     let mut wishes = gateway.wishes();
-    let signals = signal(SignalKind::hangup()).and_then(|hangup| Ok((hangup, signal(SignalKind::user_defined2())?)));
-    let (mut hangup, mut upgrade) = match signals {
-        Ok(signals) => signals,
-        Err(e) => return Failed::because(e),
-    };
     let start_heir = || match can_hand_over(simulates).and_then(|()| spawn(program, at).map_err(|e| e.to_string())) {
         Ok(pid) => {
             tracing::info!(target: "tidegate", pid, program = %program.display(), "a process was started that is to take over");

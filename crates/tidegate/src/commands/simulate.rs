@@ -111,14 +111,14 @@ pub(super) fn run(flags: &Simulate) -> Result<(), Failed> {
     runtime.block_on(async {
         let Some(at) = flags.proxy_listen else {
             say("ready");
-            return super::serve::asked_to_stop().await;
+            return super::signals::asked_to_stop().await;
         };
         let proxy = listen(at, "--proxy-listen")?;
         say(format_args!("proxy      http://{0}, socks5h://{0}", proxy.local()));
         say("ready");
         let rules = ProxyRules { to: running.api, login: flags.proxy_login.as_deref().map(Secret::new) };
         // A signal that cannot be waited for ends it at once.
-        let stopped = async { drop(super::serve::asked_to_stop().await) };
+        let stopped = async { drop(super::signals::asked_to_stop().await) };
         run_proxy(Box::new(proxy), rules, Tasks::new(), stopped).await.map_err(Failed::because)
     })?;
     running.stop();

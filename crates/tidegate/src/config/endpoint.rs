@@ -1,8 +1,8 @@
 //! What an organisation's endpoint wants that is not the API itself: its own names of models, and
 //! header lines of its own.
 
-use super::organisation::Env;
 use super::secrets::secret;
+use super::sources::Sources;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use tidegate_base::Secret;
@@ -67,7 +67,10 @@ pub(super) fn models(table: &BTreeMap<String, String>) -> Result<BTreeMap<String
 }
 
 /// The header lines, checked.
-pub(super) fn headers(table: &BTreeMap<String, HeaderValue>, env: Env<'_>) -> Result<Vec<(String, Secret)>, String> {
+pub(super) fn headers(
+    table: &BTreeMap<String, HeaderValue>,
+    sources: &dyn Sources,
+) -> Result<Vec<(String, Secret)>, String> {
     if table.len() > HEADERS_MAX {
         return Err(format!("has {} lines, more than {HEADERS_MAX}", table.len()));
     }
@@ -84,7 +87,7 @@ pub(super) fn headers(table: &BTreeMap<String, HeaderValue>, env: Env<'_>) -> Re
         }
         let value = match value {
             HeaderValue::Text(text) => text.clone(),
-            HeaderValue::Kept(kept) => secret(None, kept.env.as_ref(), kept.file.as_ref(), env)?,
+            HeaderValue::Kept(kept) => secret(None, kept.env.as_ref(), kept.file.as_ref(), sources)?,
         };
         // What it says may be a secret, so it is not shown.
         if value.is_empty() || value.len() > 4096 || value.bytes().any(|b| !(0x20..0x7f).contains(&b)) {

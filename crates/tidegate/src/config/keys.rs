@@ -2,6 +2,7 @@
 //! reads.
 
 use super::places::Places;
+use super::sources::Sources;
 use super::{Config, ConfigError};
 use crate::keys_file::KeysFile;
 use std::path::PathBuf;
@@ -16,10 +17,15 @@ pub(super) struct KeysTable {
 impl KeysTable {
     /// Adds the file's keys to the configuration. Where there is such a file nobody is served without a
     /// key, even if it has none: a last key that is revoked must not open the door.
-    pub(super) fn set(self, places: &Places<'_>, config: &mut Config) -> Result<(), ConfigError> {
+    pub(super) fn set(
+        self,
+        places: &Places<'_>,
+        sources: &dyn Sources,
+        config: &mut Config,
+    ) -> Result<(), ConfigError> {
         let Some(path) = self.file else { return Ok(()) };
         let wrong = |why: &str| places.wrong("keys", 0, "file", why);
-        let Some(file) = KeysFile::read(&path).map_err(|why| wrong(&why))? else {
+        let Some(file) = KeysFile::of(&path, sources.file(&path)).map_err(|why| wrong(&why))? else {
             let why = format!(
                 "{} is not there; make the first key with `tidegate key new --config {}`",
                 path.display(),

@@ -18,6 +18,7 @@ mod proxies;
 mod redact;
 mod schema;
 mod secrets;
+mod sources;
 mod tables;
 mod tenant;
 mod values;
@@ -37,6 +38,8 @@ use places::Places;
 pub(crate) use redact::KEY_BYTES;
 pub use redact::Redact;
 use redact::RedactTable;
+pub use sources::Sources;
+use sources::{NotMissed, OfMachine, text};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -161,8 +164,8 @@ struct File {
     redact: RedactTable,
 }
 
-fn read(path: &Path) -> Result<String, ConfigError> {
-    std::fs::read_to_string(path).map_err(|e| ConfigError(format!("{}: cannot be read: {e}", path.display())))
+fn read(path: &Path, sources: &dyn Sources) -> Result<String, ConfigError> {
+    text(sources, path).map_err(|e| ConfigError(format!("{}: cannot be read: {e}", path.display())))
 }
 
 impl File {
@@ -174,30 +177,39 @@ impl File {
     }
 
     fn at(path: &Path) -> Result<Self, ConfigError> {
-        File::of(&Places { path, text: &read(path)? })
+        File::of(&Places { path, text: &read(path, &NO_VARIABLES)? })
     }
 }
+
+/// For who wants none of its secrets.
+const NO_VARIABLES: OfMachine<'static> = OfMachine(&|_| None);
 
 impl Config {
     /// Reads the file at `path`; `env` looks variables up.
     pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        Config::parse(path, &read(path)?, env)
+        Config::load_from(path, &OfMachine(env), false)
     }
 
-    /// The same, for a gateway whose upstreams will be others: what the file's organisations would take
-    /// from variables that are not set is not missed.
-    pub fn load_for_simulator(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        let secrets = |name: &str| env(name).or_else(|| Some("unused".to_owned()));
-        Config::parse_with(path, &read(path)?, Variables { secrets: &secrets, machine: env })
+    /// The same, with everything from `sources`.
+    ///
+    /// `for_simulator`: for a gateway whose upstreams will be others. What the file's organisations would
+    /// take from variables that are not set is not missed.
+    pub fn load_from(path: &Path, sources: &dyn Sources, for_simulator: bool) -> Result<Self, ConfigError> {
+        let text = read(path, sources)?;
+        let secrets: &dyn Sources = if for_simulator { &NotMissed(sources) } else { sources };
+        Config::parse_with(path, &text, secrets, sources)
     }
 
     /// Reads `text`, which came from `path`.
     pub fn parse(path: &Path, text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        Config::parse_with(path, text, Variables { secrets: env, machine: env })
+        let sources = OfMachine(env);
+        Config::parse_with(path, text, &sources, &sources)
     }
 
-    fn parse_with(path: &Path, text: &str, variables: Variables<'_>) -> Result<Self, ConfigError> {
-        let env = variables.machine;
+    /// Organisations' secrets are in `secrets`, all else in `sources`.
+    fn parse_with(path: &Path, text: &str, secrets: &dyn Sources, sources: &dyn Sources) -> Result<Self, ConfigError> {
+        let machine = |name: &str| sources.variable(name);
+        let variables = Variables { secrets, machine: &machine };
         let places = Places { path, text };
         let file = File::of(&places)?;
         let mut config =
@@ -234,14 +246,17 @@ impl Config {
         for (n, table) in file.client_key.iter().enumerate() {
             settings.keys.push(client_key(&places, n, table)?);
         }
-        file.keys.set(&places, &mut config)?;
+        file.keys.set(&places, sources, &mut config)?;
         let settings = &mut config.settings;
-        settings.own_credentials = file.own_credentials.map(|table| table.lane(&places, env)).transpose()?;
+        settings.own_credentials = file
+            .own_credentials
+            .map(|table| table.lane(&places, Variables { secrets: sources, ..variables }))
+            .transpose()?;
         settings.tenants = tenants(&places, &file.tenant, settings)?;
         costs::prices(&places, &file.price, &mut settings.costs.prices)?;
         file.conversations.set(&places, &mut config)?;
         file.usage.set(&places, &mut config)?;
-        config.redact = file.redact.over(&places, file.tenant.iter().map(TenantTable::redact), Some(env))?;
+        config.redact = file.redact.over(&places, file.tenant.iter().map(TenantTable::redact), Some(sources))?;
         contradictions(&places, &config)?;
         Ok(config)
     }
@@ -258,11 +273,12 @@ impl Config {
         env: &dyn Fn(&str) -> Option<String>,
         with_keys: bool,
     ) -> Result<Redact, ConfigError> {
-        let text = read(path)?;
+        let sources = OfMachine(env);
+        let text = read(path, &sources)?;
         let places = Places { path, text: &text };
         let file = File::of(&places)?;
         let tenants = file.tenant.iter().map(TenantTable::redact);
-        file.redact.over(&places, tenants, with_keys.then_some(env))
+        file.redact.over(&places, tenants, with_keys.then_some(&sources as &dyn Sources))
     }
 
     /// The file of client keys that the configuration at `path` names, without reading it or any secret.
@@ -306,7 +322,13 @@ impl Config {
 
     /// Reads the certificate and key of TLS towards clients, if there are any.
     pub fn server_tls(&self) -> Result<Option<ServerTls>, ConfigError> {
-        self.tls.as_ref().map(ServerTls::load).transpose().map_err(|e| ConfigError(e.to_string()))
+        self.server_tls_from(&NO_VARIABLES)
+    }
+
+    /// The same, from `sources`.
+    pub fn server_tls_from(&self, sources: &dyn Sources) -> Result<Option<ServerTls>, ConfigError> {
+        let load = |files| ServerTls::load_with(files, &|path| sources.file(path));
+        self.tls.as_ref().map(load).transpose().map_err(|e| ConfigError(e.to_string()))
     }
 
     /// What must hold whatever the sources were: flags can contradict the file too.

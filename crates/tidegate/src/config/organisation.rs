@@ -4,6 +4,7 @@ use super::endpoint::{HeaderValue, headers, models};
 use super::places::Places;
 use super::proxies::{ProxyChoice, proxy};
 use super::secrets::secret;
+use super::sources::Sources;
 use super::{API_URL, ConfigError};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -140,11 +141,10 @@ impl OwnCredentialsTable {
     }
 
     /// The way there: a lane without a key.
-    pub(super) fn lane(&self, places: &Places<'_>, env: Env<'_>) -> Result<Arc<Lane>, ConfigError> {
+    pub(super) fn lane(&self, places: &Places<'_>, variables: Variables<'_>) -> Result<Arc<Lane>, ConfigError> {
         let url = self.url.as_deref().unwrap_or(API_URL);
         let wrong = |key: &str, why: &str| places.wrong("own_credentials", 0, key, why);
         let lane = Lane::new("own", url, Scheme::ApiKey, Secret::new("")).map_err(|e| wrong("url", &e.0))?;
-        let variables = Variables { secrets: env, machine: env };
         let through = proxy(self.proxy.as_ref(), &lane.target, variables).map_err(|why| wrong("proxy", &why))?;
         Ok(Arc::new(lane.offering(self.http.offer()).through(through)))
     }
@@ -153,11 +153,11 @@ impl OwnCredentialsTable {
 /// Reads variables of the environment.
 pub(super) type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// The variables that an organisation's secrets are in, and those of the machine. They are not the same
+/// Where an organisation's secrets are, and the variables of the machine. They are not the same
 /// where its secrets will not be used.
 #[derive(Clone, Copy)]
 pub(super) struct Variables<'a> {
-    pub(super) secrets: Env<'a>,
+    pub(super) secrets: &'a dyn Sources,
     pub(super) machine: Env<'a>,
 }
 

@@ -5,9 +5,9 @@
 //! `kinds` along, as those of the other table are exceptions from another policy.
 
 use super::ConfigError;
-use super::organisation::Env;
 use super::places::Places;
 use super::secrets::secret;
+use super::sources::Sources;
 use crate::cli::{RedactPolicy, RedactStyle, RedactUnscannable};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -225,7 +225,7 @@ impl RedactTable {
         &self,
         places: &Places<'_>,
         tenants: impl Iterator<Item = (&'t str, Option<&'t RedactTable>)>,
-        env: Option<Env<'_>>,
+        env: Option<&dyn Sources>,
     ) -> Result<Redact, ConfigError> {
         let at = At { places, tenant: None };
         let mut redact = Redact::default();
@@ -262,10 +262,10 @@ fn keys(
     at: At<'_, '_>,
     scope: Option<&KeyTable>,
     ring: Option<&[KeyTable]>,
-    env: Env<'_>,
+    sources: &dyn Sources,
 ) -> Result<Option<Keys>, ConfigError> {
     let read = |name: &str, key: &KeyTable| {
-        let text = secret(key.value.as_ref(), key.env.as_ref(), key.file.as_ref(), env);
+        let text = secret(key.value.as_ref(), key.env.as_ref(), key.file.as_ref(), sources);
         let text = Secret::new(text.map_err(|why| at.wrong(name, &why))?);
         match bytes(&text) {
             Some(_) => Ok(text),

@@ -1,6 +1,6 @@
 //! Where a secret comes from: an environment variable, a file, or (least well) the configuration.
 
-use super::organisation::Env;
+use super::sources::{Sources, text};
 use std::path::PathBuf;
 
 /// The secret of a table in which exactly one of the three stands.
@@ -8,12 +8,12 @@ pub(super) fn secret(
     value: Option<&String>,
     variable: Option<&String>,
     file: Option<&PathBuf>,
-    env: Env<'_>,
+    sources: &dyn Sources,
 ) -> Result<String, String> {
     match (value, variable, file) {
         (Some(key), None, None) => Ok(key.clone()),
-        (None, Some(name), None) => env(name).ok_or_else(|| format!("the environment variable {name} is not set; set it, or take the key from a file with {{ file = \"...\" }}")),
-        (None, None, Some(path)) => match std::fs::read_to_string(path) {
+        (None, Some(name), None) => sources.variable(name).ok_or_else(|| format!("the environment variable {name} is not set; set it, or take the key from a file with {{ file = \"...\" }}")),
+        (None, None, Some(path)) => match text(sources, path) {
             Ok(text) => Ok(text.trim().to_owned()),
             Err(e) => Err(format!("the key file {} cannot be read: {e}", path.display())),
         },

@@ -532,7 +532,7 @@ fn behind_the_simulator_nothing_is_missed_but_what_organisations_would_need() {
     let load = |text: &str| {
         let path = folder.join("tidegate.toml");
         std::fs::write(&path, text).unwrap();
-        Config::load_for_simulator(&path, &|_| None)
+        Config::load_from(&path, &super::OfMachine(&|_| None), true)
     };
     let organisation =
         "[[organisation]]\nname = \"north\"\nkeys = [{ env = \"NORTH\" }]\nheaders = { x = { env = \"X\" } }\n";

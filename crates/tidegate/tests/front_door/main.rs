@@ -46,6 +46,7 @@ mod soak;
 mod socket;
 mod sockets;
 mod streams;
+mod succession;
 mod talks;
 mod teller;
 mod tls;

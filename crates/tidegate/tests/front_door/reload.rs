@@ -15,7 +15,7 @@ const SOON: Duration = Duration::from_secs(6);
 const SLOW: (&str, &str) = ("simulate", "output_tokens=600-600, head_ms=0, first_ms=0, event_ms=50");
 
 /// A new key in the file `keys`, with further flags.
-fn new_key(keys: &str, flags: &[&str]) -> String {
+pub(crate) fn new_key(keys: &str, flags: &[&str]) -> String {
     let (code, out, err) = finished(&[&["key", "new", "--file", keys], flags].concat());
     assert_eq!(code, 0, "{err}");
     out.lines().map(str::trim).find(|line| line.starts_with("tg_")).unwrap().to_owned()
@@ -235,6 +235,7 @@ fn what_needs_a_restart_is_told_and_the_rest_holds() {
     );
     let page = Wire::to(tidegate.admin).ask(bare("POST", "/reload", &[("origin", "http://127.0.0.1:4601")]));
     assert_eq!(page.status, 403, "a page's request is none of an operator's");
+    assert!(page.text().contains("has an `origin` header"), "{}", page.text());
 }
 
 /// Streams a beginning, and the rest when it was asked `hold` times more.
@@ -319,4 +320,85 @@ fn a_revoked_key_reads_no_stream_that_is_kept() {
     assert_eq!(code_in(&socket.frame_of("after")), "unknown_key");
     socket.create("new", &serde_json::json!({}));
     assert_eq!(code_in(&socket.until("new", "stream.error").pop().unwrap()), "unknown_key");
+}
+
+#[test]
+fn a_secret_that_comes_through_a_pipe_is_read_once() {
+    let upstream = upstream();
+    let folder = Folder::new();
+    let pipe = folder.path("north.key");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    // Opening it waits for its reader, and there is one writer for one reader.
+    let writes = std::thread::spawn({
+        let pipe = pipe.clone();
+        move || std::fs::write(pipe, "sk-ant-piped\n").unwrap()
+    });
+    let config = format!(
+        "[[organisation]]\nname = \"north\"\nurl = \"http://{}\"\nkeys = [{{ file = \"{pipe}\" }}]\n",
+        upstream.at
+    );
+    let tidegate = Tidegate::configured(&config);
+    writes.join().unwrap();
+    assert_eq!(tidegate.ask(post(&[], message(true, 100, "x"))).status, 200);
+    tidegate.reconfigure(&format!("{config}[limits]\nbody_bytes = \"1 KiB\"\n"));
+    let large = || tidegate.ask(post(&[], message(true, 100, &"x".repeat(2_000)))).status;
+    eventually("the rest is read anew", SOON, || (large() == 413).then_some(()));
+    assert_eq!(reload(&tidegate).0, 200);
+    assert_eq!(tidegate.ask(post(&[], message(true, 100, "x"))).status, 200);
+    assert!(upstream.seen().iter().all(|seen| seen.all("x-api-key") == ["sk-ant-piped"]));
+}
+
+#[test]
+fn what_was_refused_is_read_again_when_a_file_is_mended_that_only_it_names() {
+    let folder = Folder::new();
+    let keys = folder.path("keys.toml");
+    let tidegate = Tidegate::simulated();
+    assert_eq!(ask(&tidegate, "any").0, 200);
+    tidegate.reconfigure(&format!("[keys]\nfile = \"{keys}\"\n"));
+    tidegate.says("keys.toml is not there");
+    assert_eq!(ask(&tidegate, "any").0, 200);
+    let key = new_key(&keys, &[]);
+    eventually("nobody touched the configuration", SOON, || (ask(&tidegate, "any").0 == 401).then_some(()));
+    assert_eq!(ask(&tidegate, &key).0, 200);
+}
+
+#[test]
+fn new_connections_live_by_the_clocks_of_now() {
+    let tidegate = Tidegate::simulated();
+    let mut kept = tidegate.client();
+    tidegate.reconfigure("[clocks]\nclient_idle = \"1 s\"\n");
+    tidegate.says("clocks.client_idle");
+    // Ten times as long, and a client would not wait for it.
+    tidegate.client().ends("a new one");
+    kept.send(post(&[QUICK], message(false, 100, "x")));
+    assert_eq!(kept.answer().status, 200);
+    kept.ends("and one that was there, after its next request");
+}
+
+#[test]
+fn who_waits_for_an_organisation_that_goes_is_served_by_the_one_that_comes() {
+    let refuses = Upstream::playing(|_, _, socket| {
+        let body = r#"{"type":"error","error":{"type":"rate_limit_error","message":"slow down"}}"#;
+        let head = "HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/json\r\nretry-after: 10\r\n";
+        let _ = write!(socket, "{head}content-length: {}\r\n\r\n{body}", body.len());
+    });
+    let serves = upstream();
+    let org = |name: &str, at: &Upstream| {
+        format!(
+            "[[organisation]]\nname = \"{name}\"\nurl = \"http://{}\"\nkeys = [{{ value = \"sk-ant-x\" }}]\n",
+            at.at
+        )
+    };
+    let tidegate = Tidegate::configured(&org("north", &refuses));
+    let mut waits = tidegate.client();
+    waits.send(post(&[], message(true, 100, "SLOWLY")));
+    eventually("it waits", SOON, || {
+        let streams = tidegate.streams();
+        (!refuses.seen().is_empty() && streams.len() == 1 && streams[0]["phase"] == "admit").then_some(())
+    });
+    tidegate.reconfigure(&org("south", &serves));
+    waits.until("content_block_delta").unwrap();
+    assert_eq!(tidegate.streams()[0]["upstream_key"], "south/1");
+    let rest = String::from_utf8(waits.until("0\r\n\r\n").unwrap()).unwrap();
+    assert!(rest.contains("message_stop") && !rest.contains("event: error"), "{rest}");
 }

@@ -3,37 +3,37 @@
 
 use crate::process::{Folder, Tidegate, command, eventually};
 use crate::socket::{Heard, code_in, text_of};
+use crate::succession::meeting_place;
 use crate::teller::Teller;
 use crate::wire::{QUICK, Wire, bare, get, message, post};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr as UnixAddress, UnixDatagram, UnixStream};
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-const SECOND: Duration = Duration::from_secs(1);
-const KEY: &str = "sk-ant-any";
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const KEY: &str = "sk-ant-any";
 
 /// Flags of a gateway in front of `api`.
-fn before(api: SocketAddr) -> [String; 4] {
+pub(crate) fn before(api: SocketAddr) -> [String; 4] {
     ["--upstream".to_owned(), format!("http://{api}"), "--upstream-key".to_owned(), KEY.to_owned()]
 }
 
-fn successor(elder: &Tidegate, api: SocketAddr, config: &str) -> Result<Tidegate, String> {
+pub(crate) fn successor(elder: &Tidegate, api: SocketAddr, config: &str) -> Result<Tidegate, String> {
     let flags = before(api);
     Tidegate::taking_over(elder, config, &flags.each_ref().map(String::as_str))
 }
 
 /// A pace of so many events, so far apart.
-fn pace(events: u32, ms: u32) -> String {
+pub(crate) fn pace(events: u32, ms: u32) -> String {
     format!("output_tokens={0}-{0}, head_ms=0, first_ms=0, event_ms={ms}", events * 3)
 }
 
-fn is_whole(text: &str) -> bool {
+pub(crate) fn is_whole(text: &str) -> bool {
     text.contains("event: message_stop\n") && text.ends_with("0\r\n\r\n") && !text.contains("event: error")
 }
 
@@ -109,11 +109,11 @@ fn a_thousand_streams_end_whole_and_no_request_is_refused() {
 }
 
 /// One turn of a conversation.
-fn turn(gateway: SocketAddr, name: &str, pace: &str, text: &str) -> crate::wire::Answer {
+pub(crate) fn turn(gateway: SocketAddr, name: &str, pace: &str, text: &str) -> crate::wire::Answer {
     Wire::to(gateway).ask(post(&[("simulate", pace), ("tidegate-conversation", name)], message(true, 4000, text)))
 }
 
-fn turns(gateway: SocketAddr, name: &str) -> Vec<Value> {
+pub(crate) fn turns(gateway: SocketAddr, name: &str) -> Vec<Value> {
     let page = Wire::to(gateway).ask(get(&format!("/v1/conversations/{name}/turns"), &[])).json();
     page["data"].as_array().unwrap_or_else(|| panic!("{page}")).clone()
 }
@@ -268,7 +268,7 @@ fn a_process_that_cannot_start_changes_nothing() {
 fn only_one_takes_over_at_a_time_and_only_what_speaks_as_it_should() {
     let api = Tidegate::simulated();
     let elder = Tidegate::before(api.simulator(), KEY, "");
-    let address = UnixAddress::from_abstract_name(format!("tidegate/{}", elder.gateway)).unwrap();
+    let address = meeting_place(elder.gateway);
     let mut slow = UnixStream::connect_addr(&address).unwrap();
     slow.set_read_timeout(Some(SECOND * 10)).unwrap();
     slow.write_all(b"{\"take_over\":{\"pid\":1,\"version\":\"0\"}}\n").unwrap();
@@ -281,8 +281,9 @@ fn only_one_takes_over_at_a_time_and_only_what_speaks_as_it_should() {
     elder.says("it ended before it was ready");
     let mut stranger = UnixStream::connect_addr(&address).unwrap();
     stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
-    drop(stranger);
-    assert_eq!(elder.ask(post(&[QUICK], message(false, 100, "x"))).status, 200);
+    // It is told nothing, and no line of the log is about it.
+    assert_eq!(stranger.read(&mut said).unwrap_or(0), 0);
+    assert_eq!(elder.logged("it did not say what it wants"), 0);
     let heir = successor(&elder, api.simulator(), "").unwrap();
     // And the next one follows that.
     let next = successor(&heir, api.simulator(), "").unwrap();
@@ -339,7 +340,7 @@ fn a_service_managers_socket_is_used_and_it_is_told_what_happens() {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let at = socket.local_addr().unwrap();
     let early = Wire::to(at);
-    let file = folder.write("tidegate.toml", "");
+    let file = folder.write("tidegate.toml", "[listen]\naddress = \"127.0.0.1:1\"\n");
     let serve = command(&[]).get_program().to_str().unwrap().to_owned();
     let script = format!(
         "exec 3<&0 </dev/null; export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=gateway NOTIFY_SOCKET={}; exec {serve} serve --config {file} --admin-listen 127.0.0.1:0 {}",
@@ -352,6 +353,7 @@ fn a_service_managers_socket_is_used_and_it_is_told_what_happens() {
     assert_eq!(tidegate.gateway, at);
     assert_eq!(early.ask(post(&[QUICK], message(false, 100, "x"))).status, 200, "who came before it was there");
     assert!(told().contains("READY=1"));
+    tidegate.says("--listen or its setting says otherwise than the socket that was passed on");
     tidegate.signal("HUP");
     assert!(told().starts_with("RELOADING=1\nMONOTONIC_USEC="));
     assert!(told().contains("READY=1"));

@@ -73,7 +73,6 @@ fn wrong(what: &str, path: &Path, why: impl fmt::Display) -> TlsError {
 fn pem_error(what: &str, path: &Path, error: rustls::pki_types::pem::Error) -> TlsError {
     use rustls::pki_types::pem::Error;
     match error {
-        Error::Io(e) => wrong(what, path, format_args!("cannot be read: {e}")),
         Error::NoItemsFound => wrong(what, path, "holds none in PEM form"),
         e => wrong(what, path, e),
     }
@@ -82,15 +81,21 @@ fn pem_error(what: &str, path: &Path, error: rustls::pki_types::pem::Error) -> T
 impl ServerTls {
     /// Reads the files and checks that they belong together.
     pub fn load(files: &TlsFiles) -> Result<Self, TlsError> {
+        ServerTls::load_with(files, &|path| std::fs::read(path))
+    }
+
+    /// The same, with files as `read` has them.
+    pub fn load_with(files: &TlsFiles, read: &dyn Fn(&Path) -> io::Result<Vec<u8>>) -> Result<Self, TlsError> {
         const CHAIN: &str = "certificate file";
         const KEY: &str = "key file";
-        let chain = CertificateDer::pem_file_iter(&files.certificate)
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        let bytes = |what, path: &Path| read(path).map_err(|e| wrong(what, path, format_args!("cannot be read: {e}")));
+        let chain = CertificateDer::pem_slice_iter(&bytes(CHAIN, &files.certificate)?)
+            .collect::<Result<Vec<_>, _>>()
             .map_err(|e| pem_error(CHAIN, &files.certificate, e))?;
         if chain.is_empty() {
             return Err(wrong(CHAIN, &files.certificate, "holds no certificate in PEM form"));
         }
-        let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|e| pem_error(KEY, &files.key, e))?;
+        let key = PrivateKeyDer::from_pem_slice(&bytes(KEY, &files.key)?).map_err(|e| pem_error(KEY, &files.key, e))?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()

@@ -125,7 +125,10 @@ impl Many {
         let credit = Credit::new(credit);
         match plane.house.streams.reader(stream, after.as_ref(), &opened.owner) {
             Ok(reader) => self.add(&plane.house, id, reader, credit, true),
-            Err(StreamTrouble::Unknown) if plane.house.memory.store().is_ok() => {
+            // The log may have it, or the process before this one.
+            Err(StreamTrouble::Unknown)
+                if plane.house.memory.store().is_ok() || plane.house.memory.succession.has_elder() =>
+            {
                 let (plane, owner) = (Arc::clone(plane), opened.owner.clone());
                 let found = Box::pin(async move {
                     let hosted = streams::find(&plane.house, stream, &owner).await?;

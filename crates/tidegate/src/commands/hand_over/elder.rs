@@ -1,6 +1,16 @@
 //! The process that is there: it hands over to one that comes, and answers that one's claims until it ends.
+//!
+//! ```text
+//!   serves ── an heir is ready ──▶ accepts nothing ── it serves ──▶ goes ── it has ended ──▶ goes, and waits
+//!     ▲                               │                                                       for another heir,
+//!     └────── it ended before ────────┘                                                       that opens its own
+//!                                                                                             doors
+//! ```
+//! It is not undone that the heir served once: what it was given is its, and it may have been told things
+//! that this process was not. So an heir that ends later leaves nobody who accepts, until another comes.
 
 use super::link::{self, Asks, START_MAX, Says, WORD_MAX};
+use crate::commands::notify;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,7 +22,7 @@ use tidegate_transport::{Clock, TaskKind, Tasks};
 use tokio::io::{AsyncWriteExt, BufReader, Interest};
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, mpsc, oneshot};
 
 const CLAIM: TaskKind = TaskKind {
     name: "claim of the next process",
@@ -25,8 +35,29 @@ pub(in super::super) struct Elder {
     listener: UnixListener,
     gateway: Gateway,
     clock: Clock,
-    /// What is passed on: the gateway's socket, the operators', and the one that heirs come to.
-    sockets: [OwnedFd; 3],
+    /// Where the gateway listens; the name of the socket that heirs come to.
+    at: SocketAddr,
+    /// What is passed on beside the socket that heirs come to: the gateway's and the operators', as long as
+    /// this process is the one that serves.
+    doors: Option<[OwnedFd; 2]>,
+}
+
+/// Why a process that came did not take over.
+enum NotTaken {
+    /// It is none of ours, or speaks otherwise.
+    Stranger(&'static str),
+    Failed(io::Error),
+}
+
+impl From<io::Error> for NotTaken {
+    fn from(error: io::Error) -> Self {
+        NotTaken::Failed(error)
+    }
+}
+
+fn waits_at(listener: StdListener) -> io::Result<UnixListener> {
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener)
 }
 
 impl Elder {
@@ -38,21 +69,62 @@ impl Elder {
         clock: Clock,
         doors: [OwnedFd; 2],
     ) -> io::Result<Self> {
-        let listener = passed_on.map_or_else(|| link::bind(at), Ok)?;
-        listener.set_nonblocking(true)?;
-        let [door, admin] = doors;
-        let sockets = [door, admin, listener.as_fd().try_clone_to_owned()?];
-        Ok(Elder { listener: UnixListener::from_std(listener)?, gateway, clock, sockets })
+        let listener = waits_at(passed_on.map_or_else(|| link::bind(at), Ok)?)?;
+        Ok(Elder { listener, gateway, clock, at, doors: Some(doors) })
     }
 
-    /// Waits for an heir, hands over to it, tells `heirs`, and answers its claims until it ends.
+    /// Waits for an heir, hands over to it, tells `heirs`, and answers its claims until it ends; and again.
+    /// Ends when this process drains before anybody has come: its sockets are the ones that clients come to.
     pub(in super::super) async fn run(self, heirs: mpsc::Sender<u32>) {
-        let (pid, stream) = self.next_heir().await;
-        let gateway = self.gateway.clone();
-        // The sockets too: should the heir end, clients are to be refused and not to wait for nobody.
-        drop(self);
-        let _ = heirs.send(pid).await;
-        attend(gateway, stream).await;
+        let mut elder = self;
+        loop {
+            let (pid, stream) = tokio::select! {
+                biased;
+                () = elder.gateway.drain_begun() => return,
+                heir = elder.next_heir() => heir,
+            };
+            let (serves, began) = oneshot::channel();
+            let mut attending = std::pin::pin!(attend(elder.gateway.clone(), stream, serves));
+            tokio::select! {
+                biased;
+                () = &mut attending => {
+                    elder.goes_on();
+                    tracing::error!(target: "tidegate", pid, "the process that was to take over ended before it served; this one goes on serving");
+                    continue;
+                }
+                // One that says nothing for so long and still is there may serve all the same.
+                _ = elder.clock.within(WORD_MAX, began) => {}
+            }
+            elder.gateway.handed_over();
+            notify::replaced_by(pid);
+            // Only the first is waited for.
+            let _ = heirs.try_send(pid);
+            let (gateway, clock, at) = (elder.gateway.clone(), elder.clock, elder.at);
+            // The sockets too: should the heir end, clients are to be refused and not to wait for nobody.
+            drop(elder);
+            attending.await;
+            // The name was the heir's, and is free now, if that had no heir itself.
+            let listener = match link::bind(at).and_then(waits_at) {
+                Ok(listener) => listener,
+                Err(error) => {
+                    return tracing::debug!(target: "tidegate", %error, "no other process takes over from this one");
+                }
+            };
+            elder = Elder { listener, gateway, clock, at, doors: None };
+            elder.goes_on();
+            tracing::error!(
+                target: "tidegate", pid,
+                "the process that took over has ended, and nobody accepts: start one with --upgrade, which has not to wait until this one has ended its streams"
+            );
+        }
+    }
+
+    /// All is this process' again, and it accepts, if it has not handed over before.
+    fn goes_on(&self) {
+        self.gateway.accepts_again();
+        if let Err(error) = self.gateway.holds_log() {
+            tracing::warn!(target: "tidegate", %error, "it could not be noted who holds the conversation log");
+        }
     }
 
     /// Hands over to the first who can take it.
@@ -75,7 +147,11 @@ impl Elder {
             };
             match taken {
                 Ok(heir) => return heir,
-                Err(error) => {
+                Err(NotTaken::Stranger(why)) => {
+                    tracing::debug!(target: "tidegate", why, "somebody came to take over who is none of ours");
+                }
+                Err(NotTaken::Failed(error)) => {
+                    self.goes_on();
                     tracing::error!(target: "tidegate", %error, "a process that was to take over did not; this one goes on serving");
                 }
             }
@@ -83,6 +159,9 @@ impl Elder {
     }
 
     async fn refuse(&self, mut stream: UnixStream, why: &str) {
+        if !link::is_ours(&stream) {
+            return;
+        }
         tracing::warn!(target: "tidegate", why, "a process wanted to take over, and may not");
         if let Ok(line) = link::line(&Says::Refused { why: why.to_owned() }) {
             // Who does not listen any more does not want to know.
@@ -90,25 +169,22 @@ impl Elder {
         }
     }
 
-    /// Everything up to "go"; until then nothing has changed here.
-    async fn hand_over(&self, stream: UnixStream) -> io::Result<(u32, BufReader<UnixStream>)> {
+    /// Everything up to "go"; until then nothing has changed here but that nothing is accepted.
+    async fn hand_over(&self, stream: UnixStream) -> Result<(u32, BufReader<UnixStream>), NotTaken> {
         if !link::is_ours(&stream) {
-            return Err(io::Error::other("it is another user's"));
-        }
-        if self.gateway.is_leaving() {
-            self.refuse(stream, "this process is going down").await;
-            return Err(io::Error::other("this one is going down itself"));
+            return Err(NotTaken::Stranger("it is another user's"));
         }
         let mut stream = BufReader::new(stream);
         let first = self.clock.within(WORD_MAX, link::next(&mut stream)).await;
-        let Some(Some(Asks::TakeOver { pid, version })) = first.transpose()? else {
-            return Err(io::Error::other("it did not say what it wants"));
+        let Some(Ok(Some(Asks::TakeOver { pid, version }))) = first else {
+            return Err(NotTaken::Stranger("it did not say what it wants"));
         };
         tracing::info!(target: "tidegate", pid, version, "a process comes to take over");
         let log = self.gateway.share_log().transpose().map_err(io::Error::other)?;
         let (path, lock) = log.map_or((None, None), |(path, lock)| (Some(path), Some(lock)));
-        let here = link::line(&Says::Here { pid: std::process::id(), log: path })?;
-        let fds: Vec<_> = self.sockets.iter().chain(&lock).map(AsFd::as_fd).collect();
+        let here = link::line(&Says::Here { pid: std::process::id(), doors: self.doors.is_some(), log: path })?;
+        let (doors, own) = (self.doors.iter().flatten().map(AsFd::as_fd), self.listener.as_fd());
+        let fds: Vec<_> = doors.chain([own]).chain(lock.iter().map(AsFd::as_fd)).collect();
         let socket = stream.get_ref();
         socket.writable().await?;
         socket.try_io(Interest::WRITABLE, || link::send(socket, &here, &fds))?;
@@ -117,29 +193,34 @@ impl Elder {
         match ready.transpose()?.flatten() {
             Some(Asks::Ready) => {}
             _ => {
-                return Err(io::Error::other(
-                    "it ended before it was ready, or took too long; its own output says why",
-                ));
+                let why = "it ended before it was ready, or took too long; its own output says why";
+                return Err(io::Error::other(why).into());
             }
         }
-        self.gateway.accepts_no_more();
-        // From here on there is no way back: an heir that is gone all the same leaves nobody listening, and
-        // whoever started it sees it end.
+        // First nothing is accepted here, and then it is there; so nobody is served by both.
+        self.gateway.accepts_no_more().await;
         stream.get_mut().write_all(&link::line(&Says::Go)?).await?;
         Ok((pid, stream))
     }
 }
 
-/// Answers the heir's claims, each when it can be, until the heir ends.
-async fn attend(gateway: Gateway, stream: BufReader<UnixStream>) {
+/// Answers the heir's claims, each when it can be, until the heir ends; tells when it `serves`.
+async fn attend(gateway: Gateway, stream: BufReader<UnixStream>, serves: oneshot::Sender<()>) {
     // An heir claims nothing before it has heard "go", so nothing was read beyond its last line.
     let (read, write) = stream.into_inner().into_split();
     let (mut read, write) = (BufReader::new(read), Arc::new(Mutex::new(write)));
-    let tasks = Tasks::new();
+    let (tasks, mut serves) = (Tasks::new(), Some(serves));
     while let Ok(Some(asks)) = link::next::<Asks>(&mut read).await {
         let (claim, what) = match asks {
             Asks::Conversation { claim, tenant, name } => (claim, Some(Claimed::Conversation { tenant, name })),
-            Asks::Stream { claim, id } => (claim, StreamId::parse(&id).map(Claimed::Stream)),
+            Asks::Stream { claim, id, tenant, own } => {
+                (claim, StreamId::parse(&id).map(|id| Claimed::Stream { id, tenant, own }))
+            }
+            Asks::Serving => {
+                // Who does not wait for it any more took it for said.
+                let _ = serves.take().map(|serves| serves.send(()));
+                continue;
+            }
             Asks::TakeOver { .. } | Asks::Ready => continue,
         };
         let (gateway, write) = (gateway.clone(), Arc::clone(&write));

@@ -32,10 +32,10 @@ pub(in super::super) struct Heir {
     stream: StdStream,
     /// The process before.
     pub(in super::super) elder: u32,
-    pub(in super::super) gateway: TcpListener,
-    pub(in super::super) admin: TcpListener,
+    /// The gateway's socket and the operators', if it still has them.
+    doors: Option<[TcpListener; 2]>,
     /// Where the next heir comes to.
-    pub(in super::super) hand_over: UnixListener,
+    hand_over: UnixListener,
     /// Its conversation log, and the lock of that.
     pub(in super::super) log: Option<(PathBuf, OwnedFd)>,
 }
@@ -68,32 +68,22 @@ impl Heir {
         if line.is_empty() {
             return Err(asked.err().unwrap_or_else(|| io::Error::other("it says nothing")));
         }
-        let (elder, log) = match link::said(&line) {
-            Ok(Says::Here { pid, log }) => (pid, log),
+        let (elder, doors, log) = match link::said(&line) {
+            Ok(Says::Here { pid, doors, log }) => (pid, doors, log),
             Ok(Says::Refused { why }) => return Err(io::Error::other(why)),
             _ => return Err(io::Error::other("it does not answer as Tidegate does")),
         };
         let mut fds = fds.into_iter();
-        let (Some(gateway), Some(admin), Some(hand_over)) = (fds.next(), fds.next(), fds.next()) else {
-            return Err(io::Error::other("it passed on too few sockets"));
-        };
-        Ok(Heir {
-            stream,
-            elder,
-            gateway: gateway.into(),
-            admin: admin.into(),
-            hand_over: hand_over.into(),
-            log: log.zip(fds.next()),
-        })
+        let mut next = || fds.next().ok_or_else(|| io::Error::other("it passed on too few sockets"));
+        let doors = if doors { Some([next()?.into(), next()?.into()]) } else { None };
+        let hand_over = next()?.into();
+        Ok(Heir { stream, elder, doors, hand_over, log: log.zip(fds.next()) })
     }
 }
 
-/// Says that this process can serve, and waits until it is to: what it claims from then on.
-pub(in super::super) async fn start(
-    stream: Taking,
-    clock: Clock,
-    tasks: &Tasks,
-) -> Result<mpsc::Sender<Claim>, Failed> {
+/// Says that this process can serve, and waits until it is to: where it puts what it claims, and who
+/// carries that to the elder once this one serves.
+pub(in super::super) async fn start(stream: Taking, clock: Clock) -> Result<(mpsc::Sender<Claim>, Following), Failed> {
     let failed = |why: &str| Failed(format!("the process before this one does not hand over: {why}"));
     let began = async {
         stream.0.set_nonblocking(true)?;
@@ -106,10 +96,28 @@ pub(in super::super) async fn start(
     match said.map_err(|e| failed(&e.to_string()))? {
         (Some(Says::Go), read, write) => {
             let (claims, wanted) = mpsc::channel(CLAIMS_MAX);
-            tasks.spawn(&CLAIMS, carry(read, write, wanted));
-            Ok(claims)
+            Ok((claims, Following { read, write, wanted }))
         }
         _ => Err(failed("it ended")),
+    }
+}
+
+/// The way to the elder, which has stopped accepting.
+pub(in super::super) struct Following {
+    read: BufReader<OwnedReadHalf>,
+    write: OwnedWriteHalf,
+    wanted: mpsc::Receiver<Claim>,
+}
+
+impl Following {
+    /// Says that this process accepts, and carries its claims from now on.
+    pub(in super::super) async fn serves(mut self, tasks: &Tasks) {
+        // An elder that is gone at this moment has no part in it any more; that is seen by reading.
+        let said = async { self.write.write_all(&link::line(&Asks::Serving)?).await };
+        if let Err(error) = said.await {
+            tracing::debug!(target: "tidegate", %error, "the process before this one could not be told");
+        }
+        tasks.spawn(&CLAIMS, carry(self.read, self.write, self.wanted));
     }
 }
 
@@ -119,15 +127,15 @@ pub(in super::super) struct Taking(StdStream);
 impl Heir {
     /// The way to the elder, and all else.
     pub(in super::super) fn into_parts(self) -> (Taking, Inherited) {
-        let Heir { stream, gateway, admin, hand_over, .. } = self;
-        (Taking(stream), Inherited { gateway, admin, hand_over })
+        let Heir { stream, doors, hand_over, .. } = self;
+        (Taking(stream), Inherited { doors, hand_over })
     }
 }
 
 /// Sockets of the process before.
 pub(in super::super) struct Inherited {
-    pub(in super::super) gateway: TcpListener,
-    pub(in super::super) admin: TcpListener,
+    /// The gateway's and the operators', if it still has them.
+    pub(in super::super) doors: Option<[TcpListener; 2]>,
     pub(in super::super) hand_over: UnixListener,
 }
 
@@ -164,7 +172,7 @@ async fn ask(mut write: OwnedWriteHalf, mut wanted: mpsc::Receiver<Claim>, waiti
         }
         let asks = match what {
             Claimed::Conversation { tenant, name } => Asks::Conversation { claim, tenant, name },
-            Claimed::Stream(id) => Asks::Stream { claim, id: id.as_str().to_owned() },
+            Claimed::Stream { id, tenant, own } => Asks::Stream { claim, id: id.as_str().to_owned(), tenant, own },
         };
         write.write_all(&link::line(&asks)?).await?;
     }

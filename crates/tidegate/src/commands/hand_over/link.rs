@@ -28,20 +28,35 @@ pub(super) const START_MAX: Duration = Duration::from_secs(120);
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Asks {
-    TakeOver { pid: u32, version: String },
+    TakeOver {
+        pid: u32,
+        version: String,
+    },
     Ready,
-    Conversation { claim: u64, tenant: String, name: String },
-    Stream { claim: u64, id: String },
+    /// It accepts, and is the one that serves from now on.
+    Serving,
+    Conversation {
+        claim: u64,
+        tenant: String,
+        name: String,
+    },
+    Stream {
+        claim: u64,
+        id: String,
+        tenant: String,
+        own: Option<u64>,
+    },
 }
 
 /// What an elder says.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Says {
-    /// With the descriptors: the gateway's socket, the operators', this one, and the log's lock if there is
-    /// a log.
+    /// With the descriptors: if there are doors, the gateway's socket and the operators'; this one; and the
+    /// log's lock if there is a log.
     Here {
         pid: u32,
+        doors: bool,
         log: Option<PathBuf>,
     },
     Refused {

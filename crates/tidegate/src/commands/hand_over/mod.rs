@@ -6,16 +6,17 @@
 //!    take over ───────────────────────────────▶
 //!       ◀──── the listening sockets, the lock of the conversation log ── goes on serving
 //!    read the configuration, open the log
-//!    ready ───────────────────────────────────▶ accepts no more
-//!       ◀──────────────────────────────── go ── ends what it began
+//!    ready ───────────────────────────────────▶ accepts nothing
+//!       ◀──────────────────────────────── go ──  │
 //!    accept                                       │
+//!    serving ─────────────────────────────────▶ ends what it began
 //!    claim a conversation ────────────────────▶  when its turn has ended
 //!       ◀────────────────────────────── given ──  │
 //!       ◀────────────── the end of the socket ── its last stream has ended, or its time is over
 //! ```
 //! The listening sockets are the same ones, so there is no moment in which nobody listens, and what is in
-//! the kernel's queue is lost to nobody. Until it says "go" the elder has changed nothing: an heir whose
-//! binary, configuration or log does not work ends, and the elder never stopped.
+//! the kernel's queue is lost to nobody. Until the heir says that it serves the elder can go back: an heir
+//! whose binary, configuration or log does not work ends, and the elder accepts again.
 //!
 //! The socket between them has an abstract name made of the address that the gateway listens on: it
 //! needs no file, is gone with the last process that has it, and lies in the same network namespace as

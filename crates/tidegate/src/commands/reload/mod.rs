@@ -11,11 +11,13 @@
 //! place, and is named as long as the file says otherwise ([`picture::needs_restart`]): a revoked key
 //! must not stay good because somebody also wrote down another port.
 
+mod once;
 mod picture;
 mod watch;
 
 use super::notify;
-use super::serve::{Served, prepare};
+use super::serve::{Prepared, Served, prepare};
+pub(super) use once::Once;
 use picture::Picture;
 use serde_json::json;
 use std::path::PathBuf;
@@ -42,19 +44,29 @@ pub(super) struct Reloader<'s> {
     now: Picture,
     generation: u64,
     watch: Watch,
+    /// What was read last, for what cannot be read again.
+    read: Once,
 }
 
 /// Why the configuration was not taken: a text for a person.
 type Refused = String;
 
 impl<'s> Reloader<'s> {
-    /// Watches what the gateway was started with.
-    pub(super) fn new(served: Served<'s>, gateway: Gateway, renew_tls: Option<RenewTls>, clock: Clock) -> Self {
-        // What cannot be read now was read a moment ago, and is looked at again by the watch.
+    /// Watches what the gateway was started with, which was read from `read`.
+    pub(super) fn new(
+        served: Served<'s>,
+        gateway: Gateway,
+        renew_tls: Option<RenewTls>,
+        clock: Clock,
+        read: Once,
+    ) -> Self {
         let config = served.flags.config.as_deref();
-        let start = config.and_then(|path| Picture::of(path, &beside(&served)).ok()).unwrap_or_default();
-        let watch = Watch::on(start.files());
-        let reloader = Reloader { served, gateway, renew_tls, clock, now: start.clone(), start, generation: 1, watch };
+        let start = config.and_then(|path| Picture::of(path, &beside(&served), &read).ok()).unwrap_or_default();
+        let watch = Watch::on(read.stamps(), start.files());
+        let now = start.clone();
+        // Of what was read only pipes are needed again; the rest holds keys.
+        let read = read.again();
+        let reloader = Reloader { served, gateway, renew_tls, clock, start, now, generation: 1, watch, read };
         reloader.told(0);
         reloader
     }
@@ -83,10 +95,20 @@ impl<'s> Reloader<'s> {
             return Said::Refused("no_configuration", text.to_owned());
         };
         notify::reloading();
+        let read = self.read.again();
         // Before the files are read: what is written meanwhile is a change to come.
-        let files = self.watch.settle();
-        let taken = Picture::of(&path, &beside(&self.served)).and_then(|picture| self.take(picture));
-        self.watch.go_on(files, self.now.files());
+        let mut stamps = self.watch.settle();
+        let picture = Picture::of(&path, &beside(&self.served), &read);
+        let refused = picture.as_ref().map(Picture::files).unwrap_or_default();
+        let taken = picture.and_then(|picture| self.take(picture, &read));
+        let mut files = self.now.files();
+        if taken.is_err() {
+            // Whatever was wrong may be in a file that only this one names, and is mended there.
+            files.extend(refused);
+        }
+        stamps.extend(read.stamps());
+        self.watch.go_on(stamps, files);
+        self.read = read.again();
         notify::ready();
         let metrics = self.gateway.metrics();
         match taken {
@@ -107,12 +129,11 @@ impl<'s> Reloader<'s> {
     }
 
     /// Takes what is in the files now.
-    fn take(&mut self, picture: Picture) -> Result<Told, Refused> {
+    fn take(&mut self, picture: Picture, read: &Once) -> Result<Told, Refused> {
         let all = picture.needs_restart(&self.start);
         let changed = picture.changes(&self.now, &self.start);
         // Checked even if nothing of it changed: who asks wants to know whether it is good.
-        let config = prepare(&self.served).map_err(|failed| failed.to_string())?;
-        let tls = config.server_tls().map_err(|e| e.to_string())?;
+        let Prepared { config, tls } = prepare(&self.served, read).map_err(|failed| failed.to_string())?;
         if !changed.is_empty() {
             self.gateway.renew(config.settings).map_err(|e| e.to_string())?;
             if let (Some(tls), Some(renew)) = (tls, &self.renew_tls) {

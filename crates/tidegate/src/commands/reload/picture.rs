@@ -4,7 +4,7 @@
 //! Names are those of the file, with `[[organisation]]`, `[[tenant]]` and client keys by their own name
 //! in place of a number. Values are compared and never told: they may be keys.
 
-use crate::config::beside as in_folder_of;
+use crate::config::{Sources, beside as in_folder_of};
 use crate::keys_file::KeysFile;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hasher};
@@ -53,36 +53,36 @@ pub(super) struct Picture {
 
 impl Picture {
     /// The configuration at `path` as it is now, and the files `beside` it that flags name.
-    pub(super) fn of(path: &Path, beside: &[&PathBuf]) -> Result<Self, String> {
-        let text = std::fs::read_to_string(path).map_err(|e| format!("{}: cannot be read: {e}", path.display()))?;
+    pub(super) fn of(path: &Path, beside: &[&PathBuf], sources: &dyn Sources) -> Result<Self, String> {
+        let text = sources.file(path).map_err(|e| format!("{}: cannot be read: {e}", path.display()))?;
         // What is wrong with it is told, with its line, by whoever reads it for good.
-        let table: Table = toml::from_str(&text).unwrap_or_default();
+        let table: Table = toml::from_str(&String::from_utf8_lossy(&text)).unwrap_or_default();
         let paths = BTreeSet::from([path.to_path_buf()]);
         let mut picture = Picture { paths, config: path.to_path_buf(), ..Picture::default() };
         if let Some(file) = table.get("keys").and_then(|keys| keys.get("file")).and_then(Value::as_str) {
             let file = in_folder_of(path, Path::new(file));
-            for key in KeysFile::read(&file).ok().flatten().unwrap_or_default().keys {
+            for key in KeysFile::of(&file, sources.file(&file)).ok().flatten().unwrap_or_default().keys {
                 let name = format!("key {} of {}", key.prefix, key.tenant);
                 picture.keys.insert(name, format!("{} {:?} {:?}", key.hash, key.label, key.expires_s));
             }
             picture.paths.insert(file);
         }
-        picture.contents.extend(beside.iter().map(|file| ((*file).clone(), content(file))));
+        picture.contents.extend(beside.iter().map(|file| ((*file).clone(), content(sources, file))));
         for (name, value) in &table {
-            picture.add(name, value);
+            picture.add(name, value, sources);
         }
         Ok(picture)
     }
 
-    fn add(&mut self, name: &str, value: &Value) {
+    fn add(&mut self, name: &str, value: &Value, sources: &dyn Sources) {
         match value {
             Value::Table(table) => table.iter().for_each(|(key, value)| {
                 if let (true, Some(file)) = (names_a_file(name, key), value.as_str()) {
                     let file = in_folder_of(&self.config, Path::new(file));
-                    let content = content(&file);
+                    let content = content(sources, &file);
                     self.contents.insert(file, content);
                 }
-                self.add(&format!("{name}.{key}"), value);
+                self.add(&format!("{name}.{key}"), value, sources);
             }),
             Value::Array(items)
                 if !items.is_empty() && items.iter().all(|item| item.get("tenant").or(item.get("name")).is_some()) =>
@@ -92,13 +92,13 @@ impl Picture {
                     // A tenant may have many keys; their hashes tell them apart and tell nothing else.
                     let hash = item.get("hash").and_then(Value::as_str).map(|hash| hash.chars().take(15).collect());
                     let hash = hash.map_or_else(String::new, |hash: String| format!(" {hash}"));
-                    self.add(&format!("{name}.{own}{hash}"), item);
+                    self.add(&format!("{name}.{own}{hash}"), item, sources);
                 }
             }
             Value::Array(items) => {
                 // Only their files: as a setting the list is one.
                 let mut inner = Picture { config: self.config.clone(), ..Picture::default() };
-                items.iter().for_each(|item| inner.add(name, item));
+                items.iter().for_each(|item| inner.add(name, item, sources));
                 self.contents.append(&mut inner.contents);
                 self.settings.insert(name.to_owned(), value.to_string());
             }
@@ -145,9 +145,9 @@ fn names_a_file(table: &str, key: &str) -> bool {
         || key == "file" && !matches!(table, "conversations" | "keys" | "usage")
 }
 
-fn content(path: &Path) -> Option<u64> {
+fn content(sources: &dyn Sources, path: &Path) -> Option<u64> {
     let mut hash = DefaultHasher::new();
-    hash.write(&std::fs::read(path).ok()?);
+    hash.write(&sources.file(path).ok()?);
     Some(hash.finish())
 }
 
@@ -169,7 +169,8 @@ mod tests {
     fn picture(text: &str) -> Picture {
         let mut picture = Picture::default();
         let table: Table = toml::from_str(text).unwrap();
-        table.iter().for_each(|(name, value)| picture.add(name, value));
+        let sources = crate::commands::reload::Once::default();
+        table.iter().for_each(|(name, value)| picture.add(name, value, &sources));
         picture
     }
 
@@ -212,7 +213,11 @@ mod tests {
         let files: Vec<_> = picture(text).files().iter().map(|path| path.display().to_string()).collect();
         assert_eq!(files, ["/c.pem", "/k.pem", "/north.key", "/proxy", "/scope.key", "/vault.key"]);
         let mut beside = Picture { config: PathBuf::from("/etc/t/t.toml"), ..Picture::default() };
-        beside.add("organisation.a.keys", &toml::from_str::<Table>("keys = [{ file = \"a.key\" }]").unwrap()["keys"]);
+        beside.add(
+            "organisation.a.keys",
+            &toml::from_str::<Table>("keys = [{ file = \"a.key\" }]").unwrap()["keys"],
+            &crate::commands::reload::Once::default(),
+        );
         assert_eq!(beside.files(), [PathBuf::from("/etc/t/a.key")]);
     }
 

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tidegate_transport::Clock;
 
@@ -14,12 +14,12 @@ use tidegate_transport::Clock;
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// What a path leads to: device, inode, size, times of content and of the inode; `None` for nothing.
-type Stamp = Option<(u64, u64, u64, [i64; 4])>;
+pub(super) type Stamp = Option<(u64, u64, u64, [i64; 4])>;
 
 /// What all paths lead to.
 pub(super) type Stamps = BTreeMap<PathBuf, Stamp>;
 
-fn stamp(path: &PathBuf) -> Stamp {
+pub(super) fn stamp(path: &Path) -> Stamp {
     let about = std::fs::metadata(path).ok()?;
     let times = [about.mtime(), about.mtime_nsec(), about.ctime(), about.ctime_nsec()];
     Some((about.dev(), about.ino(), about.size(), times))
@@ -38,9 +38,11 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn on(paths: Vec<PathBuf>) -> Self {
-        let read = look(paths);
-        Watch { seen: read.clone(), read }
+    /// Watches `paths`, which were as in `read` before they were read.
+    pub(super) fn on(read: Stamps, paths: Vec<PathBuf>) -> Self {
+        let mut watch = Watch { read: Stamps::new(), seen: Stamps::new() };
+        watch.go_on(read, paths);
+        watch
     }
 
     /// Waits until something has changed and come to rest. Cancel-safe.
@@ -68,7 +70,6 @@ impl Watch {
 
     /// Goes on from what was read; `paths` are to be watched from now on.
     pub(super) fn go_on(&mut self, read: Stamps, paths: Vec<PathBuf>) {
-        // One that was not watched yet was read after this; a change between is found by its content.
         let known = |path: PathBuf| (read.get(&path).copied().unwrap_or_else(|| stamp(&path)), path);
         self.read = paths.into_iter().map(known).map(|(stamp, path)| (path, stamp)).collect();
         self.seen = self.read.clone();
@@ -85,7 +86,7 @@ mod tests {
         std::fs::create_dir_all(&folder).unwrap();
         let path = folder.join("a.toml");
         std::fs::write(&path, "one").unwrap();
-        let mut watch = Watch::on(vec![path.clone()]);
+        let mut watch = Watch::on(look([path.clone()]), vec![path.clone()]);
         assert!(!watch.look() && !watch.look(), "nothing happened");
         let mut change = |how: &dyn Fn()| {
             how();
