@@ -6,7 +6,7 @@
 
 use super::activation::{Passed, passed};
 use super::greet::{Told, warn_of_admin};
-use super::hand_over::{Elder, Heir, Inherited, spawn, start};
+use super::hand_over::{Elder, Heir, Inherited, spawn, start, tell_failed};
 use super::reload::{Once, Reloader, RenewTls};
 use super::scratch::{conversation_log, usage_file};
 use super::signals::Signals;
@@ -131,6 +131,14 @@ pub(super) fn prepare(served: &Served<'_>, sources: &dyn Sources) -> Result<Prep
 }
 
 pub(super) fn run(flags: &Serve, room: Room) -> Result<(), Failed> {
+    let ended = run_to_end(flags, room);
+    if let (Err(failed), Some(Ok(elder))) = (&ended, flags.upgrade.as_deref().map(str::parse)) {
+        tell_failed(elder, &failed.to_string());
+    }
+    ended
+}
+
+fn run_to_end(flags: &Serve, room: Room) -> Result<(), Failed> {
     let simulator = if flags.simulate { Some(start_simulator(flags)?) } else { None };
     let served = Served { flags, simulator: simulator.as_ref(), room, passing: passing_keys()? };
     let read = Once::default();

@@ -360,6 +360,21 @@ fn sigusr2_starts_a_process_that_takes_over() {
     assert!(asked.text().contains("upgrade_refused"), "{}", asked.text());
 }
 
+#[test]
+fn why_a_successor_did_not_come_up_is_in_the_log_of_the_one_that_was_asked() {
+    let api = Tidegate::simulated();
+    let elder = Tidegate::before(api.simulator(), KEY, "[clocks]\ngap = \"45 s\"\n");
+    elder.reconfigure("[clocks]\ngap = 45\n");
+    let asked = Wire::to(elder.admin).ask(bare("POST", "/upgrade", &[]));
+    assert_eq!(asked.status, 200, "{}", asked.text());
+    // Its own line, not what the successor wrote to the same place.
+    let said = |text: &str| {
+        text.lines().any(|line| line.contains("did not; this one goes on") && line.contains("tidegate.toml:2: gap"))
+    };
+    eventually("the reason", SECOND * 20, || said(&elder.output()).then_some(()));
+    assert_eq!(elder.ask(post(&[QUICK], message(false, 100, "x"))).status, 200);
+}
+
 /// A process that is no child of ours, ended with the test.
 struct Killed(String);
 

@@ -137,6 +137,8 @@ impl Elder {
             let mut taking = std::pin::pin!(self.hand_over(stream));
             let taken = loop {
                 tokio::select! {
+                    // Who did not take over says why on a connection of its own, when this one has ended.
+                    biased;
                     taken = &mut taking => break taken,
                     other = self.listener.accept() => {
                         if let Ok((other, _)) = other {
@@ -176,8 +178,12 @@ impl Elder {
         }
         let mut stream = BufReader::new(stream);
         let first = self.clock.within(WORD_MAX, link::next(&mut stream)).await;
-        let Some(Ok(Some(Asks::TakeOver { pid, version }))) = first else {
-            return Err(NotTaken::Stranger("it did not say what it wants"));
+        let (pid, version) = match first {
+            Some(Ok(Some(Asks::TakeOver { pid, version }))) => (pid, version),
+            Some(Ok(Some(Asks::Failed { pid, why }))) => {
+                return Err(io::Error::other(format!("process {pid}: {why}")).into());
+            }
+            _ => return Err(NotTaken::Stranger("it did not say what it wants")),
         };
         tracing::info!(target: "tidegate", pid, version, "a process comes to take over");
         let log = self.gateway.share_log().transpose().map_err(io::Error::other)?;
@@ -226,7 +232,7 @@ async fn attend(gateway: Gateway, stream: BufReader<UnixStream>, serves: oneshot
                 let _ = serves.take().map(|serves| serves.send(()));
                 continue;
             }
-            Asks::TakeOver { .. } | Asks::Ready | Asks::Unknown => continue,
+            Asks::TakeOver { .. } | Asks::Failed { .. } | Asks::Ready | Asks::Unknown => continue,
         };
         let (gateway, write) = (gateway.clone(), Arc::clone(&write));
         tasks.spawn(&CLAIM, async move {

@@ -21,6 +21,9 @@ use tokio::sync::{mpsc, oneshot};
 /// Claims on their way; whoever makes one more waits.
 const CLAIMS_MAX: usize = 1_024;
 
+/// Characters of a reason that are told.
+const WHY_CHARS_MAX: usize = 4_096;
+
 const CLAIMS: TaskKind = TaskKind {
     name: "claims to the process before",
     on_cancel: "ends with the process",
@@ -79,6 +82,21 @@ impl Heir {
         let hand_over = next()?.into();
         Ok(Heir { stream, elder, doors, hand_over, log: log.zip(fds.next()) })
     }
+}
+
+/// Tells the process that listens on `gateway` why this one does not take over from it: its log is where
+/// people look who asked it for a successor.
+pub(in super::super) fn tell_failed(gateway: SocketAddr, why: &str) {
+    let why: String = why.chars().take(WHY_CHARS_MAX).collect();
+    let told = link::connect(gateway).and_then(|mut stream| {
+        if !link::is_ours(&stream) {
+            return Ok(());
+        }
+        stream.set_write_timeout(Some(WORD_MAX))?;
+        stream.write_all(&link::line(&Asks::Failed { pid: std::process::id(), why })?)
+    });
+    // Where nobody is, nobody asked.
+    drop(told);
 }
 
 /// Says that this process can serve, and waits until it is to: where it puts what it claims, and who

@@ -34,6 +34,11 @@ pub(super) enum Asks {
         pid: u32,
         version: String,
     },
+    /// In place of it: the process cannot take over, and this is why.
+    Failed {
+        pid: u32,
+        why: String,
+    },
     Ready,
     /// It accepts, and is the one that serves from now on.
     Serving,

@@ -27,4 +27,4 @@ mod heir;
 mod link;
 
 pub(super) use elder::Elder;
-pub(super) use heir::{Heir, Inherited, spawn, start};
+pub(super) use heir::{Heir, Inherited, spawn, start, tell_failed};
