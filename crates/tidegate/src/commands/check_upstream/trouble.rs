@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn what_an_upstream_says_shows_no_key_and_orders_no_terminal() {
         let said = of(401, "text/plain", "bad\x1b[2J\n\u{9b}key sk-ant-geheim\r\n").what;
-        assert_eq!(said, "401: bad\\u{1b}[2J \\u{9b}key \u{2026}");
+        assert_eq!(said, "401: bad\\u{1b}[2J \\u{9b}key *************");
         let long = of(500, "text/plain", &"x ".repeat(10_000));
         assert!(long.what.chars().count() < SHOWN_CHARS + 10);
     }
