@@ -55,6 +55,13 @@ impl RateLimits {
                 *slot = std::str::from_utf8(value).ok().and_then(|v| v.trim().parse().ok());
             }
         }
+        // Nothing at all is what some say that have no limits. Believed, it would let nothing go, and so
+        // never be unsaid.
+        for level in [&mut limits.requests, &mut limits.input_tokens, &mut limits.output_tokens] {
+            if level.limit == Some(0) {
+                *level = Level::default();
+            }
+        }
         limits
     }
 }
@@ -134,10 +141,13 @@ mod tests {
             ("anthropic-ratelimit-requests-limit", "1000"),
             ("anthropic-ratelimit-requests-remaining", "998"),
             ("anthropic-ratelimit-output-tokens-remaining", "oops"),
+            ("anthropic-ratelimit-input-tokens-limit", "0"),
+            ("anthropic-ratelimit-input-tokens-remaining", "0"),
         ]);
         let limits = RateLimits::read(&headers, false);
         assert_eq!(limits.requests, Level { limit: Some(1000), remaining: Some(998) });
         assert_eq!(limits.output_tokens, Level::default());
+        assert_eq!(limits.input_tokens, Level::default(), "a limit of nothing is none");
         assert_eq!(RateLimits::read(&Headers::default(), false), RateLimits::default());
     }
 
