@@ -55,6 +55,13 @@ impl RateLimits {
                 *slot = std::str::from_utf8(value).ok().and_then(|v| v.trim().parse().ok());
             }
         }
+        // Nothing at all is what some say that have no limits. Believed, it would let nothing go, and so
+        // never be unsaid.
+        for level in [&mut limits.requests, &mut limits.input_tokens, &mut limits.output_tokens] {
+            if level.limit == Some(0) {
+                *level = Level::default();
+            }
+        }
         limits
     }
 }
@@ -67,15 +74,15 @@ pub fn is_rate_limit(name: &[u8]) -> bool {
 
 /// How long the server asks to wait, if it does. `wall` is the time now, for HTTP dates.
 pub fn retry_after(headers: &Headers, wall: SystemTime) -> Option<Duration> {
-    let seconds =
-        |text: &str| text.trim().parse::<f64>().ok().filter(|s| s.is_finite() && (0.0..=31_536_000.0).contains(s));
+    const YEAR: Duration = Duration::from_secs(31_536_000);
+    let seconds = |text: &str| text.trim().parse::<f64>().ok().filter(|s| (0.0..=YEAR.as_secs_f64()).contains(s));
     if let Some(ms) = headers.text("retry-after-ms").and_then(seconds) {
         return Some(Duration::from_secs_f64(ms / 1000.0));
     }
     let value = headers.text("retry-after")?;
     seconds(value).map(Duration::from_secs_f64).or_else(|| {
         let at = http_date(value)?;
-        Some(at.duration_since(wall).unwrap_or(Duration::ZERO))
+        Some(at.duration_since(wall).unwrap_or(Duration::ZERO)).filter(|wait| *wait <= YEAR)
     })
 }
 
@@ -123,7 +130,9 @@ mod tests {
         assert_eq!(check(&[("retry-after", "9"), ("retry-after-ms", "20")], 0), Some(Duration::from_millis(20)));
         assert_eq!(check(&[("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT")], 784_111_770), Some(s(7)));
         assert_eq!(check(&[("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT")], 784_111_790), Some(s(0)));
-        for bad in ["", "soon", "-1", "NaN", "inf", "1e300", "Sun, 99 Nov 1994 08:49:37 GMT"] {
+        for bad in
+            ["", "soon", "-1", "NaN", "inf", "1e300", "Sun, 99 Nov 1994 08:49:37 GMT", "Fri, 31 Dec 9999 23:59:59 GMT"]
+        {
             assert_eq!(check(&[("retry-after", bad)], 0), None, "{bad}");
         }
     }
@@ -134,10 +143,13 @@ mod tests {
             ("anthropic-ratelimit-requests-limit", "1000"),
             ("anthropic-ratelimit-requests-remaining", "998"),
             ("anthropic-ratelimit-output-tokens-remaining", "oops"),
+            ("anthropic-ratelimit-input-tokens-limit", "0"),
+            ("anthropic-ratelimit-input-tokens-remaining", "0"),
         ]);
         let limits = RateLimits::read(&headers, false);
         assert_eq!(limits.requests, Level { limit: Some(1000), remaining: Some(998) });
         assert_eq!(limits.output_tokens, Level::default());
+        assert_eq!(limits.input_tokens, Level::default(), "a limit of nothing is none");
         assert_eq!(RateLimits::read(&Headers::default(), false), RateLimits::default());
     }
 

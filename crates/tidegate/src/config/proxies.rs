@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn no_proxy_lists_names_addresses_and_networks() {
-        let cases: [(&str, &str, bool); 18] = [
+        let cases: [(&str, &str, bool); 23] = [
             ("*", "a.example", true),
             ("example", "a.example", true),
             (".example", "a.example", true),
@@ -160,6 +160,11 @@ mod tests {
             ("10.0.0.0/33", "10.0.0.0", false),
             ("fd00::/8", "fd12::1", true),
             ("[fd12::1]", "fd12::1", true),
+            ("[fd12::1]:443", "fd12::1", true),
+            ("[fd12::1]:80", "fd12::1", false),
+            ("10.1.2.3:443", "10.1.2.3", true),
+            ("FD12:0::1", "fd12::1", true),
+            ("a.example", "ba.example", false),
             ("10.0.0.0/8", "ten.example", false),
             (",, ", "a.example", false),
         ];

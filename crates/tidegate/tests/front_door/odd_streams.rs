@@ -155,3 +155,18 @@ fn a_redirect_is_told_and_not_followed() {
     }
     assert!(elsewhere.seen().is_empty(), "no key goes where an answer says");
 }
+
+#[test]
+fn limits_that_nobody_can_have_hold_nobody_up() {
+    let zero = "anthropic-ratelimit-requests-limit: 0\r\nanthropic-ratelimit-requests-remaining: 0\r\nanthropic-ratelimit-input-tokens-limit: 0\r\nanthropic-ratelimit-input-tokens-remaining: 0\r\nanthropic-ratelimit-output-tokens-limit: 0\r\nanthropic-ratelimit-output-tokens-remaining: 0\r\n";
+    let huge = zero.replace(": 0\r", &format!(": {}\r", u64::MAX));
+    let none = zero.replace(": 0\r", ": -1\r");
+    for lines in [zero.to_owned(), huge, none] {
+        let answer = format!("{}{}{END}", stream_head(&lines), chunk(&format!("{BEGIN}{FINISH}")));
+        let (_upstream, tidegate) = before(answer);
+        for _ in 0..5 {
+            assert_eq!(said(&ask(&tidegate, true)).0, "Hi", "{lines}");
+        }
+        tidegate.comes_to_rest();
+    }
+}

@@ -110,7 +110,7 @@ async fn socks5(proxy: &Proxy, io: &mut BoxIo, host: &str, port: u16) -> io::Res
         NAME => {
             let [length] = answer(io).await?;
             let mut rest = vec![0; usize::from(length) + 2];
-            io.read_exact(&mut rest).await?;
+            io.read_exact(&mut rest).await.map_err(cut)?;
         }
         _ => return Err(refused("its answer has an address of an unknown sort")),
     }
@@ -119,13 +119,13 @@ async fn socks5(proxy: &Proxy, io: &mut BoxIo, host: &str, port: u16) -> io::Res
 
 async fn answer<const N: usize>(io: &mut BoxIo) -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
-    match io.read_exact(&mut bytes).await {
-        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
-            Err(refused("it closed the connection without an answer"))
-        }
-        Err(e) => Err(e),
-        Ok(_) => Ok(bytes),
-    }
+    io.read_exact(&mut bytes).await.map_err(cut)?;
+    Ok(bytes)
+}
+
+/// An answer that is not whole.
+fn cut(e: io::Error) -> io::Error {
+    if e.kind() == io::ErrorKind::UnexpectedEof { refused("it closed the connection without an answer") } else { e }
 }
 
 async fn login(io: &mut BoxIo, user: &str, password: &Secret) -> io::Result<()> {
@@ -177,5 +177,103 @@ fn meaning(reply: u8) -> &'static str {
         7 => "it does not make connections for others",
         8 => "it does not know this sort of address",
         _ => "it does not say why",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Listen, MemoryNetwork};
+
+    /// What comes of asking `url` for `host`, port 443, by a proxy that says `answers` one after another
+    /// whatever it is told, and then closes; and all that it was told.
+    async fn check(url: &str, host: &str, answers: &[&[u8]]) -> (Result<(), String>, Vec<u8>) {
+        let network = MemoryNetwork::new();
+        let mut door = network.listen("proxy:1");
+        let mut io: BoxIo = network.connect("proxy:1").unwrap();
+        let mut theirs = door.accept().await.unwrap().open().unwrap();
+        let proxy = Proxy::parse(url).unwrap();
+        let asking = async {
+            let opened = open(&proxy, &mut io, host, 443).await.map_err(|e| e.to_string());
+            drop(io);
+            opened
+        };
+        let answering = async {
+            let mut told = Vec::new();
+            for answer in answers {
+                if theirs.read_buf(&mut told).await.unwrap_or(0) == 0 {
+                    break;
+                }
+                theirs.write_all(answer).await.unwrap_or_default();
+            }
+            theirs.shutdown().await.unwrap_or_default();
+            let _ = theirs.read_to_end(&mut told).await;
+            told
+        };
+        tokio::join!(asking, answering)
+    }
+
+    #[track_caller]
+    fn says(opened: Result<(), String>, why: &str) {
+        let error = opened.unwrap_err();
+        assert!(error.contains(why) && !error.contains("geheim") && !error.contains("Z2VoZWlt"), "{why}: {error}");
+    }
+
+    #[tokio::test]
+    async fn a_proxy_of_http_is_asked_for_a_name_and_its_answer_is_judged() {
+        let url = "http://we:geheim@proxy";
+        for (answer, why) in [
+            (&b"HTTP/1.1 200 OK\r\n\r\n"[..], ""),
+            (b"HTTP/1.0 200 Connection established\r\nvia: x\r\n\r\n", ""),
+            (b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n", ""),
+            (b"HTTP/1.1 200 OK\r\n\r\n\x16\x03", "more came behind"),
+            (b"HTTP/1.1 407 X\r\ncontent-length: 5\r\n\r\nhello", "does not take this user"),
+            (b"HTTP/1.1 403 X\r\ncontent-type: text/html\r\n\r\n<html>geheim", "(403)"),
+            (b"HTTP/1.1 200", "closed the connection"),
+            (b"", "closed the connection"),
+            (b"220 mail ESMTP\r\n\r\n", ""),
+        ] {
+            let (opened, told) = check(url, "api.example", &[answer]).await;
+            let head = String::from_utf8(told).unwrap();
+            assert!(head.starts_with("CONNECT api.example:443 HTTP/1.1\r\nhost: api.example:443\r\n"), "{head}");
+            assert!(head.contains("proxy-authorization: Basic d2U6Z2VoZWlt\r\n"), "{head}");
+            if answer.starts_with(b"HTTP/") && why.is_empty() { opened.unwrap() } else { says(opened, why) }
+        }
+        let (opened, told) = check("http://proxy", "fd12::1", &[b"HTTP/1.1 407 X\r\n\r\n"]).await;
+        says(opened, "wants a user");
+        assert!(told.starts_with(b"CONNECT [fd12::1]:443 HTTP/1.1\r\n"));
+    }
+
+    #[tokio::test]
+    async fn a_proxy_of_socks_is_asked_for_a_name_and_its_answers_are_judged() {
+        let url = "socks5h://we:geheim@proxy";
+        let good = b"\x05\0\0\x01\0\0\0\0\0\0";
+        for (answers, why) in [
+            (&[&b"\x05\x02"[..], b"\x01\0", good][..], ""),
+            (&[b"\x05\0", good], ""),
+            (&[b"\x05\0", b"\x05\0\0\x03\x02ab\0\0"], ""),
+            (&[b"\x05\0", b"\x05\0\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"], ""),
+            (&[b"\x05\x02", b"\x01\x01"], "does not take this user"),
+            (&[b"\x05\xff"], "takes neither"),
+            (&[b"\x04\0"], "does not speak SOCKS5"),
+            (&[b"HTTP/1.1 400 Bad\r\n\r\n"], "does not speak SOCKS5"),
+            (&[b"\x05\0", b"\x05\x02\0\x01\0\0\0\0\0\0"], "rules do not allow"),
+            (&[b"\x05\0", b"\x05\0\0\x09\0\0\0\0\0\0"], "unknown sort"),
+            (&[b"\x05\0", b"\x05\0\0"], "closed the connection"),
+            (&[b"\x05\0", b"\x05\0\0\x03\x09ab"], "closed the connection"),
+            (&[], "closed the connection"),
+        ] {
+            let (opened, told) = check(url, "api.example", answers).await;
+            assert!(told.starts_with(b"\x05\x02\0\x02"), "{told:?}");
+            if !why.is_empty() {
+                says(opened, why);
+                continue;
+            }
+            opened.unwrap();
+            assert!(told.ends_with(b"\x05\x01\0\x03\x0bapi.example\x01\xbb"), "the name is looked up there: {told:?}");
+        }
+        let (opened, told) = check("socks5h://proxy", "10.0.0.1", &[b"\x05\xff"]).await;
+        says(opened, "wants a user");
+        assert_eq!(told, b"\x05\x01\0", "nothing is said of a login that is not there");
     }
 }
