@@ -138,14 +138,14 @@ fn a_skill_and_its_versions_come_and_go() {
 
 #[test]
 fn a_path_nobody_knows_goes_upstream_as_it_came_under_our_key() {
-    let answer = "HTTP/1.1 201 Created\r\ncontent-type: application/json\r\nrequest-id: req_up\r\nx-new: yes\r\nset-cookie: a=b\r\nconnection: keep-alive, x-hop\r\nx-hop: 1\r\nkeep-alive: 5\r\ncontent-length: 17\r\n\r\n{\"id\":\"agent_01\"}";
+    let answer = "HTTP/1.1 201 Created\r\ncontent-type: application/json\r\nrequest-id: req_up\r\nx-new: yes\r\nset-cookie: a=b\r\nalt-svc: h3=\":443\"\r\nStrict-Transport-Security: max-age=1\r\nconnection: keep-alive, x-hop\r\nx-hop: 1\r\nkeep-alive: 5\r\ncontent-length: 17\r\n\r\n{\"id\":\"agent_01\"}";
     let upstream = Upstream::saying(answer);
     let tidegate = Tidegate::before(upstream.at, "sk-ant-key", "");
     let lines = "x-api-key: sk-mine\r\nanthropic-beta: one,two\r\nx-stainless-lang: python\r\ntidegate-priority: background\r\nconnection: x-drop\r\nx-drop: 1\r\ncookie: c=d\r\ncontent-encoding: zstd\r\n";
     let told = tidegate.ask(upload_to("/v1/agents/new?beta=true&x=%20", "application/json", lines, b"not even json"));
     assert_eq!((told.status, told.text().as_str()), (201, "{\"id\":\"agent_01\"}"));
     assert_eq!((told.header("request-id"), told.header("x-new")), (Some("req_up"), Some("yes")));
-    for dropped in ["set-cookie", "x-hop", "keep-alive"] {
+    for dropped in ["set-cookie", "alt-svc", "strict-transport-security", "x-hop", "keep-alive"] {
         assert_eq!(told.header(dropped), None, "{}", told.head);
     }
     assert!(!told.head.contains("sk-ant"), "{}", told.head);
