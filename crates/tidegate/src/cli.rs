@@ -61,9 +61,9 @@ pub enum Command {
 /// `tidegate health`
 #[derive(Args, Debug)]
 pub struct Health {
-    /// Where its operators connect.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4601")]
-    pub admin: AdminAddress,
+    /// Where it is.
+    #[command(flatten)]
+    pub place: AdminPlace,
     /// Ask whether it takes new requests, in place of whether it is alive: one that drains is alive and does not.
     #[arg(long)]
     pub ready: bool,

@@ -44,6 +44,11 @@ impl Admin {
         Ok(Admin(all))
     }
 
+    /// Where it is.
+    pub(super) fn address(self) -> AdminAddress {
+        self.0
+    }
+
     /// Asks for a page of JSON.
     pub(super) fn get(&self, path: &str, query: &[(&str, Option<&str>)]) -> Result<Value, Failed> {
         let pairs = query.iter().filter_map(|(key, value)| Some(format!("{key}={}", percent_encoded((*value)?))));

@@ -123,7 +123,10 @@ pub(super) fn prepare(served: &Served<'_>, sources: &dyn Sources) -> Result<Prep
     if let Some(running) = served.simulator {
         use_simulator(&mut config, running)?;
     }
-    config.check().map_err(Failed::because)?;
+    config.check().map_err(|e| match &config.path {
+        Some(path) => Failed(format!("{}: {e}", path.display())),
+        None => Failed::because(e),
+    })?;
     let passing = config.redact.needs_passing_keys().then_some(served.passing);
     config.settings.redaction = config.redact.redaction(passing).map_err(Failed::because)?;
     let tls = config.server_tls_from(sources).map_err(Failed::because)?;

@@ -349,13 +349,13 @@ impl Config {
             )));
         }
         if self.settings.organisations.is_empty() && !own {
-            return Err(ConfigError(match &self.path {
-                Some(path) => format!(
-                    "{}: there is no upstream: write an [[organisation]] with its keys, or set ANTHROPIC_API_KEY",
-                    path.display()
-                ),
-                None => "there is no upstream: set ANTHROPIC_API_KEY, or name one in a file with --config, or try `tidegate serve --simulate`".to_owned(),
-            }));
+            let why = match &self.path {
+                Some(_) => "there is no upstream: write an [[organisation]] with its keys, or set ANTHROPIC_API_KEY",
+                None => {
+                    "there is no upstream: set ANTHROPIC_API_KEY, or name one in a file with --config, or try `tidegate serve --simulate`"
+                }
+            };
+            return Err(ConfigError(why.to_owned()));
         }
         if let Some(file) = self.conversations.as_ref().filter(|_| self.redact.needs_passing_keys()) {
             return Err(ConfigError(format!(

@@ -67,7 +67,7 @@ impl Spoken {
 
 /// One key: where it comes from, which is exactly one of three, and its workspace.
 #[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "where the key is, such as { env = \"NAME\" } or { file = \"PATH\" }")]
 struct KeyTable {
     env: Option<String>,
     file: Option<PathBuf>,

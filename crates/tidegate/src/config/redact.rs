@@ -35,7 +35,7 @@ struct PatternTable {
 
 /// A key, and where it comes from: exactly one of three. A key of the ring has a number.
 #[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "where the key is, such as { env = \"NAME\" } or { file = \"PATH\" }")]
 struct KeyTable {
     id: Option<u32>,
     env: Option<String>,

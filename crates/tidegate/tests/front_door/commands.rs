@@ -29,7 +29,17 @@ fn check_config_says_what_a_file_means_or_where_it_is_wrong() {
             &["bad.toml:3:", "TIDEGATE_TEST_UNSET"],
         ),
         ("[limits]\nbody_bytes = \"1 GiB\"\n", &["bad.toml:2:", "body_bytes", "bodies_bytes"]),
-        ("", &["no upstream", "--simulate"]),
+        ("", &["no upstream", "[[organisation]]"]),
+        // A key in the wrong place is not told.
+        ("[[organisation]]\nname = \"a\"\nkeys = [\"sk-ant-SECRETMARK-123\"]\n", &["bad.toml:3:", "{ env = "]),
+        (
+            "[[organisation]]\nname = \"a\"\nkeys = [{ env = \"sk-ant-SECRETMARK-123\" }]\n",
+            &["bad.toml:3:", "looks like the key itself"],
+        ),
+        (
+            "[[organisation]]\nname = \"a\"\nkeys = [{ file = \"sk-ant-SECRETMARK-123\" }]\n",
+            &["bad.toml:3:", "looks like the key itself"],
+        ),
         ("\0", &["bad.toml:1:"]),
     ] {
         let bad = folder.write("bad.toml", text);
@@ -38,6 +48,7 @@ fn check_config_says_what_a_file_means_or_where_it_is_wrong() {
         for want in wants {
             assert!(err.contains(want), "{text}: {err}");
         }
+        assert!(!err.contains("SECRETMARK"), "{err}");
         assert_eq!(err.lines().count(), 1, "one error, one line: {err}");
     }
     let (code, _, err) = finished(&["check-config", "/nowhere/tidegate.toml"]);

@@ -119,8 +119,22 @@ fn config(listen: SocketAddr, admin: SocketAddr, upstream: SocketAddr, offer: &O
     out
 }
 
+/// How often a scene is begun: somebody else may take a free port before it is used.
+const STARTS: u32 = 3;
+
 impl Scene {
     fn start(site: &Site, leg: BenchLeg) -> Result<Self, Failed> {
+        let mut begun = Scene::start_once(site, leg);
+        for _ in 1..STARTS {
+            if begun.is_ok() || site.stop.is_set() {
+                break;
+            }
+            begun = Scene::start_once(site, leg);
+        }
+        begun
+    }
+
+    fn start_once(site: &Site, leg: BenchLeg) -> Result<Self, Failed> {
         let (at, truth) = (free_address()?, free_address()?);
         let (at_text, truth_text, seed) = (at.to_string(), truth.to_string(), site.offer.seed.to_string());
         let args = ["simulate", "--scenario", &site.scenario, "--seed", &seed];
