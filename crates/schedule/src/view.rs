@@ -148,8 +148,8 @@ impl Scheduler {
             let all = self.classes[class].waiting().max(1);
             let expected = match w.reason {
                 WaitsFor::Tenant(_) => self.tenant_wait(now, w),
-                // For an answer to begin or to end; for a key to be given.
-                WaitsFor::Prefix | WaitsFor::Probe | WaitsFor::Key => None,
+                // For an answer to begin; for a key to be accepted.
+                WaitsFor::Prefix | WaitsFor::Key => None,
                 _ => whole.map(|whole: Duration| whole.mul_f64((ahead + 1) as f64 / all as f64)),
             };
             let expected = expected.map(|wait| wait.min(now.until(w.place.until)));

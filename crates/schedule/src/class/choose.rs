@@ -326,13 +326,16 @@ impl Class {
         let places = || (0..self.domains.len()).filter(|n| !self.domains[*n].keys.is_empty());
         let opens = places().map(|n| self.closed_for(now, n)).min().unwrap_or_default();
         let queued = self.queued();
+        if places().any(|n| self.domains[n].knowledge == Knowledge::Unknown) {
+            // Its first answer may tell that there is room for all.
+            return (queued.count == 0 || !opens.is_zero()).then_some(opens);
+        }
         if queued.count == 0 || !opens.is_zero() {
             return Some(opens + Duration::from_secs_f64(self.time_for(queued).min(1e6)));
         }
         let (rates, _) = self.rates();
         let metered = [rates.requests, rates.input, rates.output].iter().any(|rate| rate.is_finite() && *rate > 0.0);
-        let unknown = places().any(|n| self.domains[n].knowledge == Knowledge::Unknown);
-        (metered && !unknown).then(|| {
+        metered.then(|| {
             // What is saved up may be too little for the first of them, though it would do for the sum.
             let first = places().filter_map(|n| self.domains[n].head).map(|head| head.wait).min().unwrap_or_default();
             Duration::from_secs_f64(self.time_for(queued).min(1e6)).max(first)
