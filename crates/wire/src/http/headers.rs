@@ -57,6 +57,11 @@ impl Headers {
         self.buffer.get(at as usize..at as usize + len as usize).unwrap_or_default()
     }
 
+    /// The bytes that all lines stand in, with what is between them.
+    pub fn bytes(&self) -> &[u8] {
+        &self.buffer
+    }
+
     /// Every line, in order: name as it was spelled (a token: plain ASCII), value without
     /// surrounding white space.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
