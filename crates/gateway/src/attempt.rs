@@ -330,7 +330,7 @@ async fn pass_whole(
             }
             let object = told.as_deref().and_then(|told| RawObject::read(told).ok()).unwrap_or(object);
             let mut usage = Usage::default();
-            if object.get("usage").is_some_and(|u| usage.update(u.get())) {
+            if object.get("usage").is_some_and(|u| usage.update(u.get()).is_some()) {
                 account.used(&usage, estimated);
                 spent_here = (!estimated[0]).then(|| spent(&usage));
             }

@@ -86,10 +86,8 @@ impl Endpoint {
 /// bytes, nothing at all is no count of something.
 fn lacks(usage: Option<&RawValue>, content: Option<u64>, is_end: bool) -> [bool; 2] {
     const NO_BLOCKS: u64 = "[]".len() as u64;
-    let text = usage.map_or("", |usage| usage.get());
     let mut counted = Usage::default();
-    counted.update(text);
-    let [input, output] = Usage::counts(text);
+    let [input, output] = usage.and_then(|usage| counted.update(usage.get())).unwrap_or_default();
     let zero_input = is_end && !counted.has_input();
     let zero_output = is_end && counted.output == 0 && content.is_some_and(|bytes| bytes > NO_BLOCKS);
     [!input || zero_input, !output || zero_output]

@@ -8,7 +8,7 @@
 //! What is encoded otherwise (Base64, percent signs) is not found. Keys of a few bytes are not looked
 //! for: they are words like `none` and would be found everywhere.
 
-use memchr::memmem;
+use memchr::{memchr_iter, memmem};
 use std::borrow::Cow;
 use std::sync::Arc;
 use tidegate_base::Secret;
@@ -19,21 +19,49 @@ const SECRET_BYTES_MIN: usize = 8;
 
 /// Covers the secrets of one lane.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Veil(Arc<[Secret]>);
+pub struct Veil(Arc<[Hidden]>);
+
+/// A secret, and where in it a byte stands that is seldom in what upstreams answer. Looking for that
+/// byte finds in a short answer what a searcher would, which costs more to make than to run, or would
+/// keep a copy of the secret that nobody wipes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Hidden {
+    secret: Secret,
+    seldom: usize,
+}
+
+impl Hidden {
+    fn new(secret: Secret) -> Self {
+        let bytes = secret.expose().as_bytes();
+        let seldom = bytes.iter().rposition(u8::is_ascii_uppercase).unwrap_or(bytes.len().saturating_sub(1));
+        Hidden { secret, seldom }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.secret.expose().as_bytes()
+    }
+
+    fn stands_in(&self, bytes: &[u8]) -> bool {
+        let secret = self.bytes();
+        let begins = |at: usize| at.checked_sub(self.seldom);
+        memchr_iter(secret[self.seldom], bytes).filter_map(begins).any(|from| bytes[from..].starts_with(secret))
+    }
+}
 
 impl Veil {
     /// One for these.
     pub(crate) fn new(secrets: impl IntoIterator<Item = Secret>) -> Self {
-        Veil(secrets.into_iter().filter(|secret| secret.expose().len() >= SECRET_BYTES_MIN).collect())
+        let secrets = secrets.into_iter().filter(|secret| secret.expose().len() >= SECRET_BYTES_MIN);
+        Veil(secrets.map(Hidden::new).collect())
     }
 
     /// One for what this covers, and for these.
     pub(crate) fn with(&self, more: impl IntoIterator<Item = Secret>) -> Self {
-        Veil::new(self.0.iter().cloned().chain(more))
+        Veil::new(self.0.iter().map(|hidden| hidden.secret.clone()).chain(more))
     }
 
     fn shows(&self, bytes: &[u8]) -> bool {
-        self.0.iter().any(|secret| memmem::find(bytes, secret.expose().as_bytes()).is_some())
+        self.0.iter().any(|hidden| hidden.stands_in(bytes))
     }
 
     /// `bytes` with stars where a secret stands.
@@ -42,7 +70,7 @@ impl Veil {
             return Cow::Borrowed(bytes);
         }
         let mut covered = bytes.to_vec();
-        for secret in self.0.iter().map(|secret| secret.expose().as_bytes()) {
+        for secret in self.0.iter().map(Hidden::bytes) {
             let found: Vec<usize> = memmem::find_iter(&covered, secret).collect();
             found.into_iter().for_each(|at| covered[at..at + secret.len()].fill(b'*'));
         }
@@ -71,7 +99,7 @@ impl Veil {
     /// How many bytes at the end of `bytes` may be the beginning of a secret.
     fn begun(&self, bytes: &[u8]) -> usize {
         let begins = |secret: &[u8]| (1..secret.len()).rev().find(|n| bytes.ends_with(&secret[..*n]));
-        self.0.iter().filter_map(|secret| begins(secret.expose().as_bytes())).max().unwrap_or(0)
+        self.0.iter().filter_map(|hidden| begins(hidden.bytes())).max().unwrap_or(0)
     }
 }
 
@@ -124,6 +152,8 @@ mod tests {
         let covered = veil().text("bad key sk-ant-1234, ababababab; none: ñ").into_owned();
         assert_eq!(covered, "bad key ***********, ********ab; none: ñ");
         assert!(matches!(veil().text("sk-ant-123"), Cow::Borrowed(_)));
+        let upper = Veil::new([Secret::new("sk-AbCdefgh")]);
+        assert_eq!(upper.text("CCsk-AbCdefgC, sk-AbCdefgh"), "CCsk-AbCdefgC, ***********");
         assert_eq!(Veil::new([Secret::new("********")]).text("a *********"), "a *********", "and ends");
         let lines = Headers::from_pairs([("x-echo", "Bearer sk-ant-1234"), ("x-sk-ant-1234", "a")]);
         let lines = veil().headers(lines);

@@ -286,15 +286,13 @@ impl Tap {
                 let message: RawObject<'_> = object.parse("message").ok_or(Rotten::Json)?;
                 self.message_id = Some(message.parse::<String>("id").unwrap_or_default().into());
                 if let Some(usage) = message.get("usage") {
-                    self.begins_counted = Usage::counts(usage.get()) == [true; 2];
-                    self.usage.update(usage.get());
+                    self.begins_counted = self.usage.update(usage.get()) == Some([true; 2]);
                 }
             }
             Kind::MessageDelta => {
                 if let Some(usage) = object.get("usage") {
-                    let counts = Usage::counts(usage.get())[1];
-                    self.usage.update(usage.get());
-                    self.counts += u64::from(counts);
+                    let counts_output = self.usage.update(usage.get()).is_some_and(|[_, output]| output);
+                    self.counts += u64::from(counts_output);
                 }
                 let delta: Option<RawObject<'_>> = object.parse("delta");
                 if let Some(reason) = delta.and_then(|d| d.parse::<String>("stop_reason")) {

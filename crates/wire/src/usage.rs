@@ -50,9 +50,10 @@ struct CacheCreation {
 }
 
 impl Usage {
-    /// Takes over what the `usage` object in `json` says. False if it is none.
-    pub fn update(&mut self, json: &str) -> bool {
-        let Ok(wire) = serde_json::from_str::<Wire<'_>>(json) else { return false };
+    /// Takes over what the `usage` object in `json` says, and says whether it counts input, and output.
+    /// `None` if it is no such object.
+    pub fn update(&mut self, json: &str) -> Option<[bool; 2]> {
+        let wire = serde_json::from_str::<Wire<'_>>(json).ok()?;
         let take = |slot: &mut u64, value: Option<u64>| *slot = value.unwrap_or(*slot);
         take(&mut self.input, wire.input_tokens);
         take(&mut self.cache_creation, wire.cache_creation_input_tokens);
@@ -65,13 +66,7 @@ impl Usage {
         };
         is(&mut self.batch, wire.service_tier, "\"batch\"");
         is(&mut self.fast, wire.speed, "\"fast\"");
-        true
-    }
-
-    /// Whether the `usage` object in `json` counts input, and output.
-    pub fn counts(json: &str) -> [bool; 2] {
-        let wire = serde_json::from_str::<Wire>(json).ok();
-        wire.map_or([false; 2], |wire| [wire.input_tokens.is_some(), wire.output_tokens.is_some()])
+        Some([wire.input_tokens.is_some(), wire.output_tokens.is_some()])
     }
 
     /// Whether it counts any input at all.
@@ -97,13 +92,15 @@ mod tests {
     #[test]
     fn later_totals_overwrite_and_absent_ones_stay() {
         let mut usage = Usage::default();
-        assert!(usage.update(r#"{"input_tokens":12,"cache_read_input_tokens":100,"output_tokens":1,"new":{}}"#));
-        assert!(usage.update(r#"{"output_tokens":40,"cache_read_input_tokens":null}"#));
+        assert!(
+            usage.update(r#"{"input_tokens":12,"cache_read_input_tokens":100,"output_tokens":1,"new":{}}"#).is_some()
+        );
+        assert!(usage.update(r#"{"output_tokens":40,"cache_read_input_tokens":null}"#).is_some());
         assert_eq!(usage, Usage { input: 12, cache_read: 100, output: 40, ..Usage::default() });
-        assert!(!usage.update("[]"));
+        assert_eq!(usage.update("[]"), None);
         assert_eq!(
-            ["{}", r#"{"input_tokens":0}"#, "null", ""].map(Usage::counts),
-            [[false; 2], [true, false], [false; 2], [false; 2]]
+            ["{}", r#"{"input_tokens":0}"#, "null", ""].map(|json| Usage::default().update(json)),
+            [Some([false; 2]), Some([true, false]), None, None]
         );
     }
     #[test]
@@ -111,7 +108,7 @@ mod tests {
         let mut usage = Usage::default();
         let start = r#"{"input_tokens":1,"cache_creation_input_tokens":30,"cache_creation":{"ephemeral_5m_input_tokens":10,
             "ephemeral_1h_input_tokens":20},"service_tier":"batch","speed":"fast","output_tokens":1}"#;
-        assert!(usage.update(start) && usage.update(r#"{"output_tokens":9}"#));
+        assert!(usage.update(start).and(usage.update(r#"{"output_tokens":9}"#)).is_some().is_some());
         let want = Usage {
             input: 1,
             cache_creation: 30,
@@ -122,9 +119,9 @@ mod tests {
             cache_read: 0,
         };
         assert_eq!(usage, want);
-        assert!(usage.update(r#"{"service_tier":"standard","speed":null,"cache_creation":null}"#));
+        assert!(usage.update(r#"{"service_tier":"standard","speed":null,"cache_creation":null}"#).is_some());
         assert_eq!(usage, Usage { batch: false, ..want });
-        assert!(usage.update(r#"{"output_tokens":11,"cache_creation":7,"service_tier":[],"speed":{}}"#));
+        assert!(usage.update(r#"{"output_tokens":11,"cache_creation":7,"service_tier":[],"speed":{}}"#).is_some());
         assert_eq!(
             (usage.output, usage.cache_creation_1h, usage.fast),
             (11, 20, false),
