@@ -2,8 +2,9 @@
 
 use crate::house::House;
 use crate::identify::Caller;
-use memchr::memmem;
+use memchr::memmem::Finder;
 use std::ops::Range;
+use std::sync::LazyLock;
 use std::time::Duration;
 use tidegate_base::Moment;
 use tidegate_schedule::{Ask, ClassId, Level, Levels, Mix, Prefix};
@@ -16,10 +17,10 @@ use tidegate_wire::request::{MessagesRequest, Parts};
 const CACHED_SHORT: Duration = Duration::from_secs(5 * 60);
 const CACHED_LONG: Duration = Duration::from_secs(60 * 60);
 /// A message has one; in a text the quotation marks would be escaped.
-const ROLE: &[u8] = b"\"role\"";
+static ROLE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"role\""));
 /// The type of an image's block, and of a document's.
-const IMAGE: &[u8] = b"\"image\"";
-const DOCUMENT: &[u8] = b"\"document\"";
+static IMAGE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"image\""));
+static DOCUMENT: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"document\""));
 
 /// The request for a lease; what differs from attempt to attempt is filled in for each.
 /// `counts_tokens` says whether its input is metered at all.
@@ -54,10 +55,10 @@ pub(crate) fn ask(
 fn input_of(body: &[u8], parts: &Parts) -> Mix {
     let part = |at: &Option<Range<usize>>| at.clone().and_then(|at| body.get(at)).unwrap_or_default();
     let messages = part(&parts.messages);
-    let images = memmem::find_iter(messages, IMAGE).count() as u32;
+    let images = IMAGE.find_iter(messages).count() as u32;
     // Images cost by their pixels, which their bytes do not tell; beside a document they are not told
     // apart.
-    let counted = images > 0 && memmem::find(messages, DOCUMENT).is_none();
+    let counted = images > 0 && DOCUMENT.find(messages).is_none();
     let of_messages = input(messages);
     let of_messages = Mix { images, encoded: if counted { 0 } else { of_messages.encoded }, ..of_messages };
     [&parts.system, &parts.tools].into_iter().map(|at| input(part(at))).fold(of_messages, sum)
@@ -75,7 +76,7 @@ pub(crate) fn input(text: &[u8]) -> Mix {
         marks: mix.marks,
         wide: mix.wide,
         encoded: mix.encoded,
-        messages: memmem::find_iter(text, ROLE).count() as u32,
+        messages: ROLE.find_iter(text).count() as u32,
         images: 0,
     }
 }

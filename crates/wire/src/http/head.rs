@@ -101,7 +101,9 @@ impl RequestHead {
     /// for. One that is neither absolute nor a path comes back as it is.
     pub fn path_and_query(&self) -> &str {
         let target = self.target();
-        let Some((scheme, rest)) = target.split_once("://") else { return target };
+        // Nearly all are paths, and a search would cost more than all the rest.
+        let absolute = Some(target).filter(|target| !target.starts_with('/'));
+        let Some((scheme, rest)) = absolute.and_then(|target| target.split_once("://")) else { return target };
         if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
             return target;
         }
