@@ -103,12 +103,13 @@ mod tests {
             [Some([false; 2]), Some([true, false]), None, None]
         );
     }
+
     #[test]
     fn what_is_told_of_a_price_is_told_once_and_stays() {
         let mut usage = Usage::default();
         let start = r#"{"input_tokens":1,"cache_creation_input_tokens":30,"cache_creation":{"ephemeral_5m_input_tokens":10,
             "ephemeral_1h_input_tokens":20},"service_tier":"batch","speed":"fast","output_tokens":1}"#;
-        assert!(usage.update(start).and(usage.update(r#"{"output_tokens":9}"#)).is_some().is_some());
+        assert!(usage.update(start).is_some() && usage.update(r#"{"output_tokens":9}"#).is_some());
         let want = Usage {
             input: 1,
             cache_creation: 30,
