@@ -3,7 +3,7 @@
 use crate::admit::LeaseGuard;
 use crate::answer::Trouble;
 use crate::endpoint::Endpoint;
-use crate::exchange::{Sent, covered, exchange, is_error, judged};
+use crate::exchange::{Sent, covered_body, exchange, is_error, judged};
 use crate::failure::Failure;
 use crate::house::House;
 use crate::memory::Heard;
@@ -14,7 +14,6 @@ use crate::relay::{Relay, RelayParts, Relayed};
 use crate::reply::{Interrupt, Reply, UNCOUNTED_BYTES};
 use crate::settle::{Account, End};
 use bytes::{Bytes, BytesMut};
-use std::borrow::Cow;
 use std::future::poll_fn;
 use std::time::{Duration, UNIX_EPOCH};
 use tidegate_base::to_next_month;
@@ -183,14 +182,12 @@ pub(crate) async fn attempt(
         meter: lease.is_metered().then(|| plane.thread.progress.meter(lease.id())),
         home: plan.home.learns.then_some(&plan.home),
         own_credential: plan.request.own_credential,
+        veil: answer.veil().clone(),
         endpoint,
         lease,
     };
     let mut relay = Relay::new(house, &live, head, parts);
     let mut relayed = relay.run(&mut answer, reply).await;
-    if let Ok(Relayed::Failed(failure)) = &mut relayed {
-        failure.envelope = failure.envelope.take().map(|said| covered(answer.veil(), said));
-    }
     let mut cut = None;
     if let Ok(Relayed::Failed(failure)) = &relayed
         && !failure.is_final
@@ -349,11 +346,7 @@ async fn pass_whole(
             return Ok(Attempt::Failed(Failed { failure, content_seen: true, cut: None, once: false }));
         }
     }
-    // Of a message every word is the model's.
-    if !is_message && let Cow::Owned(covered) = answer.veil().bytes(&body) {
-        told = Some(covered);
-    }
-    let body = told.map_or_else(|| body.freeze(), Bytes::from);
+    let body = covered_body(answer.veil(), told.map_or_else(|| body.freeze(), Bytes::from));
     let heard = plan.keeps.then(|| {
         let lease = std::mem::replace(&mut bytes, house.backlogs.empty_lease());
         Box::new(Heard::Whole { head: answer.take_head(), assembled: false, message: body.to_vec(), lease })

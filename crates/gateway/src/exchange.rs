@@ -12,7 +12,9 @@ use crate::failure::Failure;
 use crate::house::House;
 use crate::identify::credential_line;
 use crate::plane::Plane;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use std::borrow::Cow;
+use std::future::poll_fn;
 use std::sync::Arc;
 use tidegate_observe::{LiveRequest, Phase};
 use tidegate_schedule::{Cause, Throttle};
@@ -28,6 +30,10 @@ use tidegate_wire::ratelimit::{RateLimits, retry_after};
 use tidegate_wire::raw::RawObject;
 use tidegate_wire::replay;
 use tidegate_wire::request::with_model;
+
+/// Header lines that ask for less than the whole of an answer.
+const CONDITIONS: [&str; 6] =
+    ["if-match", "if-modified-since", "if-none-match", "if-range", "if-unmodified-since", "range"];
 
 /// The most bytes of an upstream's error body that are read.
 const ERROR_BYTES_MAX: usize = 256 * 1024;
@@ -85,7 +91,9 @@ impl Request<'_> {
             let ours = ours && !(to_tidegate && name.eq_ignore_ascii_case(b"tidegate-priority"));
             let drops = dropped.iter().any(|d| d.as_bytes().eq_ignore_ascii_case(name));
             let drops = drops && !(coded && name.eq_ignore_ascii_case(b"content-encoding"));
-            let kept = !ours && !drops && !is_hop_by_hop(name) && !sets(name);
+            // What is read whole is wanted whole.
+            let asks_part = !self.raw && CONDITIONS.iter().any(|c| c.as_bytes().eq_ignore_ascii_case(name));
+            let kept = !ours && !drops && !asks_part && !is_hop_by_hop(name) && !sets(name);
             if kept && !headers.lists("connection", name) {
                 out.header(name, value);
             }
@@ -172,9 +180,14 @@ async fn answered(house: &House, request: &Request<'_>, mut exchange: Exchange) 
     }
     if request.streams && !is_stream {
         // Perhaps it says why.
-        let reading = exchange.read_body(ERROR_BYTES_MAX);
-        let body = house.clock.within(house.settings.clocks.gap, reading).await.and_then(Result::ok);
-        let body = body.unwrap_or_default();
+        let body = match read_whole(house, &mut exchange).await {
+            Ok(body) => body,
+            Err(limit) => {
+                let failure = Failure::new(Cause::BadStream, format!("no stream, and over {limit} bytes"));
+                let failure = failure.telling("the upstream answered a stream with one message, which is too large");
+                return Err(Box::new(Failure { is_final: true, ..failure }));
+            }
+        };
         if let Some(events) = whole_message(&body) {
             return Ok(Sent::Answer(Box::new(exchange.streaming(events, house.clock.now()))));
         }
@@ -189,10 +202,31 @@ async fn answered(house: &House, request: &Request<'_>, mut exchange: Exchange) 
     Ok(Sent::Answer(Box::new(exchange)))
 }
 
+/// Reads what came in place of a stream: as much as a message may have, if it says that it is JSON. What
+/// breaks off is nothing. An error is the limit that it is beyond: asked again, it would be so again.
+async fn read_whole(house: &House, exchange: &mut Exchange) -> Result<Bytes, u64> {
+    let is_json = is_of(&exchange.head, "application/json");
+    let limit = if is_json { house.settings.limits.answer_bytes } else { ERROR_BYTES_MAX as u64 };
+    let (mut body, mut bytes) = (BytesMut::new(), house.backlogs.empty_lease());
+    loop {
+        let read = poll_fn(|cx| exchange.poll_body(cx, &mut |piece| body.extend_from_slice(piece)));
+        let read = house.clock.within(house.settings.clocks.gap, read).await;
+        let length = body.len() as u64;
+        if length > limit || !bytes.resize(length) {
+            return if is_json { Err(limit.min(length)) } else { Ok(Bytes::new()) };
+        }
+        match read {
+            Some(Ok(false)) => {}
+            Some(Ok(true)) => return Ok(covered_body(exchange.veil(), body.freeze())),
+            Some(Err(_)) | None => return Ok(Bytes::new()),
+        }
+    }
+}
+
 /// Whether an answer's body is of this type, which is written in small letters.
 pub(crate) fn is_of(head: &ResponseHead, kind: &str) -> bool {
-    let told = head.headers.text("content-type").unwrap_or_default().trim_start();
-    told.get(..kind.len()).is_some_and(|told| told.eq_ignore_ascii_case(kind))
+    let told = head.headers.text("content-type").unwrap_or_default();
+    told.split(';').next().is_some_and(|told| told.trim().eq_ignore_ascii_case(kind))
 }
 
 /// The events of a message that came whole although a stream was asked for: an endpoint that knows no
@@ -224,8 +258,21 @@ async fn refused(house: &House, request: &Request<'_>, mut exchange: Exchange) -
 
 /// What was said, without the secrets in it.
 pub(crate) fn covered(veil: &Veil, said: ErrorBody) -> ErrorBody {
+    let is_cut = said.message.chars().count() == foreign::MESSAGE_CHARS_MAX;
+    let message = if is_cut { veil.cut_text(&said.message) } else { veil.text(&said.message).into_owned() };
     // Its type and its code are told from what is known of them.
-    ErrorBody { message: veil.text(&said.message).into_owned().into(), ..said }
+    ErrorBody { message: message.into(), ..said }
+}
+
+/// A whole answer without the secrets in it; of a message's content every word is the model's.
+pub(crate) fn covered_body(veil: &Veil, body: Bytes) -> Bytes {
+    let Cow::Owned(mut covered) = veil.bytes(&body) else { return body };
+    let message = RawObject::read(&body).ok().filter(|object| object.is("type", "message"));
+    if let Some(content) = message.and_then(|message| message.place("content", &body)) {
+        // Nothing has moved.
+        covered[content.clone()].copy_from_slice(&body[content]);
+    }
+    covered.into()
 }
 
 /// What a refusal is: about the request, or a failure. It may stand in an answer whose status says

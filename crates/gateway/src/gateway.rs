@@ -369,21 +369,19 @@ impl Gateway {
         let house = self.house();
         let clock = house.clock;
         house.leave(how);
-        let all_ended = async {
-            self.connections.all_ended().await;
-            let succession = &house.memory.succession;
-            if house.has_handed_over() && succession.has_elder() {
-                succession.elder_ended().await;
-            }
-        };
-        if clock.within(within, all_ended).await.is_some() {
-            return Drained { cut: 0 };
+        let mut cut = 0;
+        if clock.within(within, self.connections.all_ended()).await.is_none() {
+            house.metrics.clock_expired("drain");
+            house.leave(Leaving::Draining);
+            cut = house.live.len();
+            house.live.cancel_all();
+            clock.within(CANCELLED_GRACE, self.connections.all_ended()).await;
         }
-        house.metrics.clock_expired("drain");
-        house.leave(Leaving::Draining);
-        let cut = house.live.len();
-        house.live.cancel_all();
-        clock.within(CANCELLED_GRACE, self.connections.all_ended()).await;
+        let succession = &house.memory.succession;
+        if how == Leaving::HandedOver && succession.has_elder() {
+            // That one has a clock of its own, and what is asked of it comes through here.
+            succession.elder_ended().await;
+        }
         Drained { cut }
     }
 }

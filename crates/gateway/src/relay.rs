@@ -10,6 +10,7 @@ use crate::admit::LeaseGuard;
 use crate::answer::Trouble;
 use crate::decode::Body;
 use crate::endpoint::Endpoint;
+use crate::exchange::covered;
 use crate::failure::Failure;
 use crate::house::House;
 use crate::memory::Heard;
@@ -26,7 +27,7 @@ use tidegate_journal::recover::Action;
 use tidegate_observe::{GapCounts, LiveRequest};
 use tidegate_schedule::Cause;
 use tidegate_transport::ClientError;
-use tidegate_upstream::Exchange;
+use tidegate_upstream::{Exchange, Veil};
 use tidegate_wire::assemble::Assembler;
 use tidegate_wire::blame::blame;
 use tidegate_wire::error::ErrorType;
@@ -71,6 +72,8 @@ pub(crate) struct RelayParts<'a> {
     pub(crate) endpoint: Endpoint,
     /// The client's credential is the upstream's.
     pub(crate) own_credential: bool,
+    /// What covers the secrets that the request went with.
+    pub(crate) veil: Veil,
 }
 
 /// One answer on its way through.
@@ -90,6 +93,7 @@ pub(crate) struct Relay<'a> {
     /// What joins this reply to the ones before it, if it may have to be.
     mending: Option<&'a mut Mending>,
     own_credential: bool,
+    veil: Veil,
     endpoint: Endpoint,
     splitter: Splitter,
     /// What was seen of the stream.
@@ -133,6 +137,7 @@ impl<'a> Relay<'a> {
             home,
             endpoint,
             own_credential,
+            veil,
         } = parts;
         let mends = mending.is_some();
         Relay {
@@ -145,6 +150,7 @@ impl<'a> Relay<'a> {
             home,
             mending,
             own_credential,
+            veil,
             endpoint,
             splitter: Splitter::new(),
             tap: Tap::new(),
@@ -277,6 +283,9 @@ impl<'a> Relay<'a> {
         };
         let rewritten = self.tap.rewritten.take();
         let event = rewritten.as_deref().unwrap_or(event);
+        // Of content every word is the model's.
+        let covered = if kind.is_a_models() { Cow::Borrowed(event) } else { self.veil.bytes(event) };
+        let event = &*covered;
         if kind == Kind::Error {
             return self.fail(self.in_stream_error());
         }
@@ -389,7 +398,7 @@ impl<'a> Relay<'a> {
 
     /// An `error` event, judged as if it had been the status.
     fn in_stream_error(&self) -> Failure {
-        let envelope = self.tap.error.as_deref().cloned();
+        let envelope = self.tap.error.as_deref().cloned().map(|said| covered(&self.veil, said));
         let kind = envelope.as_ref().and_then(|e| ErrorType::of_name(&e.kind)).unwrap_or(ErrorType::Api);
         let detail = || format!("error event {}", kind.name());
         let blamed = blame(kind.status(), envelope.as_ref());

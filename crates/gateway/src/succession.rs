@@ -150,11 +150,13 @@ impl Succession {
         self.claim(Claimed::Stream { id, tenant, own: owner.own }).await == Some(Word::Is(true))
     }
 
-    /// Whether a process before called `owner`'s stream off, which ran there.
-    pub(crate) async fn calls_off(&self, clock: Clock, id: StreamId, owner: &Owner) -> bool {
+    /// Whether a process before called `owner`'s stream off, which ran there. An error if it does not say.
+    pub(crate) async fn calls_off(&self, clock: Clock, id: StreamId, owner: &Owner) -> Result<bool, ElderSilent> {
         let tenant = owner.tenant.as_ref().to_owned();
-        let claimed = self.claim(Claimed::CallOff { id, tenant, own: owner.own });
-        clock.within(PATIENCE, claimed).await.flatten() == Some(Word::Is(true))
+        match clock.within(PATIENCE, self.claim(Claimed::CallOff { id, tenant, own: owner.own })).await {
+            Some(word) => Ok(word == Some(Word::Is(true))),
+            None => Err(ElderSilent),
+        }
     }
 
     /// Whether a process before had such a request, and cancels it.
@@ -212,7 +214,8 @@ pub(crate) async fn answer(house: &House, claimed: Claimed) -> Word {
             let owner = Owner { tenant: tenant.into(), own };
             match house.streams.find(id, &owner) {
                 Ok(hosted) => hosted.call_off(),
-                Err(_) => before.calls_off(house.clock, id, &owner).await,
+                // Silence comes too late to be a word: who asked this process has waited as long.
+                Err(_) => before.calls_off(house.clock, id, &owner).await.unwrap_or(false),
             }
         }
         Claimed::Cancel(id) => house.live.cancel(id) || before.cancels(house.clock, id).await,

@@ -349,8 +349,8 @@ impl Store {
 
     /// Deletes streams until all have at most `bytes`, those that were written longest ago first and none
     /// that is `running`, a few hundred a call. How many, and whether more are to go.
-    pub fn shed_streams(&self, bytes: u64, running: BTreeSet<StreamId>) -> Pending<(u64, bool)> {
-        self.changes.ask(0, move |db| streams::shed(db, bytes, &running))
+    pub fn shed_streams(&self, bytes: u64, running: BTreeSet<StreamId>, only_ended: bool) -> Pending<(u64, bool)> {
+        self.changes.ask(0, move |db| streams::shed(db, bytes, &running, only_ended))
     }
 
     /// Deletes for good the streams of an end user of `tenant`; those of a conversation go with it.

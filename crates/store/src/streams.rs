@@ -207,15 +207,17 @@ pub(crate) fn retain(
 }
 
 /// Makes room: deletes streams, those that were last written first, but none that still runs, until all
-/// take at most `bytes`; a few hundred a call. How many were deleted, and whether more are to go.
+/// take at most `bytes`; a few hundred a call. `only_ended` where others run that are not known here. How many were deleted, and whether more are to go.
 pub(crate) fn shed(
     connection: &Connection,
     bytes: u64,
     running: &BTreeSet<StreamId>,
+    only_ended: bool,
 ) -> Result<(u64, bool), StoreError> {
     let mut over = sum(connection)?.saturating_sub(bytes);
-    let mut statement = connection.prepare_cached("SELECT stream, id, bytes FROM streams ORDER BY updated_ms")?;
-    let mut rows = statement.query([])?;
+    let mut statement =
+        connection.prepare_cached("SELECT stream, id, bytes FROM streams WHERE ended >= ?1 ORDER BY updated_ms")?;
+    let mut rows = statement.query([only_ended])?;
     let mut victims = Vec::new();
     while over > 0
         && victims.len() < STEP

@@ -5,8 +5,8 @@
 //! stars: no length changes, and nothing has to be understood of what is around it. Of a body that goes
 //! by in pieces only an end is held back that a key may begin with.
 //!
-//! What is encoded otherwise (Base64, percent signs) is not found. Keys of a few bytes are not looked
-//! for: they are words like `none` and would be found everywhere.
+//! What is encoded otherwise (Base64, percent signs) is not found. What may be a word (`none`,
+//! `production`, `lm-studio`) is not looked for: it would be found where it is one, in a model's own text.
 
 use memchr::{memchr_iter, memmem};
 use std::borrow::Cow;
@@ -14,8 +14,18 @@ use std::sync::Arc;
 use tidegate_base::Secret;
 use tidegate_wire::http::Headers;
 
-/// The shortest secret that is looked for.
+/// The shortest secret that is looked for; and from how many bytes on one is that has no digit and does not
+/// begin as keys do.
 const SECRET_BYTES_MIN: usize = 8;
+const LETTERS_MIN: usize = 24;
+
+/// Whether it is no word that stands for itself.
+fn is_secret(secret: &Secret) -> bool {
+    let text = secret.expose();
+    let has = |is: fn(&char) -> bool| text.chars().any(|c| is(&c));
+    let is_mixed = has(char::is_ascii_digit) && has(char::is_ascii_alphabetic) || text.starts_with("sk-");
+    text.len() >= if is_mixed { SECRET_BYTES_MIN } else { LETTERS_MIN }
+}
 
 /// Covers the secrets of one lane.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,8 +61,7 @@ impl Hidden {
 impl Veil {
     /// One for these.
     pub(crate) fn new(secrets: impl IntoIterator<Item = Secret>) -> Self {
-        let secrets = secrets.into_iter().filter(|secret| secret.expose().len() >= SECRET_BYTES_MIN);
-        Veil(secrets.map(Hidden::new).collect())
+        Veil(secrets.into_iter().filter(is_secret).map(Hidden::new).collect())
     }
 
     /// One for what this covers, and for these.
@@ -84,6 +93,14 @@ impl Veil {
             // Whole characters are replaced by whole characters.
             Cow::Owned(covered) => Cow::Owned(String::from_utf8_lossy(&covered).into_owned()),
         }
+    }
+
+    /// The same of a text that was cut off at its end, where a secret may have been cut too.
+    pub fn cut_text(&self, text: &str) -> String {
+        let mut covered = self.text(text).into_owned().into_bytes();
+        let whole = covered.len() - self.begun(&covered);
+        covered[whole..].fill(b'*');
+        String::from_utf8_lossy(&covered).into_owned()
     }
 
     /// The same of header lines.
@@ -144,16 +161,18 @@ mod tests {
     use super::*;
 
     fn veil() -> Veil {
-        Veil::new(["sk-ant-1234", "abababab", "none"].map(Secret::new))
+        Veil::new(["sk-ant-1234", "ab1bab1b", "none", "production"].map(Secret::new))
     }
 
     #[test]
     fn secrets_are_covered_and_words_are_not() {
-        let covered = veil().text("bad key sk-ant-1234, ababababab; none: ñ").into_owned();
-        assert_eq!(covered, "bad key ***********, ********ab; none: ñ");
+        let covered = veil().text("bad key sk-ant-1234, ab1bab1bab; none: ñ, production").into_owned();
+        assert_eq!(covered, "bad key ***********, ********ab; none: ñ, production");
         assert!(matches!(veil().text("sk-ant-123"), Cow::Borrowed(_)));
-        let upper = Veil::new([Secret::new("sk-AbCdefgh")]);
-        assert_eq!(upper.text("CCsk-AbCdefgC, sk-AbCdefgh"), "CCsk-AbCdefgC, ***********");
+        let upper = Veil::new([Secret::new("sk-AbCdefg1")]);
+        assert_eq!(upper.text("CCsk-AbCdefgC, sk-AbCdefg1"), "CCsk-AbCdefgC, ***********");
+        assert_eq!(veil().cut_text("sk-ant-1234 is sk-ant-123"), "*********** is **********");
+        assert_eq!(veil().cut_text("it is ñ"), "it is ñ");
         assert_eq!(Veil::new([Secret::new("********")]).text("a *********"), "a *********", "and ends");
         let lines = Headers::from_pairs([("x-echo", "Bearer sk-ant-1234"), ("x-sk-ant-1234", "a")]);
         let lines = veil().headers(lines);

@@ -59,6 +59,11 @@ impl Kind {
         !matches!(self, Kind::MessageStart | Kind::Ping | Kind::Comment | Kind::Error)
     }
 
+    /// Whether what it says is a model's.
+    pub fn is_a_models(self) -> bool {
+        matches!(self, Kind::BlockStart | Kind::BlockDelta)
+    }
+
     /// Whether it shows that the model makes progress (the progress clock's event).
     pub fn is_progress(self) -> bool {
         !matches!(self, Kind::Ping | Kind::Comment)

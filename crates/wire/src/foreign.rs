@@ -11,7 +11,7 @@ use crate::error::{ErrorBody, ErrorType};
 use crate::raw::RawObject;
 
 /// The longest sentence that is taken over, characters.
-const MESSAGE_CHARS_MAX: usize = 2_000;
+pub const MESSAGE_CHARS_MAX: usize = 2_000;
 
 /// An error in the API's terms.
 #[derive(Clone, Debug, PartialEq, Eq)]

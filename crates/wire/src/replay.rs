@@ -2,64 +2,84 @@
 //!
 //! The inverse of `assemble`: what is made of these events is the message, field for field. Each
 //! block comes whole: its start without what deltas carry, one delta for each of those, its end.
+//! Values are moved as the bytes they are, however large their numbers and however deep they are.
 
+use crate::raw::{Fields, RawObject};
 use crate::sse;
-use serde_json::{Map, Value, json};
+use serde_json::value::{RawValue, to_raw_value};
 
 /// The events of `message`, the JSON of an answer; `None` if it is none.
 pub fn events(message: &[u8]) -> Option<Vec<u8>> {
-    let Value::Object(mut message) = serde_json::from_slice(message).ok()? else { return None };
-    let Some(Value::Array(blocks)) = message.insert("content".to_owned(), Value::Array(Vec::new())) else {
-        return None;
-    };
-    let mut end = Map::new();
+    let object = RawObject::read(message).ok()?;
+    let blocks: Vec<&RawValue> = object.parse("content")?;
+    let mut begin = Fields::read(message).ok()?;
+    begin.set("content", RawValue::from_string("[]".to_owned()).ok()?);
+    let mut end = Fields::default();
     for key in ["stop_reason", "stop_sequence", "stop_details"] {
-        if let Some(value) = message.get_mut(key) {
-            end.insert(key.to_owned(), value.take());
+        if let Some(value) = object.get(key) {
+            end.put(key, value);
+            begin.put(key, &());
         }
     }
-    let usage = message.get("usage").cloned().unwrap_or_else(|| json!({}));
     let mut out = Vec::new();
-    let mut event = |name: &str, data: Value| sse::write(&mut out, name, data.to_string().as_bytes());
-    event("message_start", json!({"type": "message_start", "message": message}));
+    event(&mut out, "message_start", &[("message", &to_raw_value(&begin).ok()?)]);
     for (index, block) in blocks.into_iter().enumerate() {
-        let Value::Object(mut block) = block else { return None };
-        let deltas = deltas(&mut block);
-        event("content_block_start", json!({"type": "content_block_start", "index": index, "content_block": block}));
+        let (block, deltas) = split(block)?;
+        let index = to_raw_value(&index).ok()?;
+        event(&mut out, "content_block_start", &[("index", &index), ("content_block", &to_raw_value(&block).ok()?)]);
         for delta in deltas {
-            event("content_block_delta", json!({"type": "content_block_delta", "index": index, "delta": delta}));
+            event(&mut out, "content_block_delta", &[("index", &index), ("delta", &to_raw_value(&delta).ok()?)]);
         }
-        event("content_block_stop", json!({"type": "content_block_stop", "index": index}));
+        event(&mut out, "content_block_stop", &[("index", &index)]);
     }
-    event("message_delta", json!({"type": "message_delta", "delta": end, "usage": usage}));
-    event("message_stop", json!({"type": "message_stop"}));
+    let usage = RawValue::from_string(object.get("usage").map_or("{}", RawValue::get).to_owned()).ok()?;
+    event(&mut out, "message_delta", &[("delta", &to_raw_value(&end).ok()?), ("usage", &usage)]);
+    event(&mut out, "message_stop", &[]);
     Some(out)
 }
 
-/// Takes out of a block what comes as deltas.
-fn deltas(block: &mut Map<String, Value>) -> Vec<Value> {
+/// Writes the event `name` with these fields.
+fn event(out: &mut Vec<u8>, name: &str, fields: &[(&str, &RawValue)]) {
+    let mut data = Fields::default();
+    data.put("type", name);
+    fields.iter().for_each(|(key, value)| data.put(key, value));
+    // Texts and raw values: there is nothing that could not be written.
+    sse::write(out, name, &serde_json::to_vec(&data).unwrap_or_default());
+}
+
+/// A block without what comes as deltas, and those.
+fn split(block: &RawValue) -> Option<(Fields, Vec<Fields>)> {
+    let object = RawObject::read(block.get().as_bytes()).ok()?;
+    let mut begin = Fields::read(block.get().as_bytes()).ok()?;
     let mut deltas = Vec::new();
-    let mut text = |block: &mut Map<String, Value>, key: &str, kind: &str| {
-        if let Some(value) = block.get_mut(key).filter(|value| value.as_str().is_some_and(|text| !text.is_empty())) {
-            let value = std::mem::replace(value, Value::String(String::new()));
-            deltas
-                .push(Value::Object(Map::from_iter([("type".to_owned(), Value::from(kind)), (key.to_owned(), value)])));
+    let mut text = |key: &str, kind: &str| {
+        if let Some(value) = object.get(key).filter(|value| value.get().starts_with('"') && value.get() != "\"\"") {
+            begin.put(key, "");
+            deltas.push(delta(kind, key, value));
         }
     };
-    match block.get("type").and_then(Value::as_str) {
-        Some("text") => text(block, "text", "text_delta"),
+    match object.parse::<String>("type").as_deref() {
+        Some("text") => text("text", "text_delta"),
         Some("thinking") => {
-            text(block, "thinking", "thinking_delta");
-            text(block, "signature", "signature_delta");
+            text("thinking", "thinking_delta");
+            text("signature", "signature_delta");
         }
         Some("tool_use" | "server_tool_use" | "mcp_tool_use") => {
-            if let Some(input) = block.insert("input".to_owned(), json!({})) {
-                deltas.push(json!({"type": "input_json_delta", "partial_json": input.to_string()}));
+            if let Some(input) = object.get("input") {
+                begin.set("input", RawValue::from_string("{}".to_owned()).ok()?);
+                deltas.push(delta("input_json_delta", "partial_json", input.get()));
             }
         }
         _ => {}
     }
-    deltas
+    Some((begin, deltas))
+}
+
+fn delta<T: serde::Serialize + ?Sized>(kind: &str, key: &str, value: &T) -> Fields {
+    let mut delta = Fields::default();
+    delta.put("type", kind);
+    delta.put(key, value);
+    delta
 }
 
 #[cfg(test)]
@@ -67,6 +87,7 @@ mod tests {
     use super::*;
     use crate::assemble::Assembler;
     use crate::sse::Splitter;
+    use serde_json::Value;
 
     #[test]
     fn what_is_made_of_the_events_is_the_message() {
@@ -82,6 +103,18 @@ mod tests {
         let again: Value = serde_json::from_slice(&assembler.finish().unwrap()).unwrap();
         assert_eq!(again, serde_json::from_slice::<Value>(message).unwrap());
         assert_eq!(names.last().unwrap(), b"message_stop");
+    }
+
+    #[test]
+    fn numbers_and_depth_stay_as_they_are() {
+        let deep = format!("{}1{}", "[".repeat(200), "]".repeat(200));
+        let input =
+            format!(r#"{{"order":123456789012345678901234567890,"price":0.10000000000000000001,"deep":{deep}}}"#);
+        let message = format!(
+            r#"{{"type":"message","content":[{{"type":"tool_use","id":"t","name":"f","input":{input}}}],"stop_reason":"tool_use"}}"#
+        );
+        let stream = String::from_utf8(events(message.as_bytes()).unwrap()).unwrap();
+        assert!(stream.contains(&serde_json::to_string(&input).unwrap()), "{stream}");
     }
 
     #[test]

@@ -55,9 +55,11 @@ impl Usage {
     pub fn update(&mut self, json: &str) -> Option<[bool; 2]> {
         let wire = serde_json::from_str::<Wire<'_>>(json).ok()?;
         let take = |slot: &mut u64, value: Option<u64>| *slot = value.unwrap_or(*slot);
-        take(&mut self.input, wire.input_tokens);
-        take(&mut self.cache_creation, wire.cache_creation_input_tokens);
-        take(&mut self.cache_read, wire.cache_read_input_tokens);
+        // What was read was read: some end with zeros what they began with a count.
+        let take_input = |slot: &mut u64, value: Option<u64>| take(slot, value.filter(|value| *value > 0));
+        take_input(&mut self.input, wire.input_tokens);
+        take_input(&mut self.cache_creation, wire.cache_creation_input_tokens);
+        take_input(&mut self.cache_read, wire.cache_read_input_tokens);
         take(&mut self.output, wire.output_tokens);
         let kinds = wire.cache_creation.and_then(|kinds| serde_json::from_str::<CacheCreation>(kinds.get()).ok());
         take(&mut self.cache_creation_1h, kinds.and_then(|kinds| kinds.ephemeral_1h_input_tokens));
@@ -96,7 +98,10 @@ mod tests {
             usage.update(r#"{"input_tokens":12,"cache_read_input_tokens":100,"output_tokens":1,"new":{}}"#).is_some()
         );
         assert!(usage.update(r#"{"output_tokens":40,"cache_read_input_tokens":null}"#).is_some());
-        assert_eq!(usage, Usage { input: 12, cache_read: 100, output: 40, ..Usage::default() });
+        let sum = Usage { input: 12, cache_read: 100, output: 40, ..Usage::default() };
+        assert_eq!(usage, sum);
+        let zeros = usage.update(r#"{"input_tokens":0,"cache_read_input_tokens":0,"output_tokens":50}"#);
+        assert_eq!((usage, zeros), (Usage { output: 50, ..sum }, Some([true; 2])), "input does not become less");
         assert_eq!(usage.update("[]"), None);
         assert_eq!(
             ["{}", r#"{"input_tokens":0}"#, "null", ""].map(|json| Usage::default().update(json)),

@@ -117,7 +117,7 @@ impl Relay<'_> {
         let head = &self.answer.head;
         let told = || head.headers.text("content-length").and_then(|n| n.trim().parse().ok());
         let length = match head.framing {
-            _ if to_head => told().or(Some(0)),
+            _ if to_head => told(),
             Framing::Length(n) => Some(n),
             Framing::Empty => Some(0),
             Framing::Chunked | Framing::UntilClose => None,

@@ -43,7 +43,8 @@ pub(super) fn rewritten(body: &[u8], base: &str) -> Vec<u8> {
         // Some escape their slashes.
         let Ok(url) = serde_json::from_slice::<String>(&body[start - 1..=end]) else { continue };
         // From its path on it stays as it is.
-        let path = url.find(PATH).filter(|path| !url[*path..].contains(['"', '\\']));
+        let stays = |c: char| !c.is_control() && !matches!(c, '"' | '\\');
+        let path = url.find(PATH).filter(|path| url[*path..].chars().all(stays));
         if let Some(path) = path {
             out.extend_from_slice(&body[from..start]);
             out.extend_from_slice(base.as_bytes());
@@ -119,6 +120,7 @@ mod tests {
         for same in [
             r#"{"results_url":null}"#,
             r#"{"results_url":"https://h/v1/messages/batches/a\"b"}"#,
+            r#"{"results_url":"https://h/v1/messages/batches/a\nb"}"#,
             r#"{"results_url":"https://h/v1/messages/batches/a\u0"}"#,
             r#"{"results_url":"https://h/v1/messages/batches/a\"#,
             r#"{"results_url":"https://elsewhere/file"}"#,

@@ -38,7 +38,8 @@ pub(crate) async fn serve(
             Ok(hosted) => hosted.call_off(),
             // Where it runs it can be called off, if not read.
             Err(Trouble::Stream(StreamTrouble::Elsewhere)) => {
-                reply.attend(house.memory.succession.calls_off(house.clock, id, &owner)).await?
+                let called_off = reply.attend(house.memory.succession.calls_off(house.clock, id, &owner)).await?;
+                called_off.map_err(|_| Trouble::Stream(StreamTrouble::Elsewhere))?
             }
             Err(trouble) => return Err(trouble.into()),
         };

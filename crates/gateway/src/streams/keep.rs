@@ -208,8 +208,10 @@ async fn make_room(house: &House, store: &Store, stream: StreamId) -> Result<(),
     let bytes = house.settings.limits.durable_bytes / 10 * 9;
     let mut running = house.streams.running();
     running.insert(stream);
+    // The other process of an upgrade has some of its own.
+    let only_ended = house.has_handed_over() || house.memory.succession.has_elder();
     for _ in 0..STEPS_MAX {
-        let (deleted, more) = store.shed_streams(bytes, running.clone()).await?;
+        let (deleted, more) = store.shed_streams(bytes, running.clone(), only_ended).await?;
         if deleted > 0 {
             tracing::debug!(target: "tidegate::streams", deleted, "durable streams made room for others");
         }

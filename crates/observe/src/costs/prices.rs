@@ -129,11 +129,6 @@ impl Prices {
         let table = if fast { &self.fast } else { &self.table };
         table.get(model).or_else(|| table.get(undated(model)))
     }
-
-    /// The models that have one, by name.
-    pub fn models(&self) -> impl Iterator<Item = (&str, &Price)> {
-        self.table.iter().map(|(model, price)| (model.as_str(), price))
-    }
 }
 
 #[cfg(test)]
@@ -181,6 +176,20 @@ mod tests {
                 ..absurd
             })
         );
+    }
+
+    /// Whoever checks a bill finds them there.
+    #[test]
+    fn the_built_in_prices_stand_in_the_documents() {
+        let documents = include_str!("../../../../docs/costs.md");
+        let dollars = |hundredths: u64| format!("{}.{:02}", hundredths / 100, hundredths % 100);
+        for (model, input, output) in LISTED {
+            let told = documents.lines().any(|line| {
+                line.contains(&format!("`{model}`"))
+                    && line.ends_with(&format!("| {} | {} |", dollars(input), dollars(output)))
+            });
+            assert!(told, "{model} at {} and {}", dollars(input), dollars(output));
+        }
     }
 
     #[test]

@@ -135,15 +135,15 @@ fn all_together_have_a_limit_and_what_does_not_run_makes_room() {
     assert_eq!(store.stream(TENANT, None, many[599]).wait().unwrap().segments, [[b't'; 10]]);
     // The oldest go, in steps, but for the one that runs.
     let running = BTreeSet::from([many[0]]);
-    assert_eq!(store.shed_streams(3_000, running.clone()).wait(), Ok((256, true)));
-    assert_eq!(store.shed_streams(3_000, running.clone()).wait(), Ok((44, false)));
-    assert_eq!(store.shed_streams(3_000, running.clone()).wait(), Ok((0, false)));
+    assert_eq!(store.shed_streams(3_000, running.clone(), false).wait(), Ok((256, true)));
+    assert_eq!(store.shed_streams(3_000, running.clone(), false).wait(), Ok((44, false)));
+    assert_eq!(store.shed_streams(3_000, running.clone(), false).wait(), Ok((0, false)));
     let there = |n: usize| store.stream(TENANT, None, many[n]).wait().is_ok();
     assert_eq!([0, 1, 300, 301, 599].map(there), [true, false, false, true, true]);
     assert_eq!(put(0, 3_000).wait(), Ok(()));
     // Only such as run are left.
     let all: BTreeSet<_> = many.iter().copied().collect();
-    assert_eq!(store.shed_streams(0, all).wait(), Ok((0, false)));
+    assert_eq!(store.shed_streams(0, all, false).wait(), Ok((0, false)));
     assert_eq!(put(1, 1).wait(), Err(StoreError::StreamsFull { max: 6_000 }));
     assert_eq!(store.check().wait().unwrap(), [""; 0]);
     // Another opening knows what there is.

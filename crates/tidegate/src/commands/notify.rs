@@ -6,9 +6,16 @@
 use super::env;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Another process is the manager's by now, and only that one's state is of interest.
+static REPLACED: AtomicBool = AtomicBool::new(false);
 
 /// Tells the manager `state`, lines of `NAME=VALUE`.
 fn tell(state: &str) {
+    if REPLACED.load(Ordering::Relaxed) {
+        return;
+    }
     let Some(name) = env("NOTIFY_SOCKET") else { return };
     let address = match name.strip_prefix('@') {
         Some(name) => SocketAddr::from_abstract_name(name),
@@ -40,4 +47,5 @@ pub(super) fn stopping() {
 /// The process `pid` has taken over.
 pub(super) fn replaced_by(pid: u32) {
     tell(&format!("MAINPID={pid}"));
+    REPLACED.store(true, Ordering::Relaxed);
 }

@@ -283,10 +283,11 @@ async fn serve(
     notify::ready();
 
     let reloader = Reloader::new(served, gateway.clone(), renew_tls, clock, read);
+    let mut attending = std::pin::pin!(attend(reloader, &gateway, program, gateway_at, (hangup, upgrade)));
     let end = tokio::select! {
         () = stop.asked() => End::Stop,
         Some(heir) = heirs.recv() => End::HandedOver(heir),
-        never = attend(reloader, &gateway, program, gateway_at, (hangup, upgrade)) => match never {},
+        never = &mut attending => match never {},
     };
     if let End::HandedOver(heir) = end {
         let within = gateway.hand_over_time();
@@ -297,6 +298,8 @@ async fn serve(
                 return Ok(());
             }
             () = stop.asked() => {}
+            // A key that is revoked is so for those too who are still connected here.
+            never = &mut attending => match never {},
         }
     } else {
         notify::stopping();

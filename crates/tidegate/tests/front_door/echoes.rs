@@ -87,6 +87,62 @@ fn no_refusal_and_no_header_line_shows_a_key() {
 }
 
 #[test]
+fn no_part_of_an_answer_shows_a_key_but_what_a_model_may_have_written() {
+    let upstream = Upstream::playing(|_, seen, socket| {
+        let (text, json) = told(&seen.head);
+        let model = format!("{{\"type\":\"text\",\"text\":{json}}}");
+        let said = if seen.body.windows(13).any(|w| w == b"\"stream\":true") {
+            let begin = BEGIN.replace("\"content\":[]", &format!("\"content\":[],\"debug\":{json}"));
+            let odd = format!(": {text}\n\nevent: debug\ndata: {{\"type\":\"debug\",\"headers\":{json}}}\n\n");
+            let finish = FINISH.replace("\"usage\"", &format!("\"debug\":{json},\"usage\""));
+            format!("{}{}{END}", stream_head(""), chunk(&format!("{odd}{begin}{odd}{finish}")))
+        } else {
+            plain(
+                200,
+                JSON,
+                &format!(
+                    "{{\"debug\":{json},\"id\":\"msg_1\",\"type\":\"message\",\"role\":\"assistant\",\"model\":\"m\",\"content\":[{model}],\"stop_reason\":\"end_turn\",\"headers\":{json},\"usage\":{{\"input_tokens\":3,\"output_tokens\":4}}}}"
+                ),
+            )
+        };
+        drop(socket.write_all(said.as_bytes()));
+        drop(socket.shutdown(std::net::Shutdown::Both));
+    });
+    let tidegate = before(&upstream);
+    for lines in [&[][..], &[("tidegate-resume", "memory")]] {
+        let answer = tidegate.ask(post(lines, message(true, 50, "x")));
+        assert!(answer.text().contains("message_stop") && answer.text().contains("Bearer ****"), "{}", answer.text());
+        answer_hides(&answer);
+    }
+    let mut answer = tidegate.ask(post(&[], message(false, 50, "x"))).json();
+    let content = answer["content"].take().to_string();
+    assert!(content.contains(KEY), "words of a model are not touched: {content}");
+    assert!(answer["debug"].as_str().unwrap().contains("Bearer ****"), "{answer}");
+    hides(&answer.to_string());
+}
+
+/// An error of a foreign kind is told with so many characters of its text.
+#[test]
+fn a_key_that_is_cut_off_in_its_middle_is_hidden_too() {
+    let upstream = Upstream::playing(|nth, _, socket| {
+        let message = "x".repeat(2_000 - 10 - nth) + KEY;
+        let error = format!("{{\"error\":{{\"message\":\"{message}\",\"code\":\"invalid_parameter\"}}}}");
+        let said = match nth % 2 {
+            0 => plain(200, JSON, &error),
+            _ => format!("{}{}{END}", stream_head(""), chunk(&format!("{BEGIN}data: {error}\n\n"))),
+        };
+        drop(socket.write_all(said.as_bytes()));
+        drop(socket.shutdown(std::net::Shutdown::Both));
+    });
+    for nth in 0..4 {
+        let tidegate = before(&upstream);
+        let answer = tidegate.ask(post(&[("tidegate-deadline-ms", "1500")], message(nth % 2 == 1, 50, "x")));
+        assert!(answer.text().contains("xxxxxx"), "{nth}: {}", answer.text());
+        assert!(!answer.text().contains("sk-vendor") && !answer.text().contains("xsk"), "{nth}: {}", answer.text());
+    }
+}
+
+#[test]
 fn what_is_passed_on_shows_no_key_either() {
     let upstream = Upstream::playing(|_, seen, socket| {
         let (text, json) = told(&seen.head);

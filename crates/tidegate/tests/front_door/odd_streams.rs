@@ -98,6 +98,26 @@ fn a_message_that_comes_whole_is_the_stream_that_was_asked_for() {
 }
 
 #[test]
+fn a_long_message_that_comes_whole_is_paid_for_once_and_one_that_is_too_large_too() {
+    let large = "All of it, \\u00e9 ".repeat(60_000);
+    let body = format!(
+        r#"{{"id":"m","type":"message","role":"assistant","model":"m","content":[{{"type":"text","text":"{large}"}}],"stop_reason":"end_turn","stop_sequence":null,"usage":{{"input_tokens":3,"output_tokens":4}}}}"#
+    );
+    assert!(body.len() > 512 * 1024);
+    let said_once = plain(200, "content-type: application/json\r\n", &body);
+    let upstream = Upstream::saying(said_once.clone());
+    let tidegate = Tidegate::before(upstream.at, "their-key", "");
+    let (text, _) = said(&ask(&tidegate, true));
+    assert_eq!(text, "All of it, é ".repeat(60_000));
+    let upstream = Upstream::saying(said_once);
+    let tidegate = Tidegate::before(upstream.at, "their-key", "[limits]\nanswer_bytes = \"256 KiB\"\n");
+    let answer = ask(&tidegate, true);
+    assert_eq!((answer.status, answer.code().as_str()), (502, "upstream_broken"), "{}", answer.text());
+    assert!(answer.text().contains("too large"), "{}", answer.text());
+    assert_eq!(upstream.seen().len(), 1, "it would be as large again");
+}
+
+#[test]
 fn output_that_nobody_counts_is_counted_whatever_its_events_look_like() {
     let uncounted = format!("{BEGIN}{FINISH}")
         .replace(",\"usage\":{\"output_tokens\":2}", "")

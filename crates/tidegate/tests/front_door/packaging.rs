@@ -159,6 +159,7 @@ fn the_configurations_of_the_page_are_good() {
     let mut seen = 0;
     for block in page.split("```toml\n").skip(1) {
         let text = block.split("```").next().unwrap().replace("{ env = \"ANTHROPIC_API_KEY\" }", "{ value = \"sk\" }");
+        let text = text.replace("/var/lib/tidegate/", "");
         let (code, out, err) = finished(&["check-config", &folder.write("page.toml", &text)]);
         assert!(code == 0 && out.contains("0.0.0.0:4600"), "{text}: {err}");
         seen += 1;

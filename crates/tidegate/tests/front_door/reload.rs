@@ -117,7 +117,7 @@ fn key_commands_say_what_is_wrong() {
     check(&["key", "list", "--file", &keys], "keys.toml:2: ");
     let beside = folder.write("tidegate.toml", "[keys]\nfile = \"none.toml\"\n");
     check(
-        &["serve", "--simulate", "--config", &beside],
+        &["serve", "--simulate", "--simulate-listen", "127.0.0.1:0", "--config", &beside],
         "none.toml is not there; make the first key with `tidegate key new",
     );
     // A path is meant from the configuration's folder.

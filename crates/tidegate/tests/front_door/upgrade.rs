@@ -2,6 +2,7 @@
 //! and under conversations; and all that can go wrong with it.
 
 use crate::process::{Folder, Tidegate, command, eventually, finished};
+use crate::reload::new_key;
 use crate::socket::{Heard, code_in, text_of};
 use crate::succession::meeting_place;
 use crate::teller::Teller;
@@ -252,6 +253,33 @@ fn what_the_process_before_still_serves_is_shown_and_cancelled_by_the_one_after_
     assert_eq!(elder.exit(SECOND * 10), Some(0), "{}", elder.output());
     heir.says("the process before this one has ended");
     assert_eq!(heir.admin("/streams").json()["count"], 1);
+}
+
+/// Its clients are still there, and their keys may be revoked.
+#[test]
+fn the_process_before_goes_on_reading_its_configuration() {
+    let api = Tidegate::simulated();
+    let keys = Folder::new();
+    let file = keys.path("keys.toml");
+    let (key, _other) = (new_key(&file, &["--tenant", "acme"]), new_key(&file, &["--tenant", "bolt"]));
+    let config = format!("[keys]\nfile = \"{file}\"\n");
+    let mut elder = Tidegate::before(api.simulator(), KEY, &config);
+    let slow = pace(60, 100);
+    let mut client = elder.client();
+    client.send(post(&[("simulate", &slow), ("x-api-key", &key)], message(true, 8_000, "x")));
+    client.until("content_block_delta").unwrap();
+    // By the connection that is there: its request before was asked for before the other process came.
+    client.send(post(&[("simulate", &pace(1, 1)), ("x-api-key", &key)], message(true, 100, "x")));
+    let heir = successor(&elder, api.simulator(), &config).unwrap();
+    elder.says("handed over");
+    assert_eq!(finished(&["key", "revoke", &key[..11], "--file", &file]).0, 0);
+    elder.says(&format!("key {} of acme (removed)", &key[..11]));
+    let rest = String::from_utf8(client.until("0\r\n\r\n").unwrap()).unwrap();
+    assert!(rest.contains("message_stop"), "what it began with holds: {rest}");
+    let refused = client.answer();
+    assert_eq!((refused.status, refused.code().as_str()), (401, "unknown_key"), "{}", refused.text());
+    drop((client, heir));
+    assert_eq!(elder.exit(SECOND * 10), Some(0), "{}", elder.output());
 }
 
 #[test]

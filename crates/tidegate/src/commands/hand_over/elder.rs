@@ -11,11 +11,13 @@
 
 use super::link::{self, Asks, START_MAX, Says, WORD_MAX};
 use crate::commands::notify;
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener as StdListener;
 use std::sync::Arc;
+use std::time::Duration;
 use tidegate_base::StreamId;
 use tidegate_gateway::{Claimed, Gateway, Word};
 use tidegate_transport::{Clock, TaskKind, Tasks};
@@ -23,12 +25,16 @@ use tokio::io::{AsyncWriteExt, BufReader, Interest};
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::task::JoinHandle;
 
 const CLAIM: TaskKind = TaskKind {
     name: "claim of the next process",
     on_cancel: "that process sees this one end, and takes everything for its own",
     on_error: "the same",
 };
+
+/// How often it is tried to have the name again that heirs come to.
+const NAME_EVERY: Duration = Duration::from_secs(1);
 
 /// Waits for whoever takes over.
 pub(in super::super) struct Elder {
@@ -83,17 +89,19 @@ impl Elder {
                 () = elder.gateway.drain_begun() => return,
                 heir = elder.next_heir() => heir,
             };
-            let (serves, began) = oneshot::channel();
+            let (serves, mut began) = oneshot::channel();
             let mut attending = std::pin::pin!(attend(elder.gateway.clone(), stream, serves));
-            tokio::select! {
+            let has_ended = tokio::select! {
                 biased;
-                () = &mut attending => {
-                    elder.goes_on();
-                    tracing::error!(target: "tidegate", pid, "the process that was to take over ended before it served; this one goes on serving");
-                    continue;
-                }
+                () = &mut attending => true,
                 // One that says nothing for so long and still is there may serve all the same.
-                _ = elder.clock.within(WORD_MAX, began) => {}
+                _ = elder.clock.within(WORD_MAX, &mut began) => false,
+            };
+            // One that ended may have served before.
+            if has_ended && began.try_recv().is_err() {
+                elder.goes_on();
+                tracing::error!(target: "tidegate", pid, "the process that was to take over ended before it served; this one goes on serving");
+                continue;
             }
             elder.gateway.handed_over();
             notify::replaced_by(pid);
@@ -102,12 +110,19 @@ impl Elder {
             let (gateway, clock, at) = (elder.gateway.clone(), elder.clock, elder.at);
             // The sockets too: should the heir end, clients are to be refused and not to wait for nobody.
             drop(elder);
-            attending.await;
-            // The name was the heir's, and is free now, if that had no heir itself.
-            let listener = match link::bind(at).and_then(waits_at) {
-                Ok(listener) => listener,
-                Err(error) => {
-                    return tracing::debug!(target: "tidegate", %error, "no other process takes over from this one");
+            if !has_ended {
+                attending.await;
+            }
+            // The name was the heir's, and is free now, or when whoever has it from that has ended.
+            let listener = loop {
+                match link::bind(at).and_then(waits_at) {
+                    Ok(listener) => break listener,
+                    Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                        clock.sleep_until(clock.now() + NAME_EVERY).await;
+                    }
+                    Err(error) => {
+                        return tracing::debug!(target: "tidegate", %error, "no other process takes over from this one");
+                    }
                 }
             };
             elder = Elder { listener, gateway, clock, at, doors: None };
@@ -215,7 +230,7 @@ async fn attend(gateway: Gateway, stream: BufReader<UnixStream>, serves: oneshot
     // An heir claims nothing before it has heard "go", so nothing was read beyond its last line.
     let (read, write) = stream.into_inner().into_split();
     let (mut read, write) = (BufReader::new(read), Arc::new(Mutex::new(write)));
-    let (tasks, mut serves) = (Tasks::new(), Some(serves));
+    let (mut claims, mut serves) = (Claims::default(), Some(serves));
     while let Ok(Some(asks)) = link::next::<Asks>(&mut read).await {
         let (claim, what) = match asks {
             Asks::Conversation { claim, tenant, name } => (claim, Some(Claimed::Conversation { tenant, name })),
@@ -235,7 +250,7 @@ async fn attend(gateway: Gateway, stream: BufReader<UnixStream>, serves: oneshot
             Asks::TakeOver { .. } | Asks::Failed { .. } | Asks::Ready | Asks::Unknown => continue,
         };
         let (gateway, write) = (gateway.clone(), Arc::clone(&write));
-        tasks.spawn(&CLAIM, async move {
+        claims.spawn(async move {
             let word = match what {
                 Some(what) => gateway.answer(what).await,
                 None => Word::Is(false),
@@ -247,6 +262,28 @@ async fn attend(gateway: Gateway, stream: BufReader<UnixStream>, serves: oneshot
             // An heir that is gone asks no more.
             let _ = say(&write, &Says::Word { claim, yes, page }).await;
         });
+    }
+}
+
+/// What an heir waits for. It ends with the heir: what nobody asks for any more is not given away.
+#[derive(Default)]
+struct Claims {
+    tasks: Tasks,
+    running: Vec<JoinHandle<()>>,
+}
+
+impl Claims {
+    fn spawn(&mut self, claim: impl Future<Output = ()> + Send + 'static) {
+        if self.running.len().is_power_of_two() {
+            self.running.retain(|claim| !claim.is_finished());
+        }
+        self.running.push(self.tasks.spawn(&CLAIM, claim));
+    }
+}
+
+impl Drop for Claims {
+    fn drop(&mut self) {
+        self.running.iter().for_each(JoinHandle::abort);
     }
 }
 

@@ -124,9 +124,11 @@ pub(super) fn line(said: &impl Serialize) -> io::Result<Vec<u8>> {
     Ok(line)
 }
 
-/// What a line says.
+/// What a line says. JSON that is none of ours is a newer one's, and `Unknown`.
 pub(super) fn said<T: DeserializeOwned>(line: &[u8]) -> io::Result<T> {
-    Ok(serde_json::from_slice(line)?)
+    let said: serde_json::Value = serde_json::from_slice(line)?;
+    // `serde(other)` alone takes a bare word for it, and nothing that has fields.
+    serde_json::from_value(said).or_else(|_| Ok(serde_json::from_value("unknown".into())?))
 }
 
 /// Sends a line with descriptors, which fits into the socket's empty buffer whole.
@@ -162,4 +164,20 @@ pub(super) async fn next<T: DeserializeOwned>(from: &mut (impl AsyncBufRead + Un
     let mut line = Vec::new();
     let read = from.take(PAGE_MAX).read_until(b'\n', &mut line).await?;
     if read == 0 { Ok(None) } else { said(&line).map(Some) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_newer_one_says_is_unknown_and_no_end() {
+        for line in ["\"novel\"", "{\"novel\":{\"claim\":1}}", "{\"cancel\":{\"other\":1}}", "7"] {
+            assert!(matches!(said(line.as_bytes()).unwrap(), Asks::Unknown), "{line}");
+            assert!(matches!(said(line.as_bytes()).unwrap(), Says::Unknown), "{line}");
+        }
+        let line = line(&Asks::Cancel { claim: 1, id: "a".to_owned() }).unwrap();
+        assert!(matches!(said(&line).unwrap(), Asks::Cancel { claim: 1, .. }));
+        assert!(said::<Asks>(b"{\"cancel\":").is_err(), "that is no line of anybody's");
+    }
 }

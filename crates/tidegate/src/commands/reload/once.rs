@@ -20,12 +20,14 @@ pub(in super::super) struct Once {
     pipes: RefCell<BTreeMap<PathBuf, Read>>,
     /// What each path led to before it was read.
     stamps: RefCell<Stamps>,
+    /// The process serves: nothing may be waited for.
+    is_later: bool,
 }
 
 impl Once {
     /// For another reading of all of them, but for the pipes.
     pub(super) fn again(&self) -> Self {
-        Once { pipes: RefCell::new(self.pipes.borrow().clone()), ..Once::default() }
+        Once { pipes: RefCell::new(self.pipes.borrow().clone()), is_later: true, ..Once::default() }
     }
 
     /// What the files were before they were read.
@@ -42,6 +44,10 @@ impl Once {
         if !is_pipe {
             // One of a pipe changes by being read.
             self.stamps.borrow_mut().insert(path.to_path_buf(), stamp(path));
+        }
+        if is_pipe && self.is_later {
+            // Whoever is to write into it may never do so.
+            return Err((io::ErrorKind::Unsupported, "it is a pipe, and those are read at a start only".to_owned()));
         }
         let read = std::fs::read(path).map_err(|e| (e.kind(), e.to_string()));
         kept.borrow_mut().insert(path.to_path_buf(), read.clone());
@@ -86,6 +92,10 @@ mod tests {
         let again = once.again();
         assert_eq!((again.file(&path).unwrap(), again.file(&pipe).unwrap()), (b"another".to_vec(), b"secret".to_vec()));
         assert_eq!(again.file(&folder.join("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
+        let other = folder.join("c.key");
+        assert!(std::process::Command::new("mkfifo").arg(&other).status().unwrap().success());
+        let error = again.file(&other).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::Unsupported, "nobody waits for a writer while clients wait: {error}");
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }

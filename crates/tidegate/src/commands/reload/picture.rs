@@ -45,7 +45,7 @@ pub(super) struct Picture {
     contents: BTreeMap<PathBuf, Option<u64>>,
     /// Keys of the file of client keys, by how they begin.
     keys: BTreeMap<String, String>,
-    /// The configuration itself, and the file of client keys.
+    /// The configuration itself, the file of client keys, and that of certificate authorities.
     paths: BTreeSet<PathBuf>,
     /// Where the configuration is: relative paths are meant from its folder.
     config: PathBuf,
@@ -62,7 +62,11 @@ impl Picture {
         if let Some(file) = table.get("keys").and_then(|keys| keys.get("file")).and_then(Value::as_str) {
             let file = in_folder_of(path, Path::new(file));
             for key in KeysFile::of(&file, sources.file(&file)).ok().flatten().unwrap_or_default().keys {
-                let name = format!("key {} of {}", key.prefix, key.tenant);
+                let mut name = format!("key {} of {}", key.prefix, key.tenant);
+                if picture.keys.contains_key(&name) {
+                    // Whoever wrote the file by hand has two that begin alike.
+                    name = format!("{name}, {:.15}", key.hash.to_string());
+                }
                 picture.keys.insert(name, format!("{} {:?} {:?}", key.hash, key.label, key.expires_s));
             }
             picture.paths.insert(file);
@@ -77,6 +81,14 @@ impl Picture {
     fn add(&mut self, name: &str, value: &Value, sources: &dyn Sources) {
         match value {
             Value::Table(table) => table.iter().for_each(|(key, value)| {
+                if let ("tls", "ca_file", Some(file)) = (name, &**key, value.as_str()) {
+                    // What is in it is a part of the setting: as that it waits for a restart.
+                    let file = in_folder_of(&self.config, Path::new(file));
+                    let content = content(sources, &file);
+                    self.settings.insert("tls.ca_file".to_owned(), format!("{value} {content:?}"));
+                    self.paths.insert(file);
+                    return;
+                }
                 if let (true, Some(file)) = (names_a_file(name, key), value.as_str()) {
                     let file = in_folder_of(&self.config, Path::new(file));
                     let content = content(sources, &file);
@@ -216,6 +228,53 @@ mod tests {
         let keys = &toml::from_str::<Table>("keys = [{ file = \"a.key\" }]").unwrap()["keys"];
         beside.add("organisation.a.keys", keys, &crate::commands::reload::Once::default());
         assert_eq!(beside.files(), [PathBuf::from("/etc/t/a.key")]);
+    }
+
+    #[test]
+    fn new_certificate_authorities_wait_for_a_restart() {
+        let file = std::env::temp_dir().join(format!("tidegate-picture-{}.pem", std::process::id()));
+        let text = format!("[tls]\nca_file = \"{}\"", file.display());
+        std::fs::write(&file, "one").unwrap();
+        let start = picture(&text);
+        assert_eq!(start.files(), std::slice::from_ref(&file));
+        std::fs::write(&file, "another").unwrap();
+        let later = picture(&text);
+        std::fs::remove_file(&file).unwrap();
+        assert!(later.changes(&start, &start).is_empty());
+        assert_eq!(later.needs_restart(&start), ["tls.ca_file"]);
+    }
+
+    #[test]
+    fn of_two_keys_that_begin_alike_each_is_seen_to_go() {
+        struct Files(String, String);
+        impl Sources for Files {
+            fn variable(&self, _: &str) -> Option<String> {
+                None
+            }
+            fn file(&self, path: &Path) -> std::io::Result<Vec<u8>> {
+                Ok(if path.ends_with("keys.toml") { &self.1 } else { &self.0 }.clone().into_bytes())
+            }
+        }
+        let of = |keys: &[char]| {
+            let key = |c: &char| {
+                let hash = c.to_string().repeat(64);
+                format!(
+                    "[[key]]\ntenant = \"acme\"\nprefix = \"tg_same\"\nhash = \"sha256:{hash}\"\ncreated = \"2026-11-01T00:00:00Z\"\n"
+                )
+            };
+            let files = Files("[keys]\nfile = \"keys.toml\"".to_owned(), keys.iter().map(key).collect());
+            let picture = Picture::of(Path::new("/t.toml"), &[], &files).unwrap();
+            assert_eq!(picture.keys.len(), keys.len());
+            picture
+        };
+        let both = of(&['a', 'b']);
+        for left in ['a', 'b'] {
+            let changes = of(&[left]).changes(&both, &both);
+            assert!(
+                !changes.is_empty() && changes.iter().all(|name| name.starts_with("key tg_same of acme")),
+                "{changes:?}"
+            );
+        }
     }
 
     /// The names are the file's own.

@@ -61,6 +61,27 @@ fn what_has_no_content_and_what_did_not_change_come_without_a_body() {
 }
 
 #[test]
+fn of_what_has_no_length_none_is_told() {
+    let upstream =
+        Upstream::saying("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n");
+    let tidegate = Tidegate::before(upstream.at, "sk-ant-key", "");
+    let mut wire = tidegate.client();
+    let head = head_of(&mut wire, "/v1/files/file_1/content", &[]);
+    assert_eq!((head.status, head.header("content-length")), (200, None), "{}", head.head);
+    goes_on(&mut wire);
+}
+
+#[test]
+fn what_is_read_whole_is_asked_for_whole() {
+    let upstream = Upstream::saying(plain(200, "content-type: application/json\r\n", r#"{"data":[]}"#));
+    let tidegate = Tidegate::before(upstream.at, "sk-ant-key", "");
+    let answer = tidegate.ask(get("/v1/models", &[("if-none-match", "\"a\""), ("range", "bytes=0-1")]));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let seen = &upstream.seen()[0];
+    assert!(seen.all("if-none-match").is_empty() && seen.all("range").is_empty(), "{}", seen.head);
+}
+
+#[test]
 fn the_head_of_what_lives_elsewhere_is_found_there() {
     let [north, south] = [404, 200].map(|status| {
         Upstream::saying(format!("HTTP/1.1 {status} X\r\ncontent-type: text/plain\r\ncontent-length: 7\r\n\r\n"))
