@@ -31,6 +31,10 @@ use tidegate_wire::raw::RawObject;
 use tidegate_wire::replay;
 use tidegate_wire::request::with_model;
 
+/// Header lines that are about this hop, or that the gateway writes itself.
+const DROPPED: [&str; 8] =
+    ["host", "content-length", "content-encoding", "cookie", "accept-encoding", "expect", "authorization", "x-api-key"];
+
 /// Header lines that ask for less than the whole of an answer.
 const CONDITIONS: [&str; 6] =
     ["if-match", "if-modified-since", "if-none-match", "if-range", "if-unmodified-since", "range"];
@@ -71,16 +75,6 @@ impl Request<'_> {
     /// The header lines; another Tidegate is told the band that was asked for.
     fn lines(&self, out: &mut HeadWriter<'_>, to_tidegate: bool, sets: impl Fn(&[u8]) -> bool) {
         let headers = &self.head.headers;
-        let dropped = [
-            "host",
-            "content-length",
-            "content-encoding",
-            "cookie",
-            "accept-encoding",
-            "expect",
-            "authorization",
-            "x-api-key",
-        ];
         // Of a client's own credentials the one that was chosen goes on, and no other.
         if let Some((name, value)) = credential_line(headers).filter(|_| self.own_credential) {
             out.header(name, value);
@@ -89,10 +83,10 @@ impl Request<'_> {
         for (name, value) in headers.iter() {
             let ours = name.len() > 9 && name[..9].eq_ignore_ascii_case(b"tidegate-");
             let ours = ours && !(to_tidegate && name.eq_ignore_ascii_case(b"tidegate-priority"));
-            let drops = dropped.iter().any(|d| d.as_bytes().eq_ignore_ascii_case(name));
-            let drops = drops && !(coded && name.eq_ignore_ascii_case(b"content-encoding"));
+            let is_of = |lines: &[&str]| lines.iter().any(|line| line.as_bytes().eq_ignore_ascii_case(name));
+            let drops = is_of(&DROPPED) && !(coded && name.eq_ignore_ascii_case(b"content-encoding"));
             // What is read whole is wanted whole.
-            let asks_part = !self.raw && CONDITIONS.iter().any(|c| c.as_bytes().eq_ignore_ascii_case(name));
+            let asks_part = !self.raw && matches!(name.first(), Some(b'i' | b'I' | b'r' | b'R')) && is_of(&CONDITIONS);
             let kept = !ours && !drops && !asks_part && !is_hop_by_hop(name) && !sets(name);
             if kept && !headers.lists("connection", name) {
                 out.header(name, value);

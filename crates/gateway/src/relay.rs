@@ -282,10 +282,9 @@ impl<'a> Relay<'a> {
             Err(rotten) => return self.fail(garbage(&rotten)),
         };
         let rewritten = self.tap.rewritten.take();
-        let event = rewritten.as_deref().unwrap_or(event);
         // Of content every word is the model's.
-        let covered = if kind.is_a_models() { Cow::Borrowed(event) } else { self.veil.bytes(event) };
-        let event = &*covered;
+        let covered = if kind.is_a_models() { None } else { self.covered(rewritten.as_deref().unwrap_or(event)) };
+        let event = covered.as_deref().or(rewritten.as_deref()).unwrap_or(event);
         if kind == Kind::Error {
             return self.fail(self.in_stream_error());
         }
@@ -389,6 +388,15 @@ impl<'a> Relay<'a> {
                 }
                 reply.push_event(event, self.last_byte);
             }
+        }
+    }
+
+    /// An event with stars where a secret stands, if one does.
+    #[inline(never)]
+    fn covered(&self, event: &[u8]) -> Option<Vec<u8>> {
+        match self.veil.bytes(event) {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(covered) => Some(covered),
         }
     }
 

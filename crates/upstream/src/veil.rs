@@ -19,6 +19,9 @@ use tidegate_wire::http::Headers;
 const SECRET_BYTES_MIN: usize = 8;
 const LETTERS_MIN: usize = 24;
 
+/// Letters from the most seldom on, in JSON and in header lines.
+const SELDOM: &[u8] = b"QZXJKWVYUGHBPFMLNORDSIETCAzqjxkwvybgfpm";
+
 /// Whether it is no word that stands for itself.
 fn is_secret(secret: &Secret) -> bool {
     let text = secret.expose();
@@ -43,7 +46,8 @@ struct Hidden {
 impl Hidden {
     fn new(secret: Secret) -> Self {
         let bytes = secret.expose().as_bytes();
-        let seldom = bytes.iter().rposition(u8::is_ascii_uppercase).unwrap_or(bytes.len().saturating_sub(1));
+        let seldom = SELDOM.iter().find_map(|seldom| bytes.iter().position(|byte| byte == seldom));
+        let seldom = seldom.unwrap_or(bytes.len().saturating_sub(1));
         Hidden { secret, seldom }
     }
 

@@ -200,11 +200,12 @@ fn output_twelfths_slowly(event: &[u8]) -> u32 {
 /// character, every backslash the beginning of a whole escape (RFC 8259 section 7). With that the
 /// quote that follows it is the closing one.
 fn is_inside_of_string(text: &[u8]) -> bool {
-    let mut plain = true;
+    let (mut plain, mut bits) = (true, 0);
     for b in text {
         plain &= *b >= 0x20 && *b != b'"' && *b != b'\\';
+        bits |= b;
     }
-    (plain || has_whole_escapes(text)) && std::str::from_utf8(text).is_ok()
+    (plain || has_whole_escapes(text)) && (bits.is_ascii() || std::str::from_utf8(text).is_ok())
 }
 
 fn has_whole_escapes(text: &[u8]) -> bool {
